@@ -1,0 +1,97 @@
+"""Run the heavy, pure modules of an unchanged program on other processes and machines.
+
+    import relocate
+    handle = relocate.enable(modules=["scipy.ndimage"], workers="tcp://desk:7000")
+
+From here on, ``import scipy.ndimage`` gives a proxy whose functions run on the worker.  See
+`enable`, `Handle`, `statistics`; ``relocate --help`` for the command line.
+"""
+
+from __future__ import annotations
+
+# Not from typing: importing that would cost more than all the rest of this file.
+TYPE_CHECKING = False
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .config import Config
+    from .errors import (
+        ArgumentError,
+        ConfigError,
+        CrashingCall,
+        IncompatibleWorker,
+        ModuleUnavailable,
+        NoWorkerLeft,
+        RelocateError,
+        WorkerError,
+        WorkerUnreachable,
+        WrongKey,
+    )
+    from .handle import Handle, RelocateWarning, active, enable
+    from .observe import Statistics
+
+_HOMES = {
+    "config": ("Config",),
+    "errors": (
+        "ArgumentError",
+        "ConfigError",
+        "CrashingCall",
+        "IncompatibleWorker",
+        "ModuleUnavailable",
+        "NoWorkerLeft",
+        "RelocateError",
+        "WorkerError",
+        "WorkerUnreachable",
+        "WrongKey",
+    ),
+    "handle": ("Handle", "RelocateWarning", "active", "enable"),
+    "observe": ("Statistics",),
+}
+
+__all__ = [
+    "ArgumentError",
+    "Config",
+    "ConfigError",
+    "CrashingCall",
+    "Handle",
+    "IncompatibleWorker",
+    "ModuleUnavailable",
+    "NoWorkerLeft",
+    "RelocateError",
+    "RelocateWarning",
+    "Statistics",
+    "WorkerError",
+    "WorkerUnreachable",
+    "WrongKey",
+    "active",
+    "enable",
+    "statistics",
+]
+
+
+def statistics() -> Statistics:
+    """The statistics of the active handle.
+
+    Raises:
+        RelocateError: relocation is not enabled.
+    """
+    from .handle import active
+
+    return active().statistics()
+
+
+def __getattr__(name: str) -> Any:
+    # Nothing is loaded before it is asked for: activation happens at interpreter start.
+    for home, names in _HOMES.items():
+        if name in names:
+            import importlib
+
+            return getattr(importlib.import_module(f"relocate.{home}"), name)
+    raise AttributeError(f"module 'relocate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""``python -m relocate`` is the command ``relocate``."""
+
+from .cli import main
+
+main(prog_name="relocate")

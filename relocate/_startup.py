@@ -1,0 +1,30 @@
+"""Activation at interpreter start, for programs that do not know of relocate.
+
+A line in ``relocate-modules.pth`` imports this if RELOCATE_MODULES or RELOCATE_CONFIG is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def activate() -> None:
+    """Enable what the environment asks for; a mistake in it ends the program before it begins."""
+    from .embedded import MARK
+
+    if MARK in os.environ:
+        return
+    from .errors import ConfigError
+    from .handle import enable
+
+    try:
+        # The script's folder is not on sys.path yet, and this program may never import a designated
+        # module: executors are started when it does.
+        enable(early=False)
+    except ConfigError as error:
+        print(f"relocate: {error}", file=sys.stderr, flush=True)
+        os._exit(2)  # SystemExit would make the interpreter report a crash of `site`
+
+
+activate()

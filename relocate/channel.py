@@ -1,0 +1,202 @@
+"""The client's sockets: a channel carries one call at a time from one thread to one executor.
+
+The calling thread does its own I/O: each hop to another thread would cost as much as the rest of
+our code.  The socket's monitor is polled together with the socket, so that the death of the peer is
+an event and not a time-out; ZMTP heartbeats, answered by the peer's I/O thread even while it
+computes, turn a frozen or cut-off peer into the same event.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import zmq
+
+from . import session, wire
+from .errors import WorkerError
+from .keys import Keys
+
+MONITORED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_DISCONNECTED
+)
+GLANCE = 200
+"""Milliseconds of one poll.  A signal that comes just before a poll begins does not end it, and
+Ctrl-C must not wait for the answer."""
+NEVER = 1 << 30
+"""Milliseconds: a channel whose peer is gone is thrown away, it does not reconnect."""
+
+
+class Lost(WorkerError):
+    """The outcome of what was under way on a channel is unknown.  Never leaves the driver."""
+
+
+class Channel(Protocol):
+    """A way to run calls, leased to one thread at a time."""
+
+    def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
+        """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks.
+
+        Raises:
+            Lost: the peer died or was cut off; the outcome is unknown.
+        """
+
+    def close(self) -> None:
+        """Give up the connection; nothing that is still queued is sent."""
+
+
+Answer = Callable[[wire.Ask], list[wire.Buffer]]
+"""Gives the frames that answer what the executor asks."""
+Exchanged = tuple[session.Reply, list[wire.Buffer], int]
+"""The reply, its segments, and the bytes received."""
+
+
+def configure(socket: zmq.Socket[bytes], heartbeat: float) -> None:
+    """Options that every relocate socket has."""
+    socket.linger = 0
+    socket.sndhwm = 0
+    socket.rcvhwm = 0
+    socket.setsockopt(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 200)))
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, max(1, int(heartbeat * 1000)))
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+    socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
+    socket.setsockopt(zmq.IPV6, 1)
+
+
+def bound_to(socket: zmq.Socket[bytes]) -> str:
+    """The address that ``socket`` was bound to last, its port filled in."""
+    endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint, bytes)
+    return endpoint.rstrip(b"\0").decode()
+
+
+def read_event(monitor: zmq.Socket[bytes]) -> int:
+    """Take one event from a socket's monitor (zmq_socket_monitor(3): 16 bits, 32 bits of value, address).
+
+    pyzmq's own reader of it comes with asyncio, which takes longer to import than all the rest.
+    """
+    return int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder)
+
+
+def use_client_keys(socket: zmq.Socket[bytes], keys: Keys, server: bytes) -> None:
+    """Speak CURVE as a client, to a server that must hold ``server``."""
+    socket.curve_publickey = keys.public
+    socket.curve_secretkey = keys.secret
+    socket.curve_serverkey = server
+
+
+def check_socket_file(url: str) -> None:
+    """Refuse a Unix socket that another user could have put there.
+
+    Raises:
+        WorkerError: the socket file belongs to somebody else.
+    """
+    parts = urlsplit(url)
+    path = parts.netloc + parts.path
+    if hasattr(os, "getuid"):
+        try:
+            owner = os.stat(path).st_uid
+        except OSError:
+            return  # not there yet: nothing to connect to either
+        if owner not in (os.getuid(), 0):
+            raise WorkerError(f"{path} belongs to user {owner}, not to you; nothing is sent there")
+
+
+class ZmqChannel:
+    """A channel over a DEALER socket."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        url: str,
+        opening: wire.Open,
+        heartbeat: float,
+        keys: Keys | None,
+        server: bytes,
+    ) -> None:
+        if url.startswith("ipc:"):
+            check_socket_file(url)
+        self._heartbeat = heartbeat
+        self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        configure(self._socket, heartbeat)
+        self._socket.reconnect_ivl = NEVER
+        self._socket.connect_timeout = max(1, int(heartbeat * 1000))
+        if keys is not None:
+            use_client_keys(self._socket, keys, server)
+        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(MONITORED)
+        self._session = session.ClientSession()
+        self._connected = False
+        self._socket.connect(url)
+        self._session.send(opening)
+        self._socket.send_multipart(wire.pack(opening))
+        self._poll = [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)]
+
+    def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
+        """See `Channel`."""
+        self._session.send(request)
+        socket = self._socket
+        if len(frames) == 1:
+            socket.send(frames[0])
+        else:
+            socket.send_multipart(frames, copy=False)
+        until = None if self._connected else time.monotonic() + self._heartbeat
+        while True:
+            ready = zmq.zmq_poll(self._poll, GLANCE)
+            if not ready and until is not None and time.monotonic() > until:
+                raise Lost(f"no connection within {self._heartbeat:g} s")
+            lost = ""
+            for polled, _ in ready:
+                if polled is socket:
+                    exchanged = self._receive()
+                    if not isinstance(exchanged[0], wire.Ask):
+                        return exchanged
+                    socket.send_multipart(answer(exchanged[0]), copy=False)
+                    break
+                lost = self._watch()
+                if self._connected:
+                    until = None
+            if lost:
+                try:
+                    return self._receive(zmq.DONTWAIT)  # the answer came just before the end
+                except zmq.Again:
+                    raise Lost(lost) from None
+
+    def _receive(self, flags: int = 0) -> Exchanged:
+        socket = self._socket
+        frames: list[wire.Buffer] = [socket.recv(flags)]
+        while socket.getsockopt(zmq.RCVMORE):
+            frames.append(socket.recv(copy=False).buffer)
+        reply, segments = self._session.receive(frames)
+        return reply, segments, sum(map(len, frames))
+
+    def _watch(self) -> str:
+        """Take one event from the monitor; why the channel is lost, or ''."""
+        event = read_event(self._monitor)
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._connected = True
+            return ""
+        if event == zmq.EVENT_CONNECT_RETRIED:
+            return "connection refused"
+        if event == zmq.EVENT_DISCONNECTED:
+            return "connection lost"
+        return "handshake failed"
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return bool(self._socket.closed)
+
+    def close(self) -> None:
+        """See `Channel`."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)

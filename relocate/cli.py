@@ -1,0 +1,383 @@
+"""The command line: ``relocate run``, ``worker``, ``ls``, ``keys``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from . import __version__, config, embedded
+from .errors import ConfigError, RelocateError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Reporting(click.Group):
+    """A group whose commands end with one line on a mistake of the user's."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RelocateError as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
+
+
+def fail(text: str, status: int = 2) -> NoReturn:
+    """End with one line."""
+    click.secho("relocate: ", err=True, nl=False, fg="red")
+    click.echo(text, err=True)
+    raise SystemExit(status)
+
+
+@click.group(cls=Reporting, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="relocate")
+def main() -> None:
+    """Run the heavy, pure modules of an unchanged program on other processes and machines.
+
+    \b
+    On this machine's cores, nothing to set up:
+        relocate run -M scipy.ndimage script.py
+    On a better machine (once: exchange keys, see `relocate keys --help`):
+        there:  relocate worker --listen tcp://0.0.0.0:7000
+        here:   relocate run -M scipy.ndimage -w tcp://there:7000 script.py
+
+    \b
+    Shell completion, for bash (zsh and fish likewise):
+        eval "$(_RELOCATE_COMPLETE=bash_source relocate)"
+    """
+
+
+FOLDER = click.option(
+    "--keys", "folder", type=click.Path(file_okay=False), default="", metavar="DIR", help="Key folder [default: yours]."
+)
+
+# run ---------------------------------------------------------------------------------------------
+
+
+class RunCommand(click.Command):
+    """Takes its own options up to the target; everything from there on is the program's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split ``args`` at the target."""
+        mine, target = split_run(args)
+        super().parse_args(ctx, mine)
+        ctx.params["target"] = target
+        return []
+
+
+VALUED = ("-M", "--module", "-w", "--workers", "--config", "--report")
+
+
+def split_run(args: list[str]) -> tuple[list[str], list[str]]:
+    """The options of ``relocate run``, and the program with its arguments.
+
+    ``-c`` means two things: before a file that ends in ``.toml`` the configuration, otherwise the
+    program's text, as for ``python -c``.
+    """
+    mine: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest[0]
+        if word == "-c" and len(rest) > 1 and rest[1].endswith(".toml"):
+            mine += ["--config", rest[1]]
+            del rest[:2]
+        elif word in ("-m", "-c") or not word.startswith("-") or word == "-":
+            break
+        elif word == "--":
+            del rest[0]
+            break
+        elif word in VALUED:
+            mine += rest[:2]
+            del rest[:2]
+        else:
+            mine.append(word)
+            del rest[0]
+    return mine, rest
+
+
+@main.command(
+    cls=RunCommand,
+    options_metavar="[-M MODULE]... [-w WORKERS]... [-c FILE.toml] [--report FILE]",
+    epilog="The program is a script, `-m module` or `-c code`, followed by its arguments, as for python.",
+)
+@click.option("-M", "--module", "modules", multiple=True, metavar="MODULE", help="Designate MODULE and all below it.")
+@click.option(
+    "-w",
+    "--workers",
+    multiple=True,
+    metavar="WORKERS",
+    help="Where calls run: 4 (executors here), tcp://host:port; several with commas, spares after a semicolon.",
+)
+@click.option(
+    "--config", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration, as -c FILE.toml."
+)
+@click.option("--report", type=click.Path(dir_okay=False), help="Write the statistics as JSON when the program ends.")
+def run(
+    modules: tuple[str, ...], workers: tuple[str, ...], file: str | None, report: str | None, target: list[str]
+) -> None:
+    """Run an unchanged program with its designated modules relocated."""
+    if not target:
+        fail("nothing to run; name a script, -m module or -c code (see relocate run --help)")
+    environment = dict(os.environ)
+    if file:
+        environment[config.ENV_CONFIG] = os.path.abspath(file)
+    if modules:
+        environment[config.ENV_MODULES] = ",".join(modules)
+    if workers:
+        environment[config.ENV_WORKERS] = ",".join(workers)
+    if report:
+        environment[config.ENV_REPORT] = os.path.abspath(report)
+    environment.pop(config.ENV_REPORT_PID, None)
+    if report and not Path(report).absolute().parent.is_dir():
+        fail(f"--report {report}: there is no folder {Path(report).absolute().parent}")
+    os.environ.update(environment)
+    found = config.load(None)
+    if not found.modules:
+        fail("no module is designated; use -M MODULE, -c FILE.toml, or a relocate.toml")
+    for line in unknown_modules(found, target):
+        click.secho(f"relocate: {line}", err=True)
+    # The found file is named, so that the program may change its folder, and so that the
+    # interpreter activates relocation for it.
+    environment.setdefault(config.ENV_MODULES, ",".join(found.modules))
+    environment.setdefault(config.ENV_WORKERS, found.workers)
+    if environment.get(embedded.MARK):
+        fail("this is a relocate executor; nothing is relocated here")
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if not activation_is_installed():
+        fail(
+            "relocate-modules.pth is not in a site-packages folder of this Python, so nothing would be relocated; "
+            "install relocate-modules with pip, or call relocate.enable() in the program"
+        )
+    command = [sys.executable, *flags, *target]
+    if os.name == "posix":
+        os.execve(sys.executable, command, environment)
+    raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+def unknown_modules(found: config.Config, target: list[str]) -> list[str]:
+    """What is to be said of designated names that are no modules here, if calls are to run here."""
+    import difflib
+    import pkgutil
+    from importlib.machinery import PathFinder
+
+    if not all(spec.startswith("local:") for rank in config.ranks(found.workers) for spec in rank):
+        return []  # they may be on the workers
+    folder = str(Path(target[0]).parent) if target[0] not in ("-m", "-c") else "."
+    said = []
+    for name in (m for m in found.modules if not m.startswith("!")):
+        path, walked = [folder, *sys.path], ""
+        for part in name.split("."):
+            walked = f"{walked}.{part}" if walked else part
+            if walked in sys.builtin_module_names or walked in sys.modules:
+                path = list(getattr(sys.modules.get(walked), "__path__", []))
+                continue
+            spec = PathFinder.find_spec(walked, path)
+            if spec is None:
+                names = [m.name for m in pkgutil.iter_modules(path)]
+                near = difflib.get_close_matches(part, names, 1)
+                hint = f"did you mean {walked.removesuffix(part)}{near[0]}?" if near else "only modules are designated"
+                said.append(f"there is no module {walked!r} here; {hint}")
+                break
+            path = list(spec.submodule_search_locations or [])
+    return said
+
+
+def activation_is_installed() -> bool:
+    """Whether a started Python will read the line that activates relocation."""
+    import site
+
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    return any((Path(folder) / "relocate-modules.pth").exists() for folder in folders)
+
+
+# worker ------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--listen", required=True, metavar="URL", help="tcp://host:port (port 0: any free one) or ipc:///path.")
+@click.option(
+    "--executors", "-n", type=click.IntRange(1, 1024), metavar="N", help="Processes that run calls [default: cores]."
+)
+@click.option("--modules", metavar="A,B", help="Import these before saying that the worker is ready.")
+@FOLDER
+@click.option("--ports", metavar="FIRST-LAST", help="Ports of the executors, for a firewall [default: any free ones].")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but warnings.")
+def worker(
+    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, quiet: bool
+) -> None:
+    """Run calls for other programs, until SIGTERM (finishes what runs) or Ctrl-C (ends at once).
+
+    Beyond this machine only who holds an allowed key may connect; see `relocate keys --help`.
+    """
+    from .worker import Settings, Supervisor
+
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="relocate: %(message)s")
+    count = executors or config.cores()
+    names = tuple(m.strip() for m in modules.split(",") if m.strip()) if modules else ()
+    if listen != "ipc://" and not listen.startswith("tcp://*:"):
+        config.check_url(listen)
+    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count)))
+    supervisor.bind()
+    supervisor.on_ready = None if quiet else announce
+    raise SystemExit(supervisor.run())
+
+
+def announce(url: str, executors: int) -> None:
+    """Say that the worker is ready; scripts wait for this line."""
+    print(f"relocate: ready on {url} with {executors} executors", flush=True)
+
+
+def port_range(text: str | None, count: int) -> tuple[int, ...]:
+    """The ports that ``FIRST-LAST`` names."""
+    if text is None:
+        return ()
+    first, dash, last = text.partition("-")
+    if not (first.isdigit() and (last.isdigit() if dash else True)):
+        raise ConfigError(f"--ports {text!r}: write FIRST-LAST, for example 7001-7008")
+    ports = tuple(range(int(first), int(last or first) + 1))
+    if len(ports) < count or ports[-1] > 65535:
+        raise ConfigError(f"--ports {text!r}: {count} executors need {count} ports, each at most 65535")
+    return ports
+
+
+# ls ----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("path", default="")
+@click.option("-w", "--workers", multiple=True, metavar="WORKERS", help="Look at these instead of the configured ones.")
+@click.option("--config", "-c", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration file.")
+@FOLDER
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def ls(path: str, workers: tuple[str, ...], file: str | None, folder: str, as_json: bool) -> None:
+    """Show the name space and what is alive.
+
+    PATH is a name below / (for example /n, /chan, or /chan/scipy/ndimage): its entries are listed,
+    and where it leads.  The exit status is 1 if no worker is alive.
+    """
+    from .handle import Handle
+
+    given: dict[str, Any] = {}
+    if workers:
+        given["workers"] = ",".join(workers)
+    if folder:
+        given["keys"] = folder
+    handle = Handle(config.load(file, **given))
+    try:
+        places = handle.workers(timeout=5.0)
+        found: dict[str, Any] = {"workers": places}
+        if path:
+            found["entries"] = handle.namespace.ls(path)
+            found["leads to"] = [
+                {"place": t.place, "rank": t.rank, "name": "/".join(t.name)} for t in handle.namespace.resolve(path)
+            ]
+        else:
+            found["bindings"] = bindings(handle.namespace.snapshot)
+    finally:
+        handle.close()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show(found)
+    raise SystemExit(0 if any(p["state"] == "up" for p in places) else 1)
+
+
+def bindings(snapshot: Any) -> list[dict[str, Any]]:
+    """The unions of a name space, as data."""
+    from .namespace import join
+
+    return [
+        {"name": join(name), "leads to": join(element.target), "rank": element.rank}
+        for name, union in sorted(snapshot.unions.items())
+        for element in union
+    ]
+
+
+def show(found: dict[str, Any]) -> None:
+    """The same for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("worker", "address", "state", "executors", box=None, header_style="bold", pad_edge=False)
+    colours = {"up": "green", "starting": "yellow"}
+    for place in found["workers"]:
+        colour = colours.get(place["state"], "red")
+        table.add_row(place["name"], place["url"], f"[{colour}]{place['state']}[/]", str(place["executors"]))
+    console.print(table)
+    for place in found["workers"]:
+        if place["error"]:
+            console.print(f"{place['name']}: {place['error']}", style="red", soft_wrap=True)
+    console.print()
+    if "bindings" in found:
+        names = Table("name", "leads to", "rank", box=None, header_style="bold", pad_edge=False)
+        for row in found["bindings"]:
+            names.add_row(row["name"], row["leads to"], str(row["rank"]))
+        console.print(names)
+        return
+    for entry in found["entries"]:
+        console.print(entry)
+    for aim in found["leads to"]:
+        console.print(f"leads to {aim['place']} ({aim['name'] or 'everything it offers'}), rank {aim['rank']}")
+
+
+# keys --------------------------------------------------------------------------------------------
+
+
+@main.group()
+def keys() -> None:
+    """Who may talk to whom.
+
+    \b
+    Once on each of the two machines:
+        relocate keys new          make this side's key pair
+        relocate keys show         print its public key
+    and then on each, with what the other one printed:
+        relocate keys allow KEY NAME
+    """
+
+
+@keys.command("new")
+@FOLDER
+def keys_new(folder: str) -> None:
+    """Make this side's key pair (an existing one is left as it is) and print the public key."""
+    from . import keys as ring
+
+    try:
+        ring.new(folder)
+    except FileExistsError:
+        click.echo(f"there is a key in {Path(folder) if folder else ring.default_folder()} already:", err=True)
+    click.echo(ring.show(folder))
+
+
+@keys.command("show")
+@FOLDER
+def keys_show(folder: str) -> None:
+    """Print this side's public key."""
+    from . import keys as ring
+
+    click.echo(ring.show(folder))
+
+
+@keys.command("allow")
+@click.argument("key")
+@click.argument("name", required=False, default="")
+@FOLDER
+def keys_allow(key: str, name: str, folder: str) -> None:
+    """Trust the peer whose public key is KEY (NAME is a reminder of whose it is)."""
+    from . import keys as ring
+
+    ring.allow(key, name, folder)
+
+
+if __name__ == "__main__":
+    main()

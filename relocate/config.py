@@ -1,0 +1,237 @@
+"""Configuration: defaults < file < environment < argument, checked once, frozen.
+
+A module is *designated* by its dotted name, which covers everything below it; ``!name`` takes a
+part out again.  The longest matching name decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .errors import ConfigError
+
+ENV_CONFIG = "RELOCATE_CONFIG"
+ENV_MODULES = "RELOCATE_MODULES"
+ENV_WORKERS = "RELOCATE_WORKERS"
+ENV_REPORT = "RELOCATE_REPORT"
+ENV_REPORT_PID = "RELOCATE_REPORT_PID"
+"""Set by the program that the report is about, for its children to see."""
+
+Ranks = tuple[tuple[str, ...], ...]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to relocate, and where to."""
+
+    modules: tuple[str, ...] = ()
+    """Designated modules; ``!name`` takes a part out."""
+    workers: str = "local"
+    """``local`` or ``4`` or ``local:4``: executors on this machine (as many as cores, or 4).
+    ``tcp://host:port``, ``ipc://path``: running workers.  Several, separated by commas, share the
+    load; ranks of spares are separated by semicolons."""
+    fallback: bool = True
+    """Whether the local copy runs a call when no worker is left to run it."""
+    keys: str = ""
+    """Folder of this side's key and allow-list; empty: the user's own (``relocate keys show``)."""
+    cache: str = ""
+    """Folder of cached interfaces; empty: the user's cache folder."""
+    report: str = ""
+    """File that gets the statistics as JSON when the program ends."""
+    depth: int = 1
+    """Calls that one program may have outstanding on one executor; more hides a long round trip.
+    Where calls take less than 50 ms there may be one more."""
+    patience: float = 30.0
+    """Seconds a call waits while no worker is alive, before it gives up."""
+    start_timeout: float = 30.0
+    """Seconds an import waits for somebody to describe its module."""
+    heartbeat: float = 1.0
+    """Seconds of silence after which a peer counts as cut off (it is asked five times as often)."""
+
+    def designates(self, name: str) -> bool:
+        """Whether the module ``name`` is to be relocated."""
+        return designates(self.modules, name)
+
+
+def designates(modules: Sequence[str], name: str) -> bool:
+    """Whether ``name`` is below one of ``modules``; the longest match decides."""
+    best, answer = -1, False
+    for entry in modules:
+        bare = entry.removeprefix("!")
+        if len(bare) > best and (name == bare or name.startswith(bare + ".")):
+            best, answer = len(bare), not entry.startswith("!")
+    return answer
+
+
+def load(source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None, **given: Any) -> Config:
+    """The configuration of this program.
+
+    Args:
+        source: a `Config`; a mapping; the path of a TOML file; or None for what the environment
+            names, else for ``relocate.toml`` or ``[tool.relocate]`` in ``pyproject.toml``, looked
+            for from the working directory upward.
+        **given: single keys, which override all of that.
+
+    Raises:
+        ConfigError: naming the key, or the file, and the remedy.
+    """
+    origin = "the arguments"
+    if source is not None and not isinstance(source, (Config, Mapping, str, os.PathLike)):
+        raise ConfigError(f"a {type(source).__name__} is not a configuration; write enable(modules=[...])")
+    if isinstance(source, Config):
+        values = msgspec.structs.asdict(source)
+    elif isinstance(source, Mapping):
+        values = dict(source)
+    else:
+        values = {}
+        path = os.fspath(source) if source is not None else os.environ.get(ENV_CONFIG) or _find()
+        if path:
+            values, origin = _read(Path(path)), str(path)
+        if source is None and (found := _environment()):
+            _check(dict(found), "the environment (RELOCATE_...)")
+            values |= found
+    unknown = [key for key in given if key not in Config.__struct_fields__]
+    if unknown:
+        raise _unknown(unknown[0], "the arguments")
+    values |= given
+    return _check(values, origin)
+
+
+def _environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if modules := os.environ.get(ENV_MODULES):
+        found["modules"] = modules
+    if workers := os.environ.get(ENV_WORKERS):
+        found["workers"] = workers
+    if report := os.environ.get(ENV_REPORT):
+        found["report"] = report
+    return found
+
+
+def _find() -> str | None:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "relocate.toml").is_file():
+            return str(folder / "relocate.toml")
+        project = folder / "pyproject.toml"
+        if project.is_file() and b"[tool.relocate" in project.read_bytes():
+            return str(project)
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (a module is designated by modules=[...] or -M)") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    if path.name == "pyproject.toml":
+        values = values.get("tool", {}).get("relocate", {})
+    for key in ("keys", "cache", "report"):
+        # A relative folder in a file is relative to the file, not to wherever the program starts.
+        if isinstance(values.get(key), str) and values[key]:
+            values[key] = str(path.parent / values[key])
+    return values
+
+
+def _check(values: dict[str, Any], origin: str) -> Config:
+    for key in values:
+        if key not in Config.__struct_fields__:
+            raise _unknown(key, origin)
+    if isinstance(values.get("modules"), str):
+        values["modules"] = [m.strip() for m in values["modules"].split(",") if m.strip()]
+    workers = values.get("workers")
+    if isinstance(workers, int) and not isinstance(workers, bool):
+        values["workers"] = str(workers)
+    elif isinstance(workers, (list, tuple)) and all(isinstance(w, str) for w in workers):
+        values["workers"] = ",".join(workers)
+    for key in ("keys", "cache", "report"):
+        if isinstance(values.get(key), os.PathLike):
+            values[key] = os.fspath(values[key])
+    try:
+        config = msgspec.convert(values, Config)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        key = re.split(r"[`\[.]", where)[0]
+        raise ConfigError(f"{origin}: {key or 'configuration'}: {what[:1].lower()}{what[1:]}") from None
+    for module in config.modules:
+        if not all(part.isidentifier() for part in module.removeprefix("!").split(".")):
+            raise ConfigError(
+                f"{origin}: modules: {module!r} is not a module's dotted name; write for example 'scipy.ndimage'"
+            )
+        if module.removeprefix("!").split(".")[0] in ("relocate", "builtins", "sys", "__main__"):
+            raise ConfigError(f"{origin}: modules: {module!r} cannot be relocated: relocation itself needs it here")
+    for key in ("patience", "start_timeout", "heartbeat"):
+        if not 0 < getattr(config, key) < float("inf"):
+            raise ConfigError(f"{origin}: {key}: must be a number of seconds, more than 0")
+    if config.depth < 1:
+        raise ConfigError(f"{origin}: depth: must be at least 1")
+    ranks(config.workers)
+    return config
+
+
+def _unknown(key: str, origin: str) -> ConfigError:
+    near = difflib.get_close_matches(key, Config.__struct_fields__, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(Config.__struct_fields__)}"
+    return ConfigError(f"{origin}: unknown key {key!r}; {hint}")
+
+
+def ranks(workers: str) -> Ranks:
+    """The workers' specification as ranks of single specifications, each ``local:N`` or a URL.
+
+    Raises:
+        ConfigError: naming the part that is wrong.
+    """
+    found = tuple(r for r in (tuple(_rank(rank)) for rank in workers.split(";")) if r)
+    if not found:
+        raise ConfigError("workers: empty; write 'local', 'local:4' or 'tcp://host:port'")
+    names = [spec for rank in found for spec in rank]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"workers: {max(names, key=names.count)!r} is named twice")
+    if sum(spec.startswith("local") for spec in names) > 1:
+        raise ConfigError("workers: 'local' is named twice")
+    return found
+
+
+def _rank(rank: str) -> Iterator[str]:
+    for spec in re.split(r"[,\s]+", rank):
+        if not spec:
+            continue
+        local = re.fullmatch(r"(?:local(?::|$))?(\d*)", spec)
+        if local:
+            count = int(local[1]) if local[1] else cores()
+            if count < 1:
+                raise ConfigError(f"workers: {spec!r}: at least one executor is needed")
+            yield f"local:{count}"
+        else:
+            yield check_url(spec)
+
+
+def check_url(url: str) -> str:
+    """``url`` itself, if it is an address that a client can connect to.
+
+    Raises:
+        ConfigError: naming what is wrong with it.
+    """
+    if re.fullmatch(r"ipc://.+", url):
+        return url
+    tcp = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(\d+)", url)
+    if tcp and 0 <= int(tcp[2]) <= 65535:
+        return url
+    raise ConfigError(f"{url!r} is not a worker's address; write tcp://host:port, ipc:///path, local, or a number")
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

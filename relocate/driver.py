@@ -1,0 +1,359 @@
+"""A call from its arguments to its outcome: resolve, decide, send, settle; move on when unknown.
+
+Three outcomes, never two.  *Returned* and *raised* end the call.  *Unknown* (the executor died, the
+link was lost) is decided again with what was learned: pure calls may run twice.
+
+The calling thread does all of it.  One lock guards the seats' counters and is held for
+microseconds; threads that find all seats full wait on it, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from . import ambient, channel, policy, raising, wire
+from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
+from .links import Link, Links, Local, Seat
+from .namespace import Namespace, Snapshot
+from .observe import Counters
+from .proxy import Target
+from .trip import Trip
+
+STALE_TRIES = 3
+PIECE = 1 << 16
+"""Items of a generator that are fetched at once, at most."""
+
+
+class Turn(threading.Condition):
+    """The driver's lock, and what is waited for under it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        super().__init__(self.lock)
+
+    def bell(self) -> threading.Condition:
+        """A condition of its own under the same lock, to wake one thread and no other."""
+        return threading.Condition(self.lock)
+
+
+class Waiting:
+    """A call in the line for a seat, and the seat when it is given one."""
+
+    def __init__(self, trip: Trip, bell: threading.Condition) -> None:
+        self.trip = trip
+        self.bell = bell
+        self.seat: Seat | None = None
+
+
+class Driver:
+    """Runs calls for one handle."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        counters: Counters,
+        real: Callable[[str], ModuleType],
+        refresh: Callable[[str], None],
+        *,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        turn: Turn | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.counters = counters
+        self.turn = turn or Turn()
+        self._line: list[Waiting] = []
+        self.places: dict[str, Link | Local] = {"local": Local()}
+        self.links: Links | None = None
+        self._real = real
+        self._refresh = refresh
+        self.patience = patience
+        self.clock = clock
+        self._chance = chance
+        self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
+        self._prefix = os.urandom(8)
+        self._numbers = itertools.count(1)
+
+    # Calls -----------------------------------------------------------------------------------------
+
+    def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run ``target(*args, **kwargs)`` where the name space and the policy say.
+
+        Raises:
+            BaseException: whatever the function raises.
+            ArgumentError: an argument or the result cannot travel, and it may not run here.
+            CrashingCall: the call ended every executor it ran on.
+            NoWorkerLeft: nobody could run it within the patience.
+        """
+        if target.awaits:
+            return self._here(target, args, kwargs)
+        if target.generates:
+            return self._generate(target, args, kwargs)
+        return self._call(target, args, kwargs, None)
+
+    def _generate(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        """What a generator function yields, fetched piece by piece.
+
+        No worker keeps the generator: each piece is a call that generates again from the start and
+        skips what was delivered.  Pieces grow fourfold, so that costs a third more, until they are
+        ``PIECE`` items long.
+        """
+        skip, count = 0, 1
+        while True:
+            answer = self._call(target, args, kwargs, (skip, count))  # counted with its first piece
+            if not isinstance(answer, Piece):  # the local copy's own generator
+                yield from itertools.islice(answer, skip, None)
+                return
+            yield from answer.items
+            if answer.ended:
+                return
+            skip += len(answer.items)
+            count = min(count * 4, PIECE)
+
+    def _call(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], stream: tuple[int, int] | None
+    ) -> Any:
+        trip = Trip(self, target.name, target.path, piece=stream is not None and stream[0] > 0)
+        try:
+            segments = wire.dumps((args, kwargs), trip.lent)
+        except ArgumentError:
+            if self._may_run_here(target):
+                return self._here(target, args, kwargs, trip)
+            trip.settle("failed", None)
+            raise
+        described = target.described
+        for _ in range(STALE_TRIES):
+            digest = described.digest
+            request = wire.Call(self._next_id(), described.name, target.member, digest, ambient.capture(), stream)
+            try:
+                answer = trip.make(request, segments)
+            except RelocateError:
+                trip.settle("failed", None)
+                raise
+            if answer is None:
+                return self._here(target, args, kwargs, trip)
+            reply, result, seat = answer
+            if not isinstance(reply, wire.Rejected) and reply.output:
+                show(reply.output)
+            if isinstance(reply, wire.Returned):
+                try:
+                    value = wire.loads(result)
+                except Exception as error:
+                    trip.settle("failed", None)
+                    raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
+                trip.settle("returned", seat)
+                return value if stream is None else Piece(*value)
+            if isinstance(reply, wire.Raised):
+                raised = trip.own(raising.load(result, seat))
+                trip.settle("raised", seat)
+                raise raised
+            if reply.code == "generator":
+                return self._generate(target, args, kwargs)
+            if reply.code == "stale":
+                # Described anew; if it is still not the same there, the local copy is this version.
+                try:
+                    self._refresh(described.name)
+                except RelocateError:
+                    trip.settle("failed", None)
+                    raise
+                described = target.described
+                if described.digest != digest:
+                    continue
+            if self._may_run_here(target):
+                return self._here(target, args, kwargs, trip)
+            trip.settle("failed", None)
+            kind = ModuleUnavailable if reply.code in ("module", "stale") else ArgumentError
+            raise kind(f"{target.name} could not run on {seat}: {reply.text}")
+        trip.settle("failed", None)
+        raise ModuleUnavailable(f"the workers offer different versions of {described.name!r}; bring them to one")
+
+    def describe(self, module: str, timeout: float, *, local: bool = False) -> bytes:
+        """The encoded interface of ``module``, from whichever place offers it.
+
+        Args:
+            module: its name.
+            timeout: seconds to wait while nobody is there.
+            local: whether the module can be loaded here instead, so that nobody who is down is waited for.
+
+        Raises:
+            ModuleUnavailable: nobody has it.
+            NoWorkerLeft: nobody answered in time.
+        """
+        trip = Trip(self, module, ("chan", *module.split(".")), patience=timeout, here=local)
+        answer = trip.make(wire.Describe(self._next_id(), module), ())
+        if answer is None:
+            raise NoWorkerLeft(f"{module}: {self.troubles(trip.path)}")
+        reply, result, seat = answer
+        if isinstance(reply, wire.Returned):
+            return bytes(result[0])
+        text = reply.text if isinstance(reply, wire.Rejected) else "it answered something else"
+        raise ModuleUnavailable(f"{seat} cannot describe {module!r}: {text}", name=module)
+
+    def _next_id(self) -> bytes:
+        return self._prefix + next(self._numbers).to_bytes(8, "big")
+
+    def _may_run_here(self, target: Target) -> bool:
+        return any(isinstance(place, Local) for rank in self.ranks(target.path) for place in rank)
+
+    def _here(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip | None = None) -> Any:
+        """Run the local copy."""
+        trip = trip or Trip(self, target.name, target.path)
+        try:
+            function: Any = self._real(target.described.name)
+            for part in target.member.split("."):
+                function = getattr(function, part)
+        except (ImportError, AttributeError) as error:
+            trip.settle("failed", None)
+            raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from error
+        try:
+            value = function(*args, **kwargs)
+        except BaseException:
+            trip.settle("raised", None)
+            raise
+        trip.settle("returned", None)
+        return value
+
+    # Places ----------------------------------------------------------------------------------------
+
+    def ranks(self, path: tuple[str, ...]) -> list[list[Link | Local]]:
+        """The places that ``path`` leads to now, best rank first."""
+        snapshot, memo = self._ranks
+        if snapshot is not self.namespace.snapshot:
+            snapshot, memo = self._ranks = self.namespace.snapshot, {}
+        found = memo.get(path)
+        if found is None:
+            assert snapshot is not None
+            by_rank: dict[int, list[Link | Local]] = {}
+            for aim in snapshot.resolve(path):
+                if aim.place in self.places:
+                    by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
+            found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
+        return found
+
+    def forget(self) -> None:
+        """Forget what was worked out from places that are no longer the same objects."""
+        self._ranks = (None, {})
+        self._line = []
+        self._prefix = os.urandom(8)
+
+    def troubles(self, path: tuple[str, ...]) -> str:
+        """Why none of the places of ``path`` can run a call."""
+        said = [
+            str(place.error) if place.error else f"{place.name} is {place.state}"
+            for rank in self.ranks(path)
+            for place in rank
+            if not place.local
+        ]
+        return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
+
+    def lease(self, trip: Trip) -> Seat | None:
+        """A seat for the next attempt, its counter raised; None for the local copy.
+
+        Raises:
+            RelocateError: nobody is left.
+        """
+        waiting: Waiting | None = None
+        with self.turn.lock:
+            try:
+                while True:
+                    now = self.clock()
+                    decision = self._decide(trip, now)
+                    if isinstance(decision, policy.Run):
+                        seat: Seat = decision.seat  # type: ignore[assignment]
+                        seat.outstanding += 1
+                        return seat
+                    if isinstance(decision, policy.RunHere):
+                        return None
+                    if isinstance(decision, policy.GiveUp):
+                        raise self._nobody(trip)
+                    if waiting is None:
+                        waiting = Waiting(trip, self.turn.bell())
+                        self._line.append(waiting)
+                    waiting.bell.wait(decision.seconds)
+                    if waiting.seat is not None:
+                        seat, waiting.seat = waiting.seat, None
+                        return seat
+                    trip.waited = 0.0 if decision.hopeful else trip.waited + self.clock() - now
+            finally:
+                if waiting is not None:
+                    if waiting in self._line:
+                        self._line.remove(waiting)
+                    if waiting.seat is not None:  # given just when this thread was interrupted
+                        waiting.seat.outstanding -= 1
+                        self._serve()
+
+    def _decide(self, trip: Trip, now: float) -> policy.Decision:
+        ranks: list[list[Link | Local]] = self.ranks(trip.path)
+        if not trip.here:
+            ranks = [[p for p in rank if not p.local] for rank in ranks]
+        return policy.decide(trip, ranks, now, self._chance())
+
+    def _nobody(self, trip: Trip) -> RelocateError:
+        places = [p for rank in self.ranks(trip.path) for p in rank if not p.local]
+        if places and all(p.state == "refused" and p.error for p in places) and places[0].error:
+            return places[0].error
+        return NoWorkerLeft(f"{trip.name}: {self.troubles(trip.path)}")
+
+    def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool) -> None:
+        """Give a seat back, with the channel if it can be used again."""
+        with self.turn.lock:
+            seat.outstanding -= 1
+            if kept is not None:
+                seat.put(kept)
+            if failed:
+                now = self.clock()
+                if seat.avoid_until <= now:  # several calls lost at one time are one failure
+                    seat.failures += 1
+                    seat.avoid_until = now + min(0.2 * 5.0 ** (seat.failures - 1), 10.0)
+            else:
+                seat.failures = 0
+            if self._line:
+                self._serve(one=True)
+
+    def places_changed(self) -> None:
+        """Executors came or went; called with the lock held."""
+        self.turn.notify_all()
+        self._serve()
+
+    def _serve(self, *, one: bool = False) -> None:
+        """Give free seats to those who wait, longest first.
+
+        Handed over, not announced: a thread that comes back at once with its next call would always
+        be there first, and those in the line would starve.
+        """
+        now = self.clock()
+        for waiting in list(self._line):
+            decision = self._decide(waiting.trip, now)
+            if isinstance(decision, policy.Wait):
+                continue
+            if isinstance(decision, policy.Run):
+                waiting.seat = decision.seat  # type: ignore[assignment]
+                decision.seat.outstanding += 1  # type: ignore[misc]
+                self._line.remove(waiting)
+            waiting.bell.notify()
+            if one and isinstance(decision, policy.Run):
+                return
+
+
+class Piece(NamedTuple):
+    """Some of what a generator function yields."""
+
+    items: list[Any]
+    ended: bool
+
+
+def show(output: list[tuple[str, str]]) -> None:
+    """Write what a call printed to this program's own streams."""
+    for stream, text in output:
+        here = getattr(sys, stream)
+        if here is not None:
+            here.write(text)

@@ -1,0 +1,416 @@
+"""The process that runs calls, one at a time.
+
+Started by the supervisor (`worker`), which sends the settings as a first line of JSON on standard
+input, then commands (``drain``, ``warm``); the end of that stream is the end of the supervisor, and
+of this process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
+so that no function reads commands or writes into reports.
+
+Calls run in the main thread, which alone can be interrupted.  It also reads and writes the socket
+itself: while a call runs, libzmq's own thread takes in further messages and answers heartbeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import importlib
+import io
+import json
+import mmap
+import os
+import signal
+import socket as sockets
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from types import FrameType, GeneratorType, ModuleType
+from typing import Any, TextIO
+
+import zmq
+
+from . import ambient, channel, interface, lending, raising, session, wire
+from .errors import ArgumentError, RemoteProtocolError
+
+RUNNING = slice(0, 16)
+CANCELLED = slice(16, 32)
+NOTHING = bytes(16)
+SLATE = 32
+"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
+MAX_SESSIONS = 65_536
+
+
+class Executor:
+    """The state of this process."""
+
+    def __init__(self, settings: dict[str, Any], stream: TextIO, reports: TextIO) -> None:
+        self._settings = settings
+        self._stream = stream
+        self._reports = reports
+        self._ticket = bytes.fromhex(settings["ticket"])
+        self._slate: Any = bytearray(SLATE)
+        if settings["slate"] is not None:
+            self._slate = mmap.mmap(settings["slate"], SLATE)
+        self._sessions: dict[bytes, session.ServerSession] = {}
+        self._queue: deque[tuple[bytes, wire.Call | wire.Describe, list[wire.Buffer]]] = deque()
+        self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
+        self._commands: deque[dict[str, Any]] = deque()
+        self._modules: dict[str, tuple[ModuleType, bytes]] = {}
+        self._interruptible = False
+        self._draining = False
+        self._ear, self._mouth = sockets.socketpair()
+        self._output = Output()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+        channel.configure(self._socket, settings["heartbeat"])
+        self._socket.router_mandatory = True
+        if settings["secret"]:
+            # The client's key was checked by the supervisor, which gave it the ticket; here the
+            # handshake must need no thread of ours, as a call may hold the interpreter for minutes.
+            self._socket.curve_server = True
+            self._socket.curve_secretkey = bytes.fromhex(settings["secret"])
+        self._bind(settings["bind"])
+
+    def _bind(self, url: str) -> None:
+        try:
+            if url.startswith("ipc://"):
+                before = os.umask(0o177)
+                try:
+                    self._socket.bind(url)
+                finally:
+                    os.umask(before)
+                self._endpoint = url
+            else:
+                self._socket.bind(url)
+                self._endpoint = channel.bound_to(self._socket).rpartition(":")[2]
+        except zmq.ZMQError as error:
+            self.report(failed=f"cannot listen on {url}: {error}")
+            raise SystemExit(1) from None
+
+    def report(self, **what: Any) -> None:
+        """Tell the supervisor."""
+        try:
+            self._reports.write(json.dumps(what) + "\n")
+            self._reports.flush()
+        except BrokenPipeError:
+            end(self._settings)
+
+    def run(self) -> int:
+        """Serve until told to stop."""
+        signal.signal(signal.SIGINT, self._interrupted)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.stdout, sys.stderr = self._output.stream("stdout"), self._output.stream("stderr")
+        for module in self._settings["modules"]:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                self.report(failed=f"cannot import {module!r}: {error}; install it here, or set PYTHONPATH")
+                return 1
+        threading.Thread(target=self._listen, name="relocate-commands", daemon=True).start()
+        self.report(ready=self._endpoint)
+        while True:
+            try:
+                if not self._step():
+                    return 0
+            except KeyboardInterrupt:
+                continue  # the call that was to be interrupted had just ended
+
+    def _step(self) -> bool:
+        # To poll is cheaper than to try to receive in vain, so it comes first.
+        patience = 0 if self._queue else -1
+        for ready, _ in zmq.zmq_poll([(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)], patience):
+            if isinstance(ready, int):
+                self._ear.recv(4096)
+            else:
+                self._take()
+        while self._commands:
+            self._obey(self._commands.popleft())
+        if self._draining:
+            for identity, message, _ in self._queue:
+                self._send(identity, wire.Rejected(message.call, "draining", "the worker is shutting down"))
+            self._socket.close(linger=2000)
+            self._ear.close()
+            return False
+        if self._queue:
+            identity, message, segments = self._queue.popleft()
+            self._slate[RUNNING] = message.call
+            reply, result = self._answer(identity, message, segments)
+            self._slate[RUNNING] = NOTHING
+            self._send(identity, reply, result)
+        return True
+
+    def _take(self) -> None:
+        """Take in all messages that have come; there is one."""
+        while True:
+            identity = self._socket.recv()
+            known = self._sessions.get(identity)
+            frames: list[wire.Buffer] = [self._socket.recv()]
+            while self._socket.getsockopt(zmq.RCVMORE):
+                frame = self._socket.recv(copy=False)
+                if known is not None:  # a stranger's first message has one frame
+                    frames.append(frame.buffer)
+            if known is None:
+                while len(self._sessions) >= MAX_SESSIONS:
+                    del self._sessions[next(iter(self._sessions))]
+                # A client may not choose its identity, or it could take over a known one.
+                known = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
+                self._sessions[identity] = known
+            try:
+                message, segments = known.receive(frames)
+            except RemoteProtocolError as error:
+                message, segments = wire.Refused("protocol", str(error)), []
+            if isinstance(message, (wire.Call, wire.Describe)):
+                self._queue.append((identity, message, segments))
+            elif isinstance(message, wire.Answer):
+                self._answers.append((message, segments))
+            elif isinstance(message, wire.Refused):
+                self._send(identity, message)
+            elif isinstance(message, wire.Open) and message.path is not None and message.path != sys.path:
+                sys.path[:] = message.path
+                importlib.invalidate_caches()
+            # A channel's opening is followed by its first call; then there is seldom more.
+            events: Any = self._socket.get(zmq.EVENTS)
+            if not events & zmq.POLLIN:
+                return
+
+    def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
+        frames = wire.pack(reply, segments)
+        try:
+            self._socket.send(identity, zmq.SNDMORE)
+            if len(frames) == 1:
+                self._socket.send(frames[0])
+            else:
+                self._socket.send_multipart(frames, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:  # a client that is gone needs no answer
+                raise
+
+    def _answer(
+        self, identity: bytes, message: wire.Call | wire.Describe, segments: list[wire.Buffer]
+    ) -> tuple[wire.Message, wire.Segments]:
+        call = message.call
+        try:
+            module, digest = self._module(message.module)
+        except ImportError as error:
+            return wire.Rejected(call, "module", f"the worker cannot import {message.module!r}: {error}"), ()
+        except BaseException as error:
+            return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
+        if isinstance(message, wire.Describe):
+            try:
+                described = interface.encode(interface.describe(module, digest))
+            except Exception as error:
+                return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
+            self._output.take()
+            return wire.Returned(call, len(self._queue), []), [described]
+        if message.digest != digest:
+            return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
+        try:
+            function: Any = module
+            for part in message.member.split("."):
+                function = getattr(function, part)
+            lending.asking[:] = [partial(self._ask, identity, call)]
+            args, kwargs = wire.loads(segments)
+        except BaseException as error:
+            return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
+        try:
+            self._interruptible = True
+            try:
+                if not message.ambient and message.stream is None:
+                    result = function(*args, **kwargs)
+                else:
+                    with ambient.applied(message.ambient) if message.ambient else contextlib.nullcontext():
+                        result = function(*args, **kwargs)
+                        if message.stream is not None:
+                            result = piece(result, *message.stream)
+            finally:
+                self._interruptible = False
+        except BaseException as error:
+            try:
+                node = raising.dump(error, skip=1)
+            except Exception as worse:
+                text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
+                node = raising.dump(RuntimeError(text))
+            return wire.Raised(call, len(self._queue), self._output.take()), node
+        if isinstance(result, GeneratorType):
+            result.close()  # not begun: the client asks for its items piece by piece
+            return wire.Rejected(call, "generator", "it gives a generator"), ()
+        try:
+            return wire.Returned(call, len(self._queue), self._output.take()), wire.dumps(result)
+        except ArgumentError as error:
+            return wire.Rejected(call, "result", str(error)), ()
+
+    def _ask(self, identity: bytes, call: bytes, lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
+        """Items of an iterator that the caller has kept."""
+        try:
+            while True:
+                # Not between the frames of a message: an interrupt there would garble the next one.
+                self._interruptible = False
+                # Asked again every second: a caller that is gone shows when it is written to.
+                self._socket.send_multipart([identity, *wire.pack(wire.Ask(call, lent, skip, count))])
+                until = time.monotonic() + 1
+                while time.monotonic() < until:
+                    self._interruptible = True
+                    come = self._socket.poll(1000)
+                    self._interruptible = False
+                    if come:
+                        self._take()
+                    while self._answers:
+                        answer, segments = self._answers.popleft()
+                        if (answer.call, answer.lent, answer.skip) != (call, lent, skip):
+                            continue
+                        if answer.raised:
+                            raise raising.load(segments, "caller")
+                        items, ended = wire.loads(segments)
+                        return items, ended
+        finally:
+            self._interruptible = True
+
+    def _module(self, name: str) -> tuple[ModuleType, bytes]:
+        found = self._modules.get(name)
+        if found is None:
+            module = importlib.import_module(name)
+            found = self._modules[name] = module, interface.digest(module)
+        return found
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        if "drain" in command:
+            self._draining = True
+        elif "warm" in command:
+            if command["path"] and self._settings["embedded"]:
+                sys.path[:] = command["path"]
+                importlib.invalidate_caches()
+            with contextlib.suppress(Exception):  # the first call will say what is wrong
+                self._module(command["warm"])
+
+    def _listen(self) -> None:
+        """In a thread: the supervisor's commands; its end is ours, whatever runs."""
+        for line in self._stream:
+            self._commands.append(json.loads(line))
+            self._mouth.send(b"\0")
+        end(self._settings)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if self._interruptible and self._slate[CANCELLED] == self._slate[RUNNING]:
+            raise KeyboardInterrupt
+
+
+def piece(items: Iterable[Any], skip: int, count: int) -> tuple[list[Any], bool]:
+    """``count`` items after the first ``skip``, and whether that was the end.
+
+    An exception counts as an item: it is raised by the piece that begins with it.
+    """
+    source = iter(items)
+    for _ in range(skip):
+        next(source, None)
+    given: list[Any] = []
+    try:
+        for _ in range(count):
+            given.append(next(source))  # noqa: PERF401 -- what came before an exception is kept
+    except StopIteration:
+        return given, True
+    except BaseException:
+        if not given:
+            raise
+    return given, False
+
+
+class Output:
+    """What the running call prints, in order, to be shown where it was called."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[str, str]] = []
+
+    def stream(self, name: str) -> io.TextIOBase:
+        """A text stream that collects what is written to it."""
+        return _Stream(name, self._taken)
+
+    def take(self) -> list[tuple[str, str]]:
+        """What was written since the last time, neighbours of one stream joined."""
+        if not self._taken:
+            return []
+        joined: list[tuple[str, str]] = []
+        for name, text in self._taken:
+            if joined and joined[-1][0] == name:
+                joined[-1] = (name, joined[-1][1] + text)
+            else:
+                joined.append((name, text))
+        self._taken.clear()
+        return joined
+
+
+class _Stream(io.TextIOBase):
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, name: str, taken: list[tuple[str, str]]) -> None:
+        self.name = f"<{name}>"
+        self._name = name
+        self._taken = taken
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if not text.isascii():  # a lone surrogate cannot travel, and a stream would not write it either
+            text = text.encode("utf-8", self.errors).decode("utf-8")
+        self._taken.append((self._name, text))
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """The stream below, for bytes."""
+        return _Bytes(self)
+
+    def fileno(self) -> int:
+        return 2  # for faulthandler and the like; 1 leads to the same place
+
+
+class _Bytes(io.RawIOBase):
+    def __init__(self, text: _Stream) -> None:
+        self._text = text
+
+    def write(self, data: Any) -> int:
+        taken = bytes(data)
+        self._text.write(taken.decode("utf-8", "backslashreplace"))
+        return len(taken)
+
+    def writable(self) -> bool:
+        return True
+
+
+def end(settings: dict[str, Any]) -> None:
+    """End this process at once, and leave no socket file."""
+    if settings["bind"].startswith("ipc://"):
+        with contextlib.suppress(OSError):
+            os.unlink(settings["bind"].removeprefix("ipc://"))
+    os._exit(1)
+
+
+def follow_parent() -> None:
+    """Let the kernel end this process with the supervisor, where it can (Linux): even a call that
+    holds the interpreter cannot outlive it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def main() -> int:
+    """Entry point of the process."""
+    follow_parent()
+    # Keep the pipes to the supervisor, and give functions nothing to read and stderr to write to.
+    commands, reports = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    stream = os.fdopen(commands, "r", encoding="utf-8")
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 -- for as long as the process lives
+    settings = json.loads(stream.readline() or "null")
+    if settings is None or os.getppid() != settings["supervisor"]:
+        os._exit(1)  # it has ended before the kernel was told to follow it
+    return Executor(settings, stream, os.fdopen(reports, "w", encoding="utf-8")).run()

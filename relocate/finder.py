@@ -1,0 +1,275 @@
+"""The finder: stands first on `sys.meta_path` and gives a proxy where a designated module is imported.
+
+Rules:
+
+* Names match on the dot, and the longest entry decides.
+* Finding decides by names only and never waits; the loader waits, for a bounded time.
+* Other finders are asked (for where the real module is, and whether there is one) by walking a copy
+  of `sys.meta_path` past this one; `importlib.util.find_spec` would deadlock here.
+* What cannot be relocated (nobody describes it) is the real module, if it is here and the
+  configuration allows; otherwise an ImportError, so that optional-import idioms work.
+* The real module is loaded beside its proxy when it is needed: for a class, or to run a call here.
+  While that happens, this thread's imports of designated names give the real ones, and
+  `sys.modules` holds them, because C extensions look there; afterwards the proxies are back.
+
+This module must not import anything heavy: it is there from interpreter start in programs that may
+never import a designated module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .errors import ModuleUnavailable, RelocateError
+
+if TYPE_CHECKING:
+    from .interface import Interface
+    from .proxy import Registry
+
+
+class Finder:
+    """Finds designated modules.  One for each handle."""
+
+    def __init__(
+        self,
+        designated: Callable[[str], bool],
+        ancestors: frozenset[str],
+        describe: Callable[[str, ModuleSpec | None], Interface],
+        registry: Callable[[], Registry],
+        fallback: Callable[[str, RelocateError], bool],
+    ) -> None:
+        self.designated = designated
+        self._ancestors = ancestors
+        self._describe = describe
+        self._registry = registry
+        self._fallback = fallback
+        self.loaded: dict[str, ModuleType] = {}
+        """The real modules that are loaded, by name."""
+        self._lock = _lock()
+        self._aside: dict[str, ModuleType] = {}
+        self._mine = threading.local()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of a proxy, if ``fullname`` is designated and can be relocated."""
+        if getattr(self._mine, "real", False):
+            return None
+        if not self.designated(fullname):
+            if fullname in self._ancestors and self._next(fullname, path, target) is None:
+                # The package around a designated module that is not installed here.
+                ancestor: Any = AncestorLoader()
+                spec = ModuleSpec(fullname, ancestor, is_package=True)
+                spec.submodule_search_locations = []
+                return spec
+            return None
+        local = self._next(fullname, path, target)
+        if local is not None and local.loader is None:
+            return None  # a namespace package: nothing to describe, its modules come here one by one
+        loader: Any = ProxyLoader(self, local)
+        spec = ModuleSpec(fullname, loader, origin=local.origin if local is not None else None)
+        if local is not None:
+            spec.has_location = local.has_location
+            spec.cached = local.cached
+            spec.submodule_search_locations = local.submodule_search_locations
+        return spec
+
+    def describe(self, name: str, local: ModuleSpec | None) -> Interface | None:
+        """The interface of ``name``; None if the real module is to be imported instead.
+
+        Raises:
+            ImportError: there is neither.
+        """
+        try:
+            interface = self._describe(name, local)
+        except RelocateError as error:
+            if local is not None and self._fallback(name, error):
+                return None
+            if isinstance(error, ModuleUnavailable):
+                if local is None:
+                    raise ModuleNotFoundError(f"No module named {name!r}, here or on a worker", name=name) from None
+                raise
+            raise ModuleUnavailable(f"cannot relocate {name!r}: {error}", name=name) from error
+        if local is not None and any(sys.modules.get(m, self) is None for m in interface.needs):
+            return None  # somebody has blocked a part of it (sys.modules[part] = None) to get another one
+        return interface
+
+    def _next(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the other finders say."""
+        for finder in list(sys.meta_path):
+            if isinstance(finder, Finder) or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+    def invalidate_caches(self) -> None:
+        """Nothing is kept here that could be stale."""
+
+    # The real modules ------------------------------------------------------------------------------
+
+    def real(self, name: str) -> ModuleType:
+        """The real module ``name``, loaded beside its proxy.
+
+        Raises:
+            ImportError: it is not installed here, or fails.
+        """
+        found = self.loaded.get(name)
+        if found is not None:
+            return found
+        try:
+            self._lock.acquire()
+        except RuntimeError:  # importlib's _DeadlockError
+            # The thread that loads it waits for what this thread is importing.  As in a circular
+            # import, this one gets what there is so far.
+            partial = sys.modules.get(name)
+            if partial is None:
+                raise ImportError(f"{name!r} is being imported by a thread that waits for this one") from None
+            return partial
+        try:
+            found = self.loaded.get(name)
+            if found is None:
+                with self._real_world():
+                    found = importlib.import_module(name)
+                    self.loaded.setdefault(name, found)
+                self._reconcile()
+            return found
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _real_world(self) -> Iterator[None]:
+        """`sys.modules` holds the real modules for designated names."""
+        if getattr(self._mine, "real", False):
+            yield
+            return
+        self._aside = self._take_out()
+        sys.modules.update(self.loaded)
+        self._mine.real = True
+        try:
+            yield
+        finally:
+            self._mine.real = False
+            self._restore()
+
+    def _restore(self) -> None:
+        """`sys.modules` holds the proxies again."""
+        from .proxy import ProxyModule
+
+        taken, aside, self._aside = self._take_out(), self._aside, {}
+        proxies: dict[str, ModuleType] = {
+            n: m for n, m in taken.items() if isinstance(m, ProxyModule)
+        }  # other threads', made meanwhile
+        self.loaded.update({n: m for n, m in taken.items() if n not in proxies})
+        proxies.update(aside)
+        sys.modules.update(proxies)
+        for name, module in proxies.items():
+            parent, _, last = name.rpartition(".")
+            if parent in sys.modules and parent not in self.loaded:
+                setattr(sys.modules[parent], last, module)
+
+    def forked(self) -> None:
+        """In a forked child: the thread that held the lock is not here."""
+        self._lock = _lock()
+        if self._aside:
+            self._restore()
+
+    def _take_out(self) -> dict[str, ModuleType]:
+        names = [n for n in list(sys.modules) if self.designated(n)]
+        return {n: sys.modules.pop(n) for n in names}
+
+    def _reconcile(self) -> None:
+        """Let the classes that were rebuilt from interfaces be the real modules' classes too.
+
+        Identity counts: ``except`` compares classes by it.
+        """
+        for (home, qualname), rebuilt in list(self._registry().made.items()):
+            module = self.loaded.get(home)
+            if module is None or not isinstance(rebuilt, type):
+                continue
+            original: Any = module.__dict__.get(qualname)
+            if original is rebuilt or not isinstance(original, type):
+                continue
+            for holder in list(self.loaded.values()):
+                for key, value in list(holder.__dict__.items()):
+                    if value is original:
+                        holder.__dict__[key] = rebuilt
+            for heir in original.__subclasses__():
+                heir.__bases__ = tuple(rebuilt if base is original else base for base in heir.__bases__)
+
+
+def _lock() -> Any:
+    """A lock that takes part in importlib's detection of deadlocks.
+
+    A thread that loads a real module takes import locks, and a thread that holds an import lock may
+    want a real module; with a lock of another kind both could wait for ever.
+    """
+    return importlib._bootstrap._ModuleLock("relocate's real modules")  # type: ignore[attr-defined]
+
+
+class ProxyLoader:
+    """Makes the proxy, and answers what tools ask a loader about the module's source.
+
+    The interface is asked for here and not in the finder: while finders are asked, the interpreter
+    holds a lock that keeps every other thread from importing anything.
+    """
+
+    def __init__(self, finder: Finder, local: ModuleSpec | None) -> None:
+        self._finder = finder
+        self._local = local
+        self._interface: Interface | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """An empty proxy; or what the real loader makes, which ``spec`` then names."""
+        interface = self._interface = self._finder.describe(spec.name, self._local)
+        if interface is None:
+            assert self._local is not None
+            spec.loader = self._local.loader
+            spec.loader_state = self._local.loader_state
+            assert spec.loader is not None
+            return spec.loader.create_module(spec) if hasattr(spec.loader, "create_module") else None
+        if self._local is None:
+            spec.origin = interface.file
+            spec.submodule_search_locations = [] if interface.package else None
+        from .proxy import ProxyModule
+
+        return ProxyModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the proxy; on reload, with what the module is now."""
+        from .proxy import populate
+
+        interface, self._interface = self._interface, None
+        if interface is None:  # a reload
+            interface = self._finder.describe(module.__name__, self._local)
+        if interface is None:
+            raise ModuleUnavailable(f"{module.__name__!r} cannot be described any more", name=module.__name__)
+        populate(module, interface, self._finder._registry())  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        # get_code, get_source, get_data, get_filename, get_resource_reader, is_package, archive, ...:
+        # whatever the real loader has, so that runpy, inspect, linecache and resources work.
+        local = self.__dict__.get("_local")
+        if local is None or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(local.loader, name)
+
+
+class AncestorLoader:
+    """Makes the empty package around a designated module that is not installed here."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """The default."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run."""

@@ -1,0 +1,417 @@
+"""`enable` and what it returns: a handle on one relocation, which undoes itself.
+
+Puts the layers together: configuration, name space, finder, driver, links.  Nothing that talks to
+the network is imported before the first designated module is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import config as configuration
+from . import embedded
+from .config import Config
+from .errors import ModuleUnavailable, RelocateError
+from .finder import Finder
+from .namespace import Namespace, Where
+
+if TYPE_CHECKING:
+    from .interface import Interface
+    from .observe import Statistics
+    from .proxy import Registry
+
+log = logging.getLogger("relocate")
+
+_active: list[Handle] = []
+_abandoned: list[Any] = []
+
+
+class RelocateWarning(RuntimeWarning):
+    """Something is not as configured, and the program goes on without it."""
+
+
+class Handle:
+    """One relocation in effect.  A context manager: leaving it is `disable`."""
+
+    def __init__(self, config: Config) -> None:
+        from .cache import Cache
+        from .driver import Driver
+        from .links import Link, place_name
+        from .observe import Counters
+        from .proxy import Registry
+
+        self.config = config
+        self.namespace = Namespace()
+        self._counters = Counters()
+        self._cache = Cache(config.cache, config.workers)
+        ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
+        for name in list(ancestors):
+            while name := name.rpartition(".")[0]:
+                ancestors.add(name)
+        self._finder = Finder(
+            config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
+        )
+        self._driver = Driver(
+            self.namespace, self._counters, self._finder.real, self._refresh, patience=config.patience
+        )
+        self._registry: Registry = Registry(self._call, self._finder.real, self._finder.loaded.get, config.designates)
+        self._specs: dict[str, ModuleSpec | None] = {}
+        self._restore: list[tuple[dict[str, Any], str, Any]] = []
+        self._warned: set[str] = set()
+        self._starting = threading.RLock()
+        self._mine = threading.local()
+        self._enabled = False
+        self._links: list[Link] = []
+        for rank, specs in enumerate(configuration.ranks(config.workers)):
+            for spec in specs:
+                name = place_name(spec)
+                self._links.append(Link(name, spec))
+                self.namespace.mount(spec, name)
+                self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+        self.namespace.mount("local", "local")
+        if config.fallback:
+            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
+        self._driver.places.update({link.name: link for link in self._links})
+
+    # The user's side -------------------------------------------------------------------------------
+
+    def disable(self) -> None:
+        """Restore every module and name, end embedded executors, write the report.  Idempotent."""
+        if not self._enabled:
+            return
+        self._enabled = False
+        if self in _active:
+            _active.remove(self)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        for name in [n for n in list(sys.modules) if self.config.designates(n)]:
+            if name in self._specs:
+                _put_back(name, self._finder.loaded.get(name))
+        for holder, key, value in reversed(self._restore):
+            holder[key] = value
+        self._restore.clear()
+        self.close()
+        atexit.unregister(self.disable)
+        if self.config.report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
+            from .observe import write_report
+
+            try:
+                write_report(self.statistics(), self.config.report)
+            except OSError as error:
+                print(f"relocate: the report was not written: {error}", file=sys.stderr)
+
+    def statistics(self) -> Statistics:
+        """What was called, where it ran, what it moved; see `observe.Statistics`."""
+        return self._counters.statistics()
+
+    def workers(self, timeout: float = 0.0) -> list[dict[str, Any]]:
+        """How things stand with each place, in the order of the configuration.
+
+        Args:
+            timeout: seconds to wait for those of which nothing is known yet.
+        """
+        self._start()
+        until = time.monotonic() + timeout
+        with self._driver.turn:
+            while any(k.state == "starting" or _coming(k) for k in self._links) and time.monotonic() < until:
+                self._driver.turn.wait(until - time.monotonic())
+            return [
+                {
+                    "name": link.name,
+                    "url": link.url,
+                    "state": link.state,
+                    "executors": len(link.seats),
+                    "outstanding": sum(seat.outstanding for seat in link.seats),
+                    "error": str(link.error) if link.error and link.state != "up" else None,
+                }
+                for link in self._links
+            ]
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disable()
+
+    def __repr__(self) -> str:
+        state = "enabled" if self._enabled else "disabled"
+        return f"<relocate handle, {state}: {', '.join(self.config.modules)} on {self.config.workers}>"
+
+    # Putting it in effect --------------------------------------------------------------------------
+
+    def enable(self, *, early: bool) -> None:
+        """Install the finder.
+
+        Args:
+            early: start embedded executors now, not at the first designated import.
+        """
+        self._enabled = True
+        _active.append(self)
+        atexit.register(self.disable)
+        if self.config.report:
+            # Children inherit the name of the report, but it is this program's.
+            os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))
+        sys.meta_path.insert(0, self._finder)
+        loaded = [n for n in list(sys.modules) if self.config.designates(n)]
+        if early or loaded:
+            self._start_embedded()
+        self._swap(loaded)
+
+    def _swap(self, names: list[str]) -> None:
+        """Put proxies in the place of designated modules that were imported before."""
+        real = {n: sys.modules[n] for n in names if isinstance(sys.modules[n], ModuleType)}
+        self._finder.loaded.update(real)
+        replaced: dict[int, tuple[Any, Any]] = {}
+        for name in real:
+            del sys.modules[name]
+        for name, module in real.items():
+            try:
+                proxy = importlib.import_module(name)
+            except ImportError as error:
+                log.warning("%s stays local: %s", name, error)
+                sys.modules[name] = proxy = module
+            if proxy is module:
+                continue
+            replaced[id(module)] = (module, proxy)
+            from .proxy import namespace_of
+
+            for key, value in namespace_of(proxy).items():
+                original = module.__dict__.get(key)
+                if callable(value) and original is not None and original is not value:
+                    replaced[id(original)] = (original, value)
+        if replaced:
+            self._rebind(replaced)
+
+    def _rebind(self, replaced: dict[int, tuple[Any, Any]]) -> None:
+        """Exchange what loaded modules have imported by name."""
+        own = __name__.partition(".")[0]
+        for name, module in list(sys.modules.items()):
+            if not isinstance(module, ModuleType) or self.config.designates(name) or name.partition(".")[0] == own:
+                continue
+            space = module.__dict__
+            for key, value in list(space.items()):
+                found = replaced.get(id(value))
+                if found is not None and found[0] is value:
+                    self._restore.append((space, key, value))
+                    space[key] = found[1]
+
+    def _start_embedded(self) -> None:
+        with self._starting:
+            for link in self._links:
+                if link.is_embedded and link.child is None:
+                    link.child = embedded.start(int(link.spec.partition(":")[2]))
+
+    def _start(self) -> None:
+        """Start the links, once."""
+        if self._driver.links is None:
+            with self._starting:
+                if self._driver.links is None:
+                    from .links import Links
+
+                    self._driver.links = Links(
+                        self._links,
+                        depth=self.config.depth,
+                        heartbeat=self.config.heartbeat,
+                        keys_folder=self.config.keys,
+                        turn=self._driver.turn,
+                        on_change=self._driver.places_changed,
+                        on_death=self._counters.died,
+                    )
+
+    def _start_ahead(self) -> None:
+        """In a thread: the first call will need the links."""
+        with self._starting:
+            if self._enabled:
+                self._start()
+
+    def close(self) -> None:
+        """End the links and embedded executors; they start again when they are needed."""
+        with self._starting:
+            links, self._driver.links = self._driver.links, None
+        if links is not None:
+            links.stop()
+        for link in self._links:
+            if link.child is not None:
+                link.child.stop()
+                link.child = None
+
+    def forked(self) -> None:
+        """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
+        from .driver import Turn
+        from .links import Link
+
+        _abandoned.append((self._driver.links, self._driver.turn, self._links, self._starting))
+        self._driver.links = None
+        self._finder.forked()
+        self._driver.turn = Turn()
+        self._starting = threading.RLock()
+        self._counters.forked()
+        links = []
+        for old in self._links:
+            link = Link(old.name, old.spec)
+            link.child = old.child
+            links.append(link)
+        self._links = links
+        self._driver.places.update({link.name: link for link in links})
+        self._driver.forget()
+
+    # What the finder and the proxies ask -----------------------------------------------------------
+
+    def _call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mine = self._mine
+        if not self._enabled or getattr(mine, "inside", False):
+            # Disabled; or our own work needs what is designated (json, say): that is done here.
+            function: Any = self._finder.real(target.module)
+            for part in target.member.split("."):
+                function = getattr(function, part)
+            return function(*args, **kwargs)
+        mine.inside = True
+        try:
+            if self._driver.links is None:
+                self._start()
+            return self._driver.call(target, args, kwargs)
+        finally:
+            mine.inside = False
+
+    def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
+        from . import interface as face
+
+        self._start_embedded()
+        self._specs[module] = spec
+        file, path = _files(spec)
+        found = self._cache.get(module, file, path)
+        if found is None:
+            self._start()
+            local = spec is not None and self.config.fallback
+            data = self._driver.describe(module, self.config.start_timeout, local=local)
+            found = face.decode(data)
+            self._cache.put(module, file, path, found, data)
+        else:
+            threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True).start()
+        return found
+
+    def _refresh(self, module: str) -> None:
+        """A worker says that the description is stale: take a new one."""
+        from . import interface as face
+        from .proxy import ProxyModule, populate
+
+        file, path = _files(self._specs.get(module))
+        self._cache.forget(module, file)
+        data = self._driver.describe(module, self.config.start_timeout)
+        found = face.decode(data)
+        self._cache.put(module, file, path, found, data)
+        proxy = sys.modules.get(module)
+        if isinstance(proxy, ProxyModule):
+            populate(proxy, found, self._registry)
+
+    def _may_be_real(self, module: str, error: RelocateError) -> bool:
+        if not self.config.fallback:
+            return False
+        self._warn(f"{module} is not relocated: {error}")
+        return True
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, RelocateWarning, stacklevel=_level_of_importer())
+
+
+def _level_of_importer() -> int:
+    """The stack level, for `warnings`, of the line that imports: past this package and importlib."""
+    own = os.path.dirname(__file__)
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((own, "<frozen importlib")):
+        level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
+        frame = frame.f_back
+    return level
+
+
+def _coming(link: Any) -> bool:
+    """Whether some of an embedded worker's executors are still to come."""
+    return bool(link.is_embedded and len(link.seats) < int(link.spec.partition(":")[2]))
+
+
+def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:
+    if spec is None:
+        return None, []
+    return spec.origin if spec.has_location else None, list(spec.submodule_search_locations or ())
+
+
+def _put_back(name: str, real: ModuleType | None) -> None:
+    from .proxy import ProxyModule
+
+    if not isinstance(sys.modules[name], ProxyModule):
+        return  # it was never relocated
+    parent, _, last = name.rpartition(".")
+    proxy = sys.modules.pop(name)
+    if real is not None:
+        sys.modules[name] = real
+    holder = sys.modules.get(parent)
+    if holder is not None and holder.__dict__.get(last) is proxy:
+        if real is not None:
+            setattr(holder, last, real)
+        else:
+            delattr(holder, last)
+
+
+def enable(
+    source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None, *, early: bool = True, **given: Any
+) -> Handle:
+    """Relocate the designated modules from now on.
+
+    Args:
+        source: a `Config`, a mapping, or the path of a TOML file; None: what the environment names,
+            else ``relocate.toml`` or ``[tool.relocate]`` found from the working directory upward.
+        early: start embedded executors at once, while the program goes on importing.
+        **given: single keys of the configuration, for example ``modules=["scipy.ndimage"]``.
+
+    Returns:
+        The handle; also a context manager.
+
+    Raises:
+        ConfigError: the configuration is wrong; the message names the key and the remedy.
+    """
+    config = configuration.load(source, **given)
+    for other in _active[:]:
+        ours, theirs = config.modules, other.config.modules
+        if any(map(other.config.designates, ours)) or any(map(config.designates, theirs)):
+            other.disable()  # as when a notebook's cell is run again
+    handle = Handle(config)
+    if embedded.MARK not in os.environ:
+        handle.enable(early=early and bool(config.modules))
+    return handle
+
+
+def active() -> Handle:
+    """The handle that was enabled last.
+
+    Raises:
+        RelocateError: relocation is not enabled.
+    """
+    if not _active:
+        raise RelocateError("relocation is not enabled; call relocate.enable() first")
+    return _active[-1]
+
+
+def _after_fork() -> None:
+    for handle in _active:
+        handle.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+__all__ = ["Handle", "ModuleUnavailable", "RelocateWarning", "active", "enable"]

@@ -1,0 +1,517 @@
+"""A module's public face as data: made once by looking at the real module, never remade for a move.
+
+`describe` runs where the real module is (an executor, or this process for a local copy) and looks;
+`proxy` builds a module object from what it saw.  The description holds no code.  What it says of
+each name:
+
+* ``function``: its parameters, defaults, documentation; calls to it are relocated;
+* ``value``: a constant, by value;
+* ``reference``: something that lives in another module; it is that module's object there too;
+* ``simple``: an exception class that needs none of its code to be rebuilt;
+* ``class``, ``object``: only the real module can give these.
+
+The *digest* names the version of the code: the module's name, the Python version, and the content
+of every source and extension file of the module.  It travels with every call, so that no result
+ever comes from another version than the one described.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import inspect
+import io
+import marshal
+import os
+import pickle
+import pickletools
+import sys
+import types
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+PLAIN_LIMIT = 1 << 20
+"""Constants that pickle to more bytes than this stay where they are until they are touched."""
+
+
+class Value(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A Python value.  ``plain`` (marshal) needs no import to read; ``pickled`` may; else only text."""
+
+    plain: bytes = b""
+    pickled: bytes = b""
+    modules: list[str] = []
+    text: str = ""
+
+
+class Parameter(msgspec.Struct, array_like=True, omit_defaults=True):
+    """One parameter, in `inspect.Parameter`'s terms."""
+
+    name: str
+    kind: int
+    default: Value | None = None
+    annotation: Value | None = None
+
+
+class Signature(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A parameter list and what is said of the result."""
+
+    parameters: list[Parameter]
+    returns: Value | None = None
+
+
+class Function(msgspec.Struct, tag="function"):
+    """A callable that is not a class.
+
+    ``home`` is the module under which the same object is found as ``qualname``, if there is one:
+    two modules that offer it then share one proxy.  ``name`` is the name under which it is counted
+    and bound.  ``actual`` are the parameters it really takes, ``shown`` what `inspect.signature`
+    says if that differs (a decorator that keeps ``__wrapped__`` takes what it likes).  ``generates``
+    and ``awaits`` mark generator functions and asynchronous ones.
+    """
+
+    home: str
+    qualname: str
+    name: str
+    module: str | None
+    label: str
+    doc: str | None
+    actual: Signature | None
+    shown: Signature | None = None
+    builtin: bool = False
+    generates: bool = False
+    awaits: bool = False
+    attributes: dict[str, Value] = {}
+
+
+class Constant(msgspec.Struct, tag="value"):
+    """A value."""
+
+    value: Value
+
+
+class Reference(msgspec.Struct, tag="reference"):
+    """Another module's object; with an empty ``qualname`` the module itself."""
+
+    module: str
+    qualname: str = ""
+
+
+class SimpleClass(msgspec.Struct, tag="simple"):
+    """An exception class that can be rebuilt from its bases and plain attributes."""
+
+    module: str
+    qualname: str
+    doc: str | None
+    bases: list[Reference]
+    members: dict[str, Value]
+
+
+class RealClass(msgspec.Struct, tag="class"):
+    """A class that only the real module can give."""
+
+    module: str
+    qualname: str
+
+
+class Opaque(msgspec.Struct, tag="object"):
+    """An object that only the real module can give; ``kind`` says of what type."""
+
+    kind: str
+
+
+Member = Function | Constant | Reference | SimpleClass | RealClass | Opaque
+
+
+class Interface(msgspec.Struct):
+    """The description of one module."""
+
+    name: str
+    digest: bytes
+    package: bool
+    doc: str | None
+    file: str | None
+    path: list[str]
+    exported: list[str] | None
+    dynamic: list[str]
+    members: dict[str, Member]
+
+    @property
+    def needs(self) -> set[str]:
+        """The other modules that this one has names of."""
+        return {m.module for m in self.members.values() if isinstance(m, Reference)}
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Interface)
+
+
+def encode(interface: Interface) -> bytes:
+    """``interface`` as bytes."""
+    return _encoder.encode(interface)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Interface:
+    """The inverse of `encode`.
+
+    Raises:
+        ValueError: ``data`` is not an interface.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not an interface: {error}") from None
+
+
+def describe(module: types.ModuleType, version: bytes | None = None) -> Interface:
+    """Look at the real ``module``.
+
+    Args:
+        module: as imported.
+        version: its digest as of when it was imported; its files may have changed since.
+    """
+    name = module.__name__
+    names = list(module.__dict__)
+    # A lazily populated package (lazy_loader, PEP 562) says by dir() and __all__ what it has.
+    exported = getattr(module, "__all__", None)
+    exported = [str(n) for n in exported] if exported is not None else None
+    dynamic = [n for n in {*dir(module), *(exported or ())} if n not in module.__dict__]
+    members: dict[str, Member] = {}
+    for member in [*names, *sorted(dynamic)]:
+        if member in _MODULE_DUNDERS:
+            continue
+        try:
+            value = getattr(module, member)
+            described = _member(module, member, value, exported or ())
+        except Exception:
+            # Announced, but not there (an optional dependency), or it does not let itself be looked
+            # at: it is not there for us either.
+            continue
+        if described is not None:
+            members[member] = described
+    return Interface(
+        name=name,
+        digest=version or digest(module),
+        package=hasattr(module, "__path__"),
+        doc=module.__doc__,
+        file=getattr(module, "__file__", None),
+        path=[str(p) for p in getattr(module, "__path__", ())],
+        exported=exported,
+        dynamic=[d for d in dynamic if d in members],
+        members=members,
+    )
+
+
+_MODULE_DUNDERS = frozenset(
+    {
+        "__name__",
+        "__doc__",
+        "__package__",
+        "__loader__",
+        "__spec__",
+        "__file__",
+        "__path__",
+        "__cached__",
+        "__builtins__",
+        "__all__",
+        "__getattr__",
+        "__dir__",
+        "__dict__",
+        "__warningregistry__",
+        "__conditional_annotations__",
+    }
+)
+
+
+def digest(module: types.ModuleType) -> bytes:
+    """32 bytes that name the version of ``module``'s code."""
+    hasher = blake3(f"{module.__name__}\0{sys.version_info[:2]}\0{getattr(module, '__version__', '')}\0".encode())
+    file = getattr(module, "__file__", None)
+    spec = getattr(module, "__spec__", None)
+    if getattr(module, "__path__", None):
+        for folder in module.__path__:
+            for path in sorted(_code_files(folder)):
+                hasher.update(f"\0{os.path.relpath(path, folder)}\0".encode())
+                _feed(hasher, path)
+    elif file and os.path.isfile(file):
+        _feed(hasher, file)
+    elif spec is not None and hasattr(spec.loader, "get_source") and spec.origin not in ("built-in", "frozen"):
+        hasher.update((spec.loader.get_source(module.__name__) or "").encode())
+    else:
+        hasher.update(sys.version.encode())
+    return hasher.digest()
+
+
+_SUFFIXES = tuple(importlib.machinery.all_suffixes())
+
+
+def _code_files(folder: str) -> list[str]:
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if f != "__pycache__"]
+        found += [os.path.join(root, f) for f in files if f.endswith(_SUFFIXES) and not f.endswith(".pyc")]
+    return found
+
+
+def _feed(hasher: Any, path: str) -> None:
+    with open(path, "rb") as file:
+        hasher.update(file.read())
+
+
+def fingerprint(file: str | None, path: list[str]) -> list[tuple[str, int, int]]:
+    """Names, sizes and modification times that change when a module's code may have changed.
+
+    Of a package among the program's own files all code files; of an installed one, which installers
+    replace as a whole, what lies directly in its folder: to look at thousands of files would take
+    longer than everything else at import.
+    """
+    names: list[str] = [file] if file and not path else []
+    for folder in path:
+        if _INSTALLED.isdisjoint(folder.split(os.sep)):
+            names += _code_files(folder)
+        else:
+            names += [folder, *(entry.path for entry in os.scandir(folder) if entry.name.endswith(_SUFFIXES))]
+    found = []
+    for name in sorted(names):
+        try:
+            status = os.stat(name)
+        except OSError:
+            continue
+        found.append((name, status.st_size, status.st_mtime_ns))
+    return found
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+# One member --------------------------------------------------------------------------------------
+
+
+def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> Member | None:
+    if isinstance(value, types.ModuleType):
+        return Reference(value.__name__)
+    if isinstance(value, type):
+        return _class(module, name, value)
+    home = getattr(value, "__module__", None)
+    if _is_function(value):
+        return _function(module, name, value, exported)
+    if isinstance(home, str) and home != module.__name__ and _found(home, getattr(value, "__qualname__", None), value):
+        return Reference(home, value.__qualname__)
+    described = capture(value)
+    if described.plain or described.pickled:
+        return Constant(described)
+    kind = type(value)
+    return Opaque(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _is_function(value: Any) -> bool:
+    if inspect.isroutine(value):
+        return True
+    # numpy's ufuncs, functools' wrappers, Cython's and other libraries' callables.
+    return callable(value) and isinstance(getattr(value, "__name__", None), str) and not hasattr(value, "__origin__")
+
+
+def _found(home: str | None, qualname: Any, value: object) -> bool:
+    if not isinstance(home, str) or not isinstance(qualname, str) or "<" in qualname:
+        return False
+    holder: Any = sys.modules.get(home)
+    for part in qualname.split("."):
+        holder = getattr(holder, part, None)
+    return holder is value
+
+
+def _function(module: types.ModuleType, name: str, value: Any, exported: Any) -> Member:
+    said = getattr(value, "__module__", None)
+    label = getattr(value, "__qualname__", None) or value.__name__
+    if not isinstance(label, str):
+        label = name
+    home, qualname = module.__name__, name
+    if _found(said, label, value):
+        assert isinstance(said, str)
+        home, qualname = said, label
+    inside = home == module.__name__ or home.startswith(module.__name__ + ".")
+    same_package = home.split(".")[0] == module.__name__.split(".")[0]
+    if not inside and not (same_package and name in exported):
+        return Reference(home, qualname)
+    counted = home
+    # A private module behind a public one is a detail: count and bind under the public name.
+    while "." in counted and counted.rpartition(".")[2].startswith("_"):
+        parent = counted.rpartition(".")[0]
+        if getattr(sys.modules.get(parent), qualname, None) is not value:
+            break
+        counted = parent
+    builtin = not isinstance(value, types.FunctionType)
+    actual, shown = _signatures(value)
+    attributes = {}
+    for key, item in getattr(value, "__dict__", {}).items():
+        if key.startswith("__") or (callable(item) and not isinstance(item, type)):
+            continue
+        captured = capture(item)
+        if captured.plain:
+            attributes[key] = captured
+    doc = getattr(value, "__doc__", None)
+    return Function(
+        home=home,
+        qualname=qualname,
+        name=f"{counted}.{qualname}",
+        module=said if isinstance(said, str) else None,
+        label=label,
+        doc=doc if isinstance(doc, str) else None,
+        actual=actual,
+        shown=shown,
+        builtin=builtin,
+        generates=inspect.isgeneratorfunction(value),
+        awaits=inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value),
+        attributes=attributes,
+    )
+
+
+def _signatures(value: Any) -> tuple[Signature | None, Signature | None]:
+    if isinstance(value, types.FunctionType):
+        # The code's own parameters: __signature__ and __wrapped__ are what is said, not what is.
+        bare = types.FunctionType(value.__code__, {}, value.__name__, value.__defaults__, value.__closure__)
+        bare.__kwdefaults__ = value.__kwdefaults__
+        bare.__annotations__ = value.__annotations__ if not hasattr(value, "__wrapped__") else {}
+        actual = _signature(inspect.signature(bare))
+        if not hasattr(value, "__wrapped__") and not hasattr(value, "__signature__"):
+            return actual, None
+    else:
+        actual = None
+    try:
+        said = inspect.signature(value)
+    except (TypeError, ValueError):
+        return actual, None
+    shown = _signature(said)
+    if actual is None:
+        # The parser of a C function is its text signature; of any other callable we know nothing.
+        return (shown, None) if inspect.isbuiltin(value) else (None, shown)
+    return actual, shown
+
+
+def _signature(signature: inspect.Signature) -> Signature:
+    empty = inspect.Parameter.empty
+    return Signature(
+        [
+            Parameter(
+                p.name,
+                int(p.kind),
+                None if p.default is empty else capture(p.default),
+                None if p.annotation is empty else capture(p.annotation),
+            )
+            for p in signature.parameters.values()
+        ],
+        None if signature.return_annotation is inspect.Signature.empty else capture(signature.return_annotation),
+    )
+
+
+def _class(module: types.ModuleType, name: str, value: type) -> Member:
+    home, qualname = value.__module__, value.__qualname__
+    if home != module.__name__ and _found(home, qualname, value):
+        inside = home.startswith(module.__name__ + ".")
+        if not inside:
+            return Reference(home, qualname)
+    simple = _simple(value)
+    if simple is not None and _found(home, qualname, value):
+        return simple
+    return RealClass(module.__name__, name)
+
+
+_CLASS_DUNDERS = frozenset(
+    {
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__slots__",
+    }
+)
+
+
+def _simple(value: type) -> SimpleClass | None:
+    """``value`` as a class that needs none of its code, or None."""
+    if issubclass(value, BaseException):
+        members = {}
+        for key, item in value.__dict__.items():
+            if key in _CLASS_DUNDERS:
+                continue
+            captured = capture(item)
+            if not captured.plain:
+                return None
+            members[key] = captured
+        if type(value) is not type:
+            return None
+        return SimpleClass(
+            value.__module__,
+            value.__qualname__,
+            value.__doc__,
+            [Reference(b.__module__, b.__qualname__) for b in value.__bases__],
+            members,
+        )
+    return None
+
+
+# Values ------------------------------------------------------------------------------------------
+
+
+def capture(value: Any) -> Value:
+    """``value`` in the simplest form that is faithful."""
+    if is_plain(value):
+        data = marshal.dumps(value)
+        if len(data) <= PLAIN_LIMIT:
+            return Value(plain=data)
+    elif not isinstance(value, types.ModuleType):
+        try:
+            data = pickle.dumps(value, 5)
+            if len(data) <= PLAIN_LIMIT and _faithful(value, data):
+                return Value(pickled=data, modules=sorted(_modules(data)), text=_text(value))
+        except Exception:
+            pass  # whatever pickle says, the value stays where it is and shows as text
+    return Value(text=_text(value))
+
+
+def _faithful(value: Any, data: bytes) -> bool:
+    """Whether a copy will do: ``object()`` as a mark is compared by identity, and a copy is not it."""
+    equality: object = type(value).__eq__
+    if equality is object.__eq__ and not isinstance(value, (types.FunctionType, type)):
+        return pickle.loads(data) is value
+    return True
+
+
+def is_plain(value: Any) -> bool:
+    """Whether ``value`` is made of exact built-in types only."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if kind in (tuple, list, set, frozenset):
+        return all(map(is_plain, value))
+    if kind is dict:
+        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
+    return False
+
+
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+
+
+def _modules(data: bytes) -> set[str]:
+    """The modules that unpickling ``data`` imports."""
+    found: set[str] = set()
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
+        if isinstance(argument, str):
+            strings.append(argument)
+        if opcode.name == "GLOBAL" and isinstance(argument, str):
+            found.add(argument.split(" ")[0])
+    # STACK_GLOBAL takes its names from the stack; any string of the pickle that names a loaded
+    # module may be one.  Too many is harmless: the value is then read later.
+    found.update(s for s in strings if s in sys.modules)
+    return found
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value)[:200]
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

@@ -1,0 +1,459 @@
+"""The client's standing connections to supervisors: who is there, which executors they have.
+
+One thread per program keeps one connection to each configured worker.  It is not in the path of any
+call: calls read what it has learned.  It learns of executors that come and go, of the ends that
+executors met (obituaries), and of the worker itself; it starts the embedded worker, and starts it
+again if it dies; and it passes on what is not urgent (cancel, warm).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import socket as sockets
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import zmq
+
+from . import __version__, channel, embedded, keys, session, wire
+from .errors import IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable, WrongKey
+
+log = logging.getLogger("relocate")
+
+FIRST_CONTACT = 2.0
+"""Seconds in which a worker that was never reached counts as starting, not as down."""
+
+
+SHORT = 0.05
+"""Seconds, on the average of the last calls, below which one more call waits at the executor."""
+START_ATTEMPTS = 3
+"""How often in a row an embedded worker may end before it was of any use."""
+TRY_AGAIN = 5.0
+"""Seconds after which a worker that refused is asked again: a key may have been allowed since."""
+
+
+_unfinished: list[Any] = []
+"""Contexts that cannot be ended; to collect them as garbage would wait for ever."""
+
+
+class Seat:
+    """One executor as this client sees it.  The driver's lock guards what changes."""
+
+    __slots__ = (
+        "_base",
+        "_pace",
+        "avoid_until",
+        "depth",
+        "endpoint",
+        "failures",
+        "gone",
+        "id",
+        "idle",
+        "incarnation",
+        "label",
+        "link",
+        "outstanding",
+        "slot",
+    )
+
+    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int) -> None:
+        self.link = link
+        self.slot = executor.slot
+        self.incarnation = executor.incarnation
+        self.label = f"{link.name}/{executor.slot}"
+        # The ticket tells apart the lives of a supervisor, each of which counts from 0.
+        self.id = f"{self.label}.{executor.incarnation}.{link.ticket[:4].hex()}"
+        self.endpoint = endpoint
+        self.depth = self._base = depth
+        self._pace = 2 * SHORT
+        self.outstanding = 0
+        self.failures = 0
+        self.avoid_until = 0.0
+        self.idle: list[channel.ZmqChannel] = []
+        self.gone = False
+
+    def timed(self, seconds: float) -> None:
+        """Note how long a call took; where calls are short, one more may wait at the executor.
+
+        It then begins when the one before it ends, without the trip there and back in between.  Who
+        waits behind a long call at one executor cannot go to another one that becomes free, so for
+        long calls the trip is the smaller loss.
+        """
+        self._pace += 0.2 * (seconds - self._pace)
+        self.depth = self._base + (self._pace < SHORT)
+
+    def take(self) -> channel.ZmqChannel | None:
+        """An idle channel, if there is one."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
+
+    def put(self, used: channel.ZmqChannel) -> None:
+        """Keep a channel for the next call."""
+        if self.gone:
+            used.close()
+        else:
+            self.idle.append(used)
+
+    def dismiss(self) -> None:
+        """The executor is gone: close what is idle, keep nothing more."""
+        self.gone = True
+        while (used := self.take()) is not None:
+            used.close()
+
+
+class Local:
+    """The place where the local copies run."""
+
+    name = "local"
+    local = True
+    state = "up"
+    seats: tuple[Seat, ...] = ()
+    error: RelocateError | None = None
+
+
+class Link:
+    """The connection to one worker."""
+
+    local = False
+
+    def __init__(self, name: str, spec: str) -> None:
+        self.name = name
+        self.spec = spec
+        self.url = spec
+        self.state = "starting"
+        self.seats: tuple[Seat, ...] = ()
+        self.error: RelocateError | None = None
+        self.ticket = b""
+        self.worker = ""
+        self.obituaries: dict[tuple[int, int], wire.Obituary] = {}
+        self.keys: keys.Keys | None = None
+        self.server = b""
+        self.child: embedded.Child | None = None
+        # Only the links' thread uses what follows.
+        self.socket: zmq.Socket[bytes] | None = None
+        self.monitor: zmq.Socket[bytes] | None = None
+        self.candidates: list[bytes] = []
+        self.shaken = False
+        self.again_at = 0.0
+        self.attempts = 0
+        self.began = time.monotonic()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this program started the worker."""
+        return self.spec.startswith("local:")
+
+
+def place_name(spec: str) -> str:
+    """The name under ``/n`` of the worker ``spec``."""
+    if spec.startswith("local:"):
+        return "embedded"
+    parts = urlsplit(spec)
+    return parts.netloc if parts.scheme == "tcp" else Path(parts.netloc + parts.path).name
+
+
+class Links:
+    """All links of one handle, and the thread that tends them."""
+
+    def __init__(
+        self,
+        links: list[Link],
+        *,
+        depth: int,
+        heartbeat: float,
+        keys_folder: str,
+        turn: threading.Condition,
+        on_change: Callable[[], None],
+        on_death: Callable[[str], None],
+    ) -> None:
+        self.links = links
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.context.set(zmq.MAX_SOCKETS, 65_000)
+        self._depth = depth
+        self._heartbeat = heartbeat
+        self._keys_folder = keys_folder
+        self._turn = turn
+        self._on_change = on_change
+        self._on_death = on_death
+        self._commands: collections.deque[tuple[str, tuple[Any, ...]]] = collections.deque()
+        self._ear, self._mouth = sockets.socketpair()
+        self._ear.setblocking(False)
+        self._warm: dict[str, wire.Warm] = {}
+        self._channels: weakref.WeakSet[channel.ZmqChannel] = weakref.WeakSet()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="relocate-links", daemon=True)
+        self._thread.start()
+
+    # From any thread ---------------------------------------------------------------------------
+
+    def cancel(self, seat: Seat, call: bytes) -> None:
+        """Ask for ``call`` to be interrupted on ``seat``."""
+        self._post("cancel", seat, call)
+
+    def warm(self, module: str) -> None:
+        """Let every executor import ``module`` ahead of its first call."""
+        self._post("warm", module, import_path())
+
+    def stop(self) -> None:
+        """End the thread and close its sockets."""
+        self._stopping = True
+        self._post("stop")
+        self._thread.join(5)
+        self._mouth.close()
+        self._ear.close()
+        # Idle channels would keep the context from ending, and the program with it.
+        for link in self.links:
+            for seat in link.seats:
+                seat.dismiss()
+        if any(not opened.closed for opened in list(self._channels)):
+            _unfinished.append(self.context)  # its sockets belong to threads that still wait for answers
+        else:
+            self.context.term()
+
+    def open_channel(self, seat: Seat) -> channel.ZmqChannel:
+        """A new channel to ``seat``, for the calling thread."""
+        link = seat.link
+        path = import_path() if link.is_embedded else None
+        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
+        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.server)
+        self._channels.add(made)
+        return made
+
+    def _post(self, verb: str, *arguments: Any) -> None:
+        self._commands.append((verb, arguments))
+        with contextlib.suppress(OSError):  # closed: then there is nobody left to tell
+            self._mouth.send(b"\0")
+
+    # In the links' thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn_once()
+        except Exception as error:
+            # A defect of ours: calls must hear of it, not wait for a thread that is gone.
+            log.exception("the links' thread failed")
+            for link in self.links:
+                self._change(link, "refused", WorkerError(f"{link.url}: relocate failed: {error!r}; please report it"))
+        finally:
+            for link in self.links:
+                self._close(link)
+
+    def _turn_once(self) -> None:
+        now = time.monotonic()
+        for link in self.links:
+            if link.socket is None and now >= link.again_at:
+                try:
+                    self._connect(link)
+                except RelocateError as error:
+                    self._refuse(link, error)
+                except (OSError, zmq.ZMQError) as error:
+                    self._refuse(link, WorkerError(f"{link.spec}: {error}"))
+        polled: list[tuple[Any, int]] = [(self._ear.fileno(), zmq.POLLIN)]
+        owners: dict[Any, Link] = {}
+        for link in self.links:
+            if link.socket is not None and link.monitor is not None:
+                polled += [(link.socket, zmq.POLLIN), (link.monitor, zmq.POLLIN)]
+                owners[link.socket] = owners[link.monitor] = link
+        for ready, _ in zmq.zmq_poll(polled, 50 if any(k.state == "starting" for k in self.links) else 250):
+            owner = owners.get(ready)
+            if owner is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._ear.recv(4096)
+            elif ready is owner.monitor:
+                self._event(owner)
+            elif owner.socket is not None:
+                try:
+                    self._message(owner)
+                except RelocateError as error:
+                    self._refuse(owner, error)
+        while self._commands:
+            verb, arguments = self._commands.popleft()
+            getattr(self, f"_do_{verb}")(*arguments)
+        for link in self.links:
+            self._tend(link)
+
+    def _tend(self, link: Link) -> None:
+        now = time.monotonic()
+        if link.child is not None and link.child.ended():
+            link.child.clean()
+            code, link.child = link.child.process.returncode, None
+            self._close(link)
+            link.attempts += 1
+            link.again_at = now + min(0.05 * 2**link.attempts, 5.0)
+            error = WorkerUnreachable(f"the embedded worker ended with status {code}")
+            self._change(link, "starting" if link.attempts <= START_ATTEMPTS else "refused", error)
+        unanswered = link.state == "starting" and not link.is_embedded and not link.shaken
+        if unanswered and now - link.began > FIRST_CONTACT:
+            reason = f"nobody answers at {link.url}; is 'relocate worker --listen {link.url}' running there?"
+            self._change(link, "down", WorkerUnreachable(reason))
+
+    def _connect(self, link: Link) -> None:
+        if link.is_embedded:
+            if link.child is None:
+                link.child = embedded.start(int(link.spec.partition(":")[2]))
+            link.url = link.child.url
+        elif link.url.startswith("tcp:") and link.keys is None:
+            link.keys = keys.load(self._keys_folder, create=embedded.is_loopback(link.url))
+            link.candidates = link.keys.peers
+        if link.url.startswith("ipc:"):
+            channel.check_socket_file(link.url)
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        channel.configure(socket, self._heartbeat)
+        socket.reconnect_ivl = 10 if link.url.startswith("ipc:") else 100
+        socket.reconnect_ivl_max = 2000 if link.url.startswith("tcp:") else 100
+        if link.keys is not None:
+            link.server = link.candidates[0]
+            channel.use_client_keys(socket, link.keys, link.server)
+        link.monitor = socket.get_monitor_socket(channel.MONITORED)
+        link.socket = socket
+        link.shaken = False
+        socket.connect(link.url)
+
+    def _close(self, link: Link) -> None:
+        if link.socket is not None and link.monitor is not None:
+            link.socket.disable_monitor()
+            link.monitor.close(0)
+            link.socket.close(0)
+        link.socket = link.monitor = None
+
+    def _event(self, link: Link) -> None:
+        assert link.monitor is not None
+        assert link.socket is not None
+        event = channel.read_event(link.monitor)
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            link.shaken = True
+            client = f"{keys.whose()} {Path(sys.argv[0] or '-').name} {os.getpid()}"
+            hello = wire.Hello(wire.PROTOCOL, __version__, session.PYTHON, client)
+            link.socket.send_multipart(wire.pack(hello))
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._refuse(link, WrongKey(self._unknown_here(link)))
+        elif event == zmq.EVENT_DISCONNECTED and not link.shaken and link.keys is not None:
+            self._wrong_server(link)
+        elif event == zmq.EVENT_DISCONNECTED:
+            link.shaken = False
+            self._down(link, WorkerUnreachable(f"the connection to the worker at {link.url} was lost"))
+        elif event != zmq.EVENT_CONNECT_RETRIED and link.keys is not None:
+            self._wrong_server(link)
+
+    def _wrong_server(self, link: Link) -> None:
+        """The peer did not prove to hold the key that was tried: try the next one."""
+        assert link.keys is not None
+        self._close(link)
+        link.candidates = link.candidates[1:]
+        if not link.candidates:
+            count = len(link.keys.peers)
+            self._refuse(
+                link,
+                WrongKey(
+                    f"the worker at {link.url} holds no key that is allowed here ({count} in {link.keys.folder}), "
+                    f"or is not a relocate worker; run 'relocate keys show' there and 'relocate keys allow KEY' here"
+                ),
+            )
+
+    def _unknown_here(self, link: Link) -> str:
+        assert link.keys is not None
+        return (
+            f"the worker at {link.url} does not allow this client's key; "
+            f"run there: relocate keys allow {link.keys.public.hex()} {keys.whose()}"
+        )
+
+    def _message(self, link: Link) -> None:
+        assert link.socket is not None
+        frames: list[wire.Buffer] = list(link.socket.recv_multipart())
+        message, _ = wire.unpack(frames)
+        if isinstance(message, wire.Welcome):
+            if message.ticket != link.ticket:
+                self._forget(link)
+            link.worker, link.ticket = message.name, message.ticket
+            link.attempts = 0
+            if link.keys is not None:
+                link.candidates = [link.server]
+            self._members(link, message.executors)
+            for warm in self._warm.values():
+                link.socket.send_multipart(wire.pack(warm))
+        elif isinstance(message, wire.Change):
+            for obituary in message.obituaries:
+                link.obituaries[obituary.slot, obituary.incarnation] = obituary
+                self._on_death(f"{link.name}/{obituary.slot}")
+                while len(link.obituaries) > 1000:
+                    del link.obituaries[next(iter(link.obituaries))]
+            if message.draining:
+                self._down(link, WorkerUnreachable(f"the worker at {link.url} is shutting down"))
+            elif message.trouble:
+                self._down(link, WorkerError(f"the worker at {link.url} cannot start executors: {message.trouble}"))
+            else:
+                self._members(link, message.executors)
+        elif isinstance(message, wire.Refused):
+            self._refuse(link, IncompatibleWorker(f"the worker at {link.url} refused this client: {message.text}"))
+
+    def _forget(self, link: Link) -> None:
+        """The supervisor is another one than before: so are its executors."""
+        with self._turn:
+            for seat in link.seats:
+                seat.dismiss()
+            link.seats = ()
+            link.obituaries.clear()
+
+    def _members(self, link: Link, executors: list[wire.Executor]) -> None:
+        host = urlsplit(link.url).netloc.rpartition(":")[0]
+        with self._turn:
+            known = {(s.slot, s.incarnation): s for s in link.seats}
+            seats = []
+            for executor in executors:
+                endpoint = executor.endpoint if "://" in executor.endpoint else f"tcp://{host}:{executor.endpoint}"
+                known_seat = known.pop((executor.slot, executor.incarnation), None)
+                seats.append(known_seat or Seat(link, executor, endpoint, self._depth))
+            for seat in known.values():
+                seat.dismiss()
+            link.seats = tuple(seats)
+            link.error = None
+            link.state = "up" if seats else "starting"
+            self._on_change()
+
+    def _down(self, link: Link, error: RelocateError) -> None:
+        self._change(link, "starting" if link.is_embedded else "down", error)
+
+    def _refuse(self, link: Link, error: RelocateError) -> None:
+        self._close(link)
+        link.again_at = time.monotonic() + TRY_AGAIN
+        link.keys = None
+        self._change(link, "refused", error)
+
+    def _change(self, link: Link, state: str, error: RelocateError | None = None) -> None:
+        with self._turn:
+            for seat in link.seats:
+                seat.dismiss()
+            link.state, link.seats = state, ()
+            link.error = error or link.error
+            link.began = time.monotonic()
+            self._on_change()
+
+    def _do_cancel(self, seat: Seat, call: bytes) -> None:
+        if seat.link.socket is not None and seat.link.shaken:
+            seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call)))
+
+    def _do_warm(self, module: str, path: list[str]) -> None:
+        warm = self._warm[module] = wire.Warm(module, path)
+        for link in self.links:
+            if link.socket is not None and link.ticket and link.state in ("up", "starting"):
+                link.socket.send_multipart(wire.pack(warm))
+
+    def _do_stop(self) -> None:
+        self._stopping = True
+
+
+def import_path() -> list[str]:
+    """This program's import path with nothing relative in it."""
+    return [os.path.abspath(p) for p in sys.path]

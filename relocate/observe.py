@@ -1,0 +1,138 @@
+"""Statistics: what was called, where it ran, what it moved.
+
+A call counts once, however often it was tried.  Counting never breaks a call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class Where(msgspec.Struct, frozen=True):
+    """How many calls of a function ran on workers, and how many here."""
+
+    remote: int
+    local: int
+
+
+class WorkerStatistics(msgspec.Struct, frozen=True):
+    """What one executor's place did for this program.
+
+    ``deaths`` are those that the supervisor told of; when a whole worker is lost, nobody tells.
+    """
+
+    calls: int
+    deaths: int
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """A record of what a handle did so far.
+
+    ``calls = remote + local = returned + raised + failed``, but for calls that are under way.
+    ``retried`` counts attempts beyond a call's first; ``bytes_out`` and ``bytes_in`` what was sent
+    to and received from executors.
+    """
+
+    calls: int
+    remote: int
+    local: int
+    returned: int
+    raised: int
+    failed: int
+    retried: int
+    bytes_out: int
+    bytes_in: int
+    members: dict[str, Where]
+    workers: dict[str, WorkerStatistics]
+
+
+class Counters:
+    """The running counts behind `Statistics`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals = {"returned": 0, "raised": 0, "failed": 0, "retried": 0, "bytes_out": 0, "bytes_in": 0}
+        self._members: dict[str, list[int]] = {}
+        self._calls: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}
+
+    def settled(
+        self, name: str, outcome: str, seat: str | None, sent: int = 0, received: int = 0, retried: int = 0
+    ) -> None:
+        """Count one call.
+
+        Args:
+            name: the function's name.
+            outcome: returned, raised or failed; empty for what belongs to a call already counted.
+            seat: the label of the executor's place; None if it ran here.
+            sent: bytes to executors.
+            received: bytes from them.
+            retried: attempts beyond the first.
+        """
+        with self._lock:
+            totals = self._totals
+            totals["bytes_out"] += sent
+            totals["bytes_in"] += received
+            totals["retried"] += retried
+            if not outcome:
+                return
+            totals[outcome] += 1
+            where = self._members.get(name)
+            if where is None:
+                where = self._members[name] = [0, 0]
+            if outcome == "failed":
+                return
+            if seat is None:
+                where[1] += 1
+            else:
+                where[0] += 1
+                self._calls[seat] = self._calls.get(seat, 0) + 1
+
+    def died(self, seat: str) -> None:
+        """Count the death of the executor at ``seat``."""
+        with self._lock:
+            self._deaths[seat] = self._deaths.get(seat, 0) + 1
+
+    def forked(self) -> None:
+        """In a forked child: count from nothing, under a lock that nobody holds."""
+        self.__init__()  # type: ignore[misc]
+
+    def statistics(self) -> Statistics:
+        """The record as of now."""
+        with self._lock:
+            remote = sum(w[0] for w in self._members.values())
+            local = sum(w[1] for w in self._members.values())
+            return Statistics(
+                calls=remote + local + self._totals["failed"],
+                remote=remote,
+                local=local,
+                members={name: Where(*w) for name, w in sorted(self._members.items())},
+                workers={
+                    seat: WorkerStatistics(self._calls.get(seat, 0), self._deaths.get(seat, 0))
+                    for seat in sorted({*self._calls, *self._deaths})
+                },
+                **self._totals,
+            )
+
+
+def write_report(statistics: Statistics, path: str) -> None:
+    """Write ``statistics`` as JSON; a file that exists is replaced as a whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    data: dict[str, Any] = msgspec.to_builtins(statistics)
+    text = json.dumps(data, indent=2) + "\n"
+    if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe: write to it, do not replace it
+        Path(path).write_text(text, "utf-8")
+        return
+    target = Path(os.path.realpath(path))
+    draft = Path(f"{target}.{os.getpid()}.part")
+    draft.write_text(text, "utf-8")
+    os.replace(draft, target)

@@ -1,0 +1,410 @@
+"""An `Interface` and a way to call, made into a module object.
+
+The module is a genuine one: whoever looks into its ``__dict__`` finds every name.  Functions are
+generated with the real parameter list, so that a wrong call is Python's own TypeError before any
+traffic, and their globals are the module's dictionary.  What would load other code to exist here
+(classes, constants of other libraries' types, other modules) is made when it is first touched.
+
+A generated function sends only what the caller gave: an argument that *is* the default object is
+left out, and the real function fills in its own.  So a default that cannot travel (a mark made by
+``object()``) need not.
+"""
+
+from __future__ import annotations
+
+import keyword
+import marshal
+import pickle
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FunctionType, ModuleType
+from typing import Any
+
+from . import interface as face
+from .interface import Function, Interface, Signature, Value
+
+POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
+
+
+class Described:
+    """The version of one module that its proxy describes; shared by all of the module's targets."""
+
+    __slots__ = ("digest", "name")
+
+    def __init__(self, name: str, digest: bytes) -> None:
+        self.name = name
+        self.digest = digest
+
+
+class Target:
+    """One relocated function: what a call of it says to the driver."""
+
+    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "path")
+
+    def __init__(self, described: Described, member: str, function: Function) -> None:
+        self.described = described
+        self.member = member
+        self.home = (function.home, function.qualname)
+        self.name = function.name
+        self.path = ("chan", *function.name.split("."))
+        self.generates = function.generates
+        self.awaits = function.awaits
+
+    @property
+    def module(self) -> str:
+        """The module through which a worker finds the function."""
+        return self.described.name
+
+
+Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
+Real = Callable[[str], ModuleType]
+
+
+class Placeholder:
+    """Stands for a default that exists only where the real function is; shows what that shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"the default {self._text} exists only on the worker; leave the argument out")
+
+
+class BuiltinProxy:
+    """The proxy of a C function.  Like one, it does not become a method when a class holds it."""
+
+    __slots__ = ("__dict__", "__weakref__", "__wrapped__")
+
+    def __init__(self, function: FunctionType) -> None:
+        self.__wrapped__ = function
+        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+            setattr(self, name, getattr(function, name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> BuiltinProxy:
+        return self
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<built-in function {self.__name__}>"  # type: ignore[attr-defined]
+
+
+class Registry:
+    """The objects made so far, by home, so that two modules that offer one function share one proxy."""
+
+    def __init__(
+        self,
+        call: Call,
+        real: Real,
+        loaded: Callable[[str], ModuleType | None],
+        designated: Callable[[str], bool],
+    ) -> None:
+        self.call = call
+        self.real = real
+        self.loaded = loaded
+        self.designated = designated
+        self.made: dict[tuple[str, str], Any] = {}
+        self.targets: dict[tuple[str, str], Target] = {}
+
+
+class ProxyModule(ModuleType):
+    """A module generated from an interface."""
+
+    __slots__ = ("_relocate_described", "_relocate_interface", "_relocate_late", "_relocate_registry")
+    _relocate_described: Described
+    _relocate_late: dict[str, face.Member]
+    _relocate_registry: Registry
+    _relocate_interface: Interface
+
+    def __getattr__(self, name: str) -> Any:
+        late = _late(self)
+        member = late.get(name)
+        if member is None:
+            made = namespace_of(self)
+            if name in made:  # another thread has just made it
+                return made[name]
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        value = namespace_of(self).setdefault(name, _make_late(self, name, member))
+        late.pop(name, None)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*namespace_of(self), *_late(self)})
+
+    def __delattr__(self, name: str) -> None:
+        if _late(self).pop(name, None) is None or name in namespace_of(self):
+            super().__delattr__(name)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        # Whoever takes the dictionary (import *, vars, doctest) must find everything in it.
+        for name in list(_late(self)):
+            try:
+                getattr(self, name)
+            except AttributeError:
+                continue  # not installed here and not asked for by name: absent, as far as vars() goes
+        return namespace_of(self)
+
+
+def _late(module: ProxyModule) -> dict[str, face.Member]:
+    late: dict[str, face.Member] = inner_slot(module, "_relocate_late") or {}
+    return late
+
+
+def namespace_of(module: ModuleType) -> dict[str, Any]:
+    """The module's dictionary as it is, without making what is still to be made."""
+    inner: dict[str, Any] = _dictionary.__get__(module)
+    return inner
+
+
+_dictionary: Any = vars(ModuleType)["__dict__"]
+
+
+def populate(module: ProxyModule, interface: Interface, registry: Registry) -> None:
+    """Fill ``module`` from ``interface``.
+
+    Again, with another version's interface: functions that are still described the same go on
+    working under the new digest; those that are not keep the old one, with which a worker refuses
+    them; names that are gone are removed.
+    """
+    inner = namespace_of(module)
+    before: Interface | None = inner_slot(module, "_relocate_interface")
+    described: Described = inner_slot(module, "_relocate_described") or Described(interface.name, b"")
+    known = before.members if before is not None else {}
+    for name, member in known.items():
+        if interface.members.get(name) != member:
+            inner.pop(name, None)
+            old = registry.targets.get((member.home, member.qualname)) if isinstance(member, Function) else None
+            if old is not None and old.described is described:
+                old.described = Described(described.name, described.digest)
+                del registry.made[old.home], registry.targets[old.home]
+    described.digest = interface.digest
+    module._relocate_interface = interface
+    module._relocate_described = described
+    module._relocate_registry = registry
+    module._relocate_late = late = {}
+    inner["__doc__"] = interface.doc
+    if interface.file is not None and "__file__" not in inner:
+        inner["__file__"] = interface.file
+    if interface.exported is not None:
+        inner["__all__"] = list(interface.exported)
+    functions: list[tuple[str, Function]] = []
+    for name, member in interface.members.items():
+        if isinstance(member, Function):
+            made = registry.made.get((member.home, member.qualname))
+            if made is not None:
+                inner[name] = made
+            else:
+                functions.append((name, member))
+        elif isinstance(member, face.Constant) and member.value.plain:
+            inner[name] = marshal.loads(member.value.plain)
+        elif not (name in inner and known.get(name) == member):
+            late[name] = member
+    for (name, member), stub in zip(functions, _functions(functions, described, inner, registry), strict=True):
+        # Names that the module gives to one object are one object here too.
+        inner[name] = registry.made.setdefault((member.home, member.qualname), stub)
+
+
+def inner_slot(module: ProxyModule, name: str) -> Any:
+    """One of the module's own slots, None if it is not set yet."""
+    try:
+        return object.__getattribute__(module, name)
+    except AttributeError:
+        return None
+
+
+def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
+    registry = module._relocate_registry
+    if isinstance(member, face.Constant):
+        return pickle.loads(member.value.pickled)
+    if isinstance(member, face.Reference):
+        return _refer(member, module.__name__, name)
+    if isinstance(member, face.SimpleClass):
+        return simple_class(member, registry)
+    try:
+        real = registry.real(module.__name__)
+    except ImportError as error:
+        what = "class" if isinstance(member, face.RealClass) else "object"
+        raise AttributeError(
+            f"{what} {module.__name__}.{name} needs the real module, which is not installed here ({error}); "
+            f"install it, or use only the module's functions"
+        ) from error
+    return getattr(real, name)
+
+
+def _refer(member: face.Reference, module: str, name: str) -> Any:
+    import importlib
+
+    try:
+        value: Any = importlib.import_module(member.module)
+        for part in member.qualname.split(".") if member.qualname else ():
+            value = getattr(value, part)
+        return value
+    except ImportError as error:
+        raise AttributeError(f"{module}.{name} comes from {member.module!r}, which is not installed here") from error
+
+
+def simple_class(member: face.SimpleClass, registry: Registry) -> type:
+    """The class that ``member`` describes; always the same one."""
+    key = (member.module, member.qualname)
+    made = registry.made.get(key)
+    if made is None and (real := registry.loaded(member.module)) is not None:
+        made = registry.made[key] = getattr(real, member.qualname)
+    if made is None:
+        bases = tuple(_refer(b, member.module, member.qualname) for b in member.bases)
+        space = {name: marshal.loads(value.plain) for name, value in member.members.items()}
+        space |= {"__module__": member.module, "__qualname__": member.qualname, "__doc__": member.doc}
+        made = registry.made.setdefault(key, type(bases[0])(member.qualname.rpartition(".")[2], bases, space))
+    kind: type = made
+    return kind
+
+
+# Functions ---------------------------------------------------------------------------------------
+
+
+def _functions(
+    functions: list[tuple[str, Function]], described: Described, inner: dict[str, Any], registry: Registry
+) -> list[Any]:
+    """The function objects; all are compiled in one go, as that costs a third of one by one."""
+    if not functions:
+        return []
+    source = "\n".join(_source(i, f.actual) for i, (_, f) in enumerate(functions))
+    makers: dict[str, Any] = {}
+    exec(compile(source, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
+    made = []
+    for index, (name, function) in enumerate(functions):
+        target = Target(described, name, function)
+        registry.targets.setdefault(target.home, target)
+        values = [v for v in map(_default, _parameters(function.actual)) if v is not None]
+        stub: Any = makers[f"_{index}"](partial(registry.call, target), trimmed, *(v[0] for v in values))
+        _dress(stub, function, function.actual, registry)
+        if function.shown is not None:
+            stub.__wrapped__ = _shown(function, inner, registry)
+        made.append(BuiltinProxy(stub) if function.builtin else stub)
+    return made
+
+
+_ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
+
+
+def _parameters(signature: Signature | None) -> list[face.Parameter]:
+    """The parameters to generate; of a C function that tells nothing, whatever comes."""
+    if signature is None or any(not p.name.isidentifier() or keyword.iskeyword(p.name) for p in signature.parameters):
+        return _ANY
+    return signature.parameters
+
+
+def _source(index: int, signature: Signature | None) -> str:
+    """A factory ``_<index>(call, *defaults)`` whose result takes ``signature`` and calls ``call``."""
+    parameters = _parameters(signature)
+    call, keywords, trimmed, error = (f"__relocate_{n}" for n in ("call", "keywords", "trimmed", "error"))
+    defaults = {p.name: f"__relocate_default_{p.name}" for p in parameters if p.default is not None}
+    head: list[str] = []
+    for i, p in enumerate(parameters):
+        if p.kind == KEYWORD_ONLY and not any(q.kind in (VAR_POSITIONAL, KEYWORD_ONLY) for q in parameters[:i]):
+            head.append("*")
+        star = {VAR_POSITIONAL: "*", VAR_KEYWORD: "**"}.get(p.kind, "")
+        head.append(star + p.name + (f"={defaults[p.name]}" if p.name in defaults else ""))
+        if p.kind == POSITIONAL_ONLY and (i + 1 == len(parameters) or parameters[i + 1].kind != POSITIONAL_ONLY):
+            head.append("/")
+    positional = [p for p in parameters if p.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)]
+    required = [p.name for p in positional if p.name not in defaults]
+    only = [p.name for p in positional if p.kind == POSITIONAL_ONLY and p.name in defaults]
+    by_name = [p.name for p in positional if p.kind == POSITIONAL_OR_KEYWORD and p.name in defaults]
+    var = next((p.name for p in parameters if p.kind == VAR_POSITIONAL), None)
+    var_keyword = next((p.name for p in parameters if p.kind == VAR_KEYWORD), None)
+    keyword_only = [p for p in parameters if p.kind == KEYWORD_ONLY]
+    body = [f"{keywords} = {var_keyword or '{}'}"]
+    for p in keyword_only:
+        put = f"{keywords}[{p.name!r}] = {p.name}"
+        body.append(f"if {p.name} is not {defaults[p.name]}: {put}" if p.name in defaults else put)
+    if var is not None:
+        everything = "".join(f"{p.name}, " for p in positional)
+        body.append(f"if {var}: return {call}(({everything}*{var},), {keywords})")
+    body += [f"if {name} is not {defaults[name]}: {keywords}[{name!r}] = {name}" for name in by_name]
+    for count in range(len(only), 0, -1):
+        given = "".join(f"{n}, " for n in required + only[:count])
+        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: return {call}(({given}), {keywords})")
+    body.append(f"return {call}(({''.join(f'{n}, ' for n in required)}), {keywords})")
+    lines = [
+        f"def _{index}({', '.join([call, trimmed, *defaults.values()])}):",
+        f"    def stub({', '.join(head)}):",
+        "        try:",
+        *(f"            {line}" for line in body),
+        f"        except BaseException as {error}:",
+        f"            raise {trimmed}({error})",
+        "    return stub",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_OWN = __file__.removesuffix("proxy.py")
+
+
+def trimmed(error: BaseException) -> BaseException:
+    """``error`` without the frames of this package at the head of its traceback.
+
+    What the function's own frames (remote or local) and the caller's are, stays.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith((_OWN, "<relocated ")):
+            break
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _shown(function: Function, inner: dict[str, Any], registry: Registry) -> FunctionType:
+    """What `inspect.signature` finds behind ``__wrapped__``: only the parameter list matters."""
+    makers: dict[str, Any] = {}
+    exec(compile(_source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
+    values = [v for v in map(_default, _parameters(function.shown)) if v is not None]
+    wrapped: FunctionType = makers["_0"](None, trimmed, *(v[0] for v in values))
+    _dress(wrapped, function, function.shown, registry)
+    return wrapped
+
+
+def _dress(stub: Any, function: Function, signature: Signature | None, registry: Registry) -> None:
+    stub.__name__ = function.label.rpartition(".")[2]
+    stub.__qualname__ = function.label
+    stub.__code__ = stub.__code__.replace(co_name=stub.__name__, co_qualname=function.label)
+    stub.__doc__ = function.doc
+    stub.__module__ = function.module
+    if signature is not None:
+        notes = {p.name: p.annotation for p in signature.parameters if p.annotation is not None}
+        if signature.returns is not None:
+            notes["return"] = signature.returns
+        stub.__annotations__ = {name: _annotation(value, registry) for name, value in notes.items()}
+    for name, value in function.attributes.items():
+        stub.__dict__[name] = marshal.loads(value.plain)
+
+
+def _default(parameter: face.Parameter) -> tuple[Any] | None:
+    value = parameter.default
+    if value is None:
+        return None
+    if value.plain:
+        return (marshal.loads(value.plain),)
+    if value.pickled and all(m in sys.modules and not isinstance(sys.modules[m], ProxyModule) for m in value.modules):
+        return (pickle.loads(value.pickled),)
+    return (Placeholder(value.text),)
+
+
+def _annotation(value: Value, registry: Registry) -> Any:
+    """The annotation itself if that loads nothing, else its text, as postponed evaluation has it."""
+    if value.plain:
+        return marshal.loads(value.plain)
+    if value.pickled and all(m in sys.modules and not registry.designated(m) for m in value.modules):
+        return pickle.loads(value.pickled)
+    return value.text

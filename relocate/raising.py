@@ -1,0 +1,201 @@
+"""An exception as values, and back: same class, args, attributes, notes, cause, context, traceback.
+
+An exception whose ``__init__`` does not match its ``args`` cannot be rebuilt by calling its class,
+so it is not called: it is made with ``__new__`` and its state is put back.  Classes that keep state
+in C or define their own reduction go through pickle, if pickle is known to give the same back.
+
+The remote frames become real traceback objects (by tblib).  Their source lines travel too and are
+put into `linecache` under a name of their own where this host's file is missing or differs.
+"""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from . import wire
+
+Node = dict[str, Any]
+
+
+def dump(error: BaseException, skip: int = 0) -> list[wire.Buffer]:
+    """Segments that describe ``error`` and all that it was caused by.
+
+    Args:
+        error: the exception as caught.
+        skip: how many of the outermost traceback frames to leave out (those of the executor).
+    """
+    nodes: list[Node] = []
+    seen: dict[int, int] = {}
+    _dump(error, nodes, seen, skip)
+    return wire.dumps(nodes)
+
+
+def load(segments: wire.Segments, where: str) -> BaseException:
+    """The exception that `dump` described.
+
+    Args:
+        segments: as `dump` gave them.
+        where: the executor's name, shown for source files that this host does not have.
+    """
+    nodes: list[Node] = wire.loads(segments)
+    made: dict[int, BaseException] = {}
+    errors = [_rebuild(nodes, index, made) for index in range(len(nodes))]
+    for node, error in zip(nodes, errors, strict=True):
+        if node["cause"] is not None:
+            error.__cause__ = errors[node["cause"]]
+        if node["context"] is not None:
+            error.__context__ = errors[node["context"]]
+        error.__suppress_context__ = node["suppress"]
+        error.__traceback__ = _traceback(node["frames"], where)
+    return errors[0]
+
+
+def _dump(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: int) -> int:
+    if id(error) in seen:
+        return seen[id(error)]
+    index = seen[id(error)] = len(nodes)
+    node: Node = {"made": ("text", ()), "cause": None, "context": None, "members": None}
+    nodes.append(node)
+    node["suppress"] = error.__suppress_context__
+    node["frames"] = [
+        (frame.filename, frame.lineno, frame.name, frame.line)
+        for frame in traceback.extract_tb(error.__traceback__)[skip:]
+    ]
+    if isinstance(error, BaseExceptionGroup):
+        node["members"] = [_dump(member, nodes, seen, 0) for member in error.exceptions]
+    node["made"] = _reduce(error)
+    node["text"] = _as_text(error)
+    if error.__cause__ is not None:
+        node["cause"] = _dump(error.__cause__, nodes, seen, 0)
+    if error.__context__ is not None:
+        node["context"] = _dump(error.__context__, nodes, seen, 0)
+    return index
+
+
+def _reduce(error: BaseException) -> tuple[str, Any]:
+    """How to make the exception again: ('pickle', segments), ('new', segments) or ('text', ...)."""
+    cls = type(error)
+    args = error.args[:1] if isinstance(error, BaseExceptionGroup) else error.args
+    if cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not BaseException.__reduce_ex__:
+        found = _faithful(error, lambda again: type(again) is cls and str(again) == str(error))
+        if found is not None:
+            return "pickle", found
+    found = _faithful((cls, args, dict(error.__dict__)), lambda again: again[0] is cls)
+    if found is not None:
+        return "new", found
+    return "text", None
+
+
+def _as_text(error: BaseException) -> tuple[str, str, list[str]]:
+    """The nearest built-in class and what is to be said, for where the exception itself cannot be made."""
+    cls = type(error)
+    base = next(c for c in cls.__mro__ if c.__module__ == "builtins")
+    name = cls.__qualname__ if cls is base else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        said = str(error)
+    except Exception as worse:
+        said = f"<its text raises {type(worse).__name__}>"
+    return base.__name__, f"{name}: {said}" if said else name, [str(n) for n in getattr(error, "__notes__", [])]
+
+
+def _faithful(value: object, same: Callable[[Any], bool]) -> list[bytes] | None:
+    """``value`` pickled, if reading it gives the same back."""
+    try:
+        segments = wire.dumps(value)
+        return [bytes(s) for s in segments] if same(wire.loads(segments)) else None
+    except Exception:
+        return None  # whatever its own reduction raises: it cannot travel this way
+
+
+def _rebuild(nodes: list[Node], index: int, made: dict[int, BaseException]) -> BaseException:
+    if index in made:
+        return made[index]
+    node = nodes[index]
+    try:
+        error = _from_node(nodes, index, made)
+    except Exception:  # its class, or a value that it holds, is not installed here
+        error = _from_text(*node["text"])
+    made[index] = error
+    return error
+
+
+def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) -> BaseException:
+    node = nodes[index]
+    how, data = node["made"]
+    if how == "text":
+        return _from_text(*node["text"])
+    if how == "pickle":
+        pickled: BaseException = wire.loads(data)
+        return pickled
+    cls, args, state = wire.loads(data)
+    if node["members"] is not None:
+        args = (*args, [_rebuild(nodes, i, made) for i in node["members"]])
+    error = _new(cls, args)
+    error.__dict__.update(state)
+    return error
+
+
+def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    try:
+        error = cls.__new__(cls, *args)
+    except TypeError:
+        error = BaseException.__new__(cls, *args)
+    # What keeps its arguments in C reads them in __init__: that of the built-in class, not the
+    # class's own, which may want others.
+    base = next(c for c in cls.__mro__ if c.__module__ == "builtins")
+    try:
+        base.__init__(error, *args)  # type: ignore[misc]
+    except TypeError:
+        BaseException.__init__(error, *args)
+    return error
+
+
+def _from_text(base: str, text: str, notes: list[str]) -> BaseException:
+    try:
+        error: BaseException = getattr(builtins, base)(text)
+    except TypeError:  # a class that cannot be made of one text (UnicodeError's, groups)
+        error = Exception(text)
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+def _traceback(frames: list[tuple[str, int | None, str, str | None]], where: str) -> TracebackType | None:
+    if not frames:
+        return None
+    import tblib
+
+    chain: dict[str, Any] | None = None
+    for filename, lineno, name, line in reversed(frames):
+        number = lineno or 0
+        chain = {
+            "tb_frame": {
+                "f_globals": {"__file__": filename, "__name__": name},
+                "f_locals": {},
+                "f_code": {"co_filename": _source(filename, number, line, where), "co_name": name},
+                "f_lineno": number,
+            },
+            "tb_lineno": number,
+            "tb_next": chain,
+        }
+    made: TracebackType = tblib.Traceback.from_dict(chain).as_traceback()
+    return made
+
+
+def _source(filename: str, number: int, line: str | None, where: str) -> str:
+    """The file name under which a traceback will show ``line`` as line ``number``."""
+    if not line or linecache.getline(filename, number).strip() == line.strip():
+        return filename
+    shown = f"<{where}>{filename}"
+    entry = linecache.cache.get(shown)
+    lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
+    lines.extend("\n" for _ in range(number - len(lines)))
+    lines[number - 1] = line + "\n"
+    # A modification time of None keeps linecache.checkcache from looking for the file.
+    linecache.cache[shown] = (sum(map(len, lines)), None, lines, shown)
+    return shown

@@ -1,0 +1,98 @@
+"""The caller's side of a simulation: what `relocate.Handle` puts together, without the finder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from .. import interface as face
+from ..driver import Driver
+from ..namespace import Namespace, Where
+from ..observe import Counters, Statistics
+from ..proxy import ProxyModule, Registry, populate
+from .network import Network
+
+
+class Program:
+    """A program that uses relocated modules.
+
+    Args:
+        network: where its workers are.
+        ranks: names of workers: each a rank by itself, or a sequence of names that share a rank.
+        local: modules that are installed here; if given, calls may fall back to them.
+        patience: seconds that a call waits while no worker is up.
+        seed: of the choices among equals.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        ranks: Iterable[str | Sequence[str]],
+        *,
+        local: Mapping[str, ModuleType] | Iterable[ModuleType] | None = None,
+        patience: float = 30.0,
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.namespace = Namespace()
+        self.counters = Counters()
+        self.modules: dict[str, ProxyModule] = {}
+        self.refreshed: list[str] = []
+        """The modules that were described again because a worker found the call stale."""
+        if local is not None and not isinstance(local, Mapping):
+            local = {m.__name__: m for m in local}
+        self._local = local
+        self.driver = Driver(
+            self.namespace,
+            self.counters,
+            self._real,
+            self._refresh,
+            patience=patience,
+            clock=network.clock.now,
+            chance=random.Random(seed).random,
+            turn=network.turn,  # type: ignore[arg-type]
+        )
+        self.driver.links = network
+        network.on_death = self.counters.died
+        network.on_change = self.driver.places_changed
+        self.registry = Registry(self._call, self._real, lambda name: None, lambda name: False)
+        for rank, names in enumerate(ranks):
+            for name in (names,) if isinstance(names, str) else names:
+                self.driver.places[name] = network.workers[name].link
+                self.namespace.mount(f"tcp://{name}:7000", name)
+                self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+        self.namespace.mount("local", "local")
+        if local is not None:
+            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
+
+    def load(self, name: str, timeout: float = 30.0) -> Any:
+        """The proxy of module ``name``, described by a worker."""
+        if name not in self.modules:
+            interface = face.decode(self.driver.describe(name, timeout))
+            self.modules[name] = ProxyModule(name)
+            populate(self.modules[name], interface, self.registry)
+        return self.modules[name]
+
+    def statistics(self) -> Statistics:
+        """What was called and where it ran."""
+        return self.counters.statistics()
+
+    def later(self, seconds: float, call: Callable[[], Any]) -> list[Any]:
+        """Make ``call`` from another thread, so to speak, after so many seconds; the list gets its result."""
+        results: list[Any] = []
+        self.network.clock.after(seconds, lambda: results.append(call()))
+        return results
+
+    def _call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.driver.call(target, args, kwargs)
+
+    def _real(self, name: str) -> ModuleType:
+        if self._local is None or name not in self._local:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return self._local[name]
+
+    def _refresh(self, name: str) -> None:
+        self.refreshed.append(name)
+        populate(self.modules[name], face.decode(self.driver.describe(name, 30.0)), self.registry)

@@ -1,0 +1,175 @@
+"""One call's way through its attempts: send it, take the answer, or go on when the outcome is unknown.
+
+A call that ends its executors is told from one that was unlucky by the executors' obituaries, which
+name the call that was running.  An end by a signal of the process's own making, or by an exit, is
+the call's doing; a SIGKILL comes from outside, from a person or when memory is short, and may hit
+an innocent call more than once.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from . import channel, lending, raising, wire
+from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from .driver import Driver
+    from .links import Seat
+
+CRASHES = 2
+"""Executors that a call may end by a crash of its own making before it is given up."""
+KILLS = 5
+"""The same for SIGKILL."""
+LOSSES = 10
+"""Times that a call may lose its connection with no word on why."""
+OBITUARY = 1.0
+"""Seconds to wait for a supervisor's word on how an executor ended."""
+
+
+class Trip:
+    """One call's way through its attempts."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        name: str,
+        path: tuple[str, ...],
+        *,
+        patience: float = 0.0,
+        here: bool = True,
+        piece: bool = False,
+    ) -> None:
+        self.driver = driver
+        self.name = name
+        self.path = path
+        self.patience = patience or driver.patience
+        self.here = here
+        self.piece = piece
+        """Whether the call it belongs to is counted already: a further piece of a generator's."""
+        self.lent: list[lending.Lent] = []
+        self.tried: list[str] = []
+        self.ends: list[Seat] = []
+        self.waited = 0.0
+        self.attempts = 0
+        self.sent = 0
+        self.received = 0
+        self._verdicts: dict[str, wire.Obituary | None] = {}
+
+    def make(
+        self, request: wire.Call | wire.Describe, segments: wire.Segments
+    ) -> tuple[wire.Returned | wire.Raised | wire.Rejected, list[wire.Buffer], str] | None:
+        """The answer, its segments, and the label of the seat it came from; None: run it here.
+
+        Raises:
+            RelocateError: nobody is left, or the call crashes executors.
+        """
+        driver = self.driver
+        frames = wire.pack(request, segments)
+        size = sum(map(len, frames))
+        while True:
+            seat = driver.lease(self)
+            links = driver.links
+            if seat is None or links is None:  # none: relocation was disabled while this call was under way
+                if seat is not None:
+                    driver.release(seat, None, False)
+                return None
+            self.attempts += 1
+            self.sent += size
+            kept: channel.ZmqChannel | None = None
+            failed = True
+            began = driver.clock()
+            opened: channel.ZmqChannel | None = None
+            try:
+                opened = seat.take() or links.open_channel(seat)
+                reply, result, received = opened.exchange(request, frames, self._answer)
+                self.received += received
+                if not isinstance(reply, (wire.Refused, wire.Ask)):
+                    kept = opened
+                    failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
+                    if not failed:
+                        seat.timed(driver.clock() - began)
+                        return reply, result, seat.label
+            except (channel.Lost, RemoteProtocolError):
+                self.ends.append(seat)
+            except BaseException:
+                # Ctrl-C, most likely: the answer is not wanted any more.
+                failed = False
+                links.cancel(seat, request.call)
+                raise
+            finally:
+                if opened is not None and kept is None:
+                    opened.close()
+                driver.release(seat, kept, failed)
+            self.tried.append(seat.id)
+            self._judge(request.call)
+
+    def settle(self, outcome: str, seat: str | None) -> None:
+        """Count the call; see `observe.Counters.settled`."""
+        again = self.attempts - 1 if self.attempts > 1 else 0
+        self.driver.counters.settled(self.name, "" if self.piece else outcome, seat, self.sent, self.received, again)
+
+    def own(self, error: BaseException) -> BaseException:
+        """``error``, or the very exception that a lent generator raised here and of which it is a copy."""
+        for loan in self.lent:
+            if loan.error is not None and type(loan.error) is type(error) and loan.error.args == error.args:
+                return loan.error
+        return error
+
+    def _answer(self, ask: wire.Ask) -> list[wire.Buffer]:
+        """Items of an iterator that the function was lent."""
+        try:
+            value = self.lent[ask.lent].give(ask.skip, ask.count)
+        except Exception as error:
+            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
+        return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
+
+    def _judge(self, call: bytes) -> None:
+        """Give up a call that ends its executors, by what their obituaries say."""
+        if len(self.ends) < CRASHES:
+            return
+        crashes: list[str] = []
+        kills = losses = 0
+        for seat in self.ends:
+            obituary = self._obituary(seat)
+            if obituary is None:
+                losses += 1  # cut off, or the connection does not bear it; perhaps not this call's doing
+            elif obituary.call != call:
+                continue  # it died of something else
+            elif obituary.returncode == -signal.SIGKILL:
+                kills += 1
+            else:
+                crashes.append(f"{seat.label} {_how(obituary.returncode)}")
+        if losses >= LOSSES:
+            where = ", ".join(dict.fromkeys(seat.label for seat in self.ends))
+            raise NoWorkerLeft(f"{self.name}: the connection was lost {losses} times while it ran, on {where}")
+        if len(crashes) >= CRASHES:
+            ends = ", ".join(crashes)
+            raise CrashingCall(f"{self.name} ended every executor it ran on: {ends}; it is not tried again")
+        if kills >= KILLS:
+            raise CrashingCall(
+                f"{self.name} was killed {kills} times while it ran (SIGKILL; out of memory?); it is not tried again"
+            )
+
+    def _obituary(self, seat: Seat) -> wire.Obituary | None:
+        """How the executor at ``seat`` ended, waited for once; None if it did not, as far as is known."""
+        if seat.id not in self._verdicts:
+            key = (seat.slot, seat.incarnation)
+            turn = self.driver.turn
+            began = self.driver.clock()
+            with turn:
+                turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
+                same_life = seat.id.endswith(seat.link.ticket[:4].hex())
+                self._verdicts[seat.id] = seat.link.obituaries.get(key) if same_life else None
+            self.waited += self.driver.clock() - began
+        return self._verdicts[seat.id]
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"died of {signal.Signals(-code).name}"
+    except ValueError:
+        return f"died of signal {-code}"

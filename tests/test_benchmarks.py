@@ -1,0 +1,95 @@
+"""The benchmarks run and report; how fast they are depends on the machine and is not tested."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RUN = Path(__file__).parent.parent / "benchmarks" / "run.py"
+EXPECTED = {
+    "calls": ["add(2, 3), ipc", "add(2, 3), tcp with CURVE"],
+    "arrays": [
+        f"{size} MiB there and back, {transport}" for transport in ("ipc", "tcp with CURVE") for size in (1, 64)
+    ],
+    "peers": ["add(2, 3)", "64 MiB there and back"],
+    "parallel": ["sleep of 10 ms, 1 thread(s)", "work of 10 ms, 1 thread(s)"],
+    "startup": [
+        "client of sklearn, scipy: time",
+        "client of sklearn, scipy: memory",
+        "import relocate: more than bare Python",
+        "interpreter start with the .pth file, unset",
+        "processing of the .pth file, unset",
+    ],
+}
+NEEDS = {
+    "arrays": ("numpy",),
+    "peers": ("numpy",),
+    "startup": ("sklearn", "scipy"),
+}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as `make bench` does."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RELOCATE_")}
+    command = [sys.executable, str(RUN), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+
+
+def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows that a quick run of benchmark ``name`` writes."""
+    file, picture = folder / "figures.json", folder / "figures.png"
+    done = run(name, "--quick", "--json", str(file), "--plot", str(picture))
+    assert done.returncode == 0, done.stderr
+    data = json.loads(file.read_text("utf-8"))
+    assert data["quick"] is True
+    rows: list[dict[str, Any]] = data["rows"]
+    assert {row["benchmark"] for row in rows} == {name}
+    for row in rows:
+        assert row["case"][:20].split()[0] in done.stdout
+    return rows
+
+
+def check(name: str, folder: Path) -> None:
+    """Every expected row is there, with a positive ratio."""
+    for module in NEEDS.get(name, ()):
+        pytest.importorskip(module)
+    rows = rows_of(name, folder)
+    for case in EXPECTED[name]:
+        found = [row for row in rows if row["case"] == case]
+        assert found, f"no row {case!r}"
+        for row in found:
+            assert row["ratio"] > 0
+            assert math.isfinite(row["ratio"])
+
+
+def test_calls_are_reported(tmp_path: Path) -> None:
+    check("calls", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup"])
+def test_others_are_reported(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_unknown_benchmark_is_named() -> None:
+    done = run("call")
+    assert done.returncode == 2
+    assert "unknown benchmark 'call'" in done.stderr
+    assert "calls" in done.stderr
+
+
+@pytest.mark.slow
+def test_help_names_the_benchmarks() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in EXPECTED)

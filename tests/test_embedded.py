@@ -1,0 +1,329 @@
+"""The embedded worker: nothing configured, real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import psutil
+from conftest import Place, alive, family, until
+
+RUN = """
+import os, sys, relocate
+handle = relocate.enable(modules=["work"], workers=2)
+import work
+"""
+
+
+def test_a_call_runs_in_another_process(place: Place) -> None:
+    done = place.python("-c", RUN + "print(work.pid() != os.getpid(), work.echo({'a': [1]}))")
+    assert done.stdout == "True {'a': [1]}\n", done.stderr
+    assert place.left_behind() == []
+
+
+def test_a_second_start_describes_nothing(place: Place) -> None:
+    program = RUN + "print('described' if handle._driver.links else 'cached')"
+    # The first import has to ask an executor; the second finds the interface on disk.
+    assert place.python("-c", program).stdout == "described\n"
+    text = RUN + "import threading; print(work.echo.__doc__, type(sys.modules['work']).__name__)"
+    assert place.python("-c", text).stdout == "Give the value back. ProxyModule\n"
+
+
+def test_an_edited_module_is_described_anew(place: Place) -> None:
+    assert place.python("-c", RUN + "print(work.echo(1))").stdout == "1\n"
+    source = (place.folder / "work.py").read_text()
+    place.write("work.py", source + "\n\ndef added():\n    return 'added'\n")
+    done = place.python("-c", RUN + "print(work.added(), work.echo(2))")
+    assert done.stdout == "added 2\n", done.stderr
+
+
+def test_the_programs_path_and_folder_are_the_executors(place: Place) -> None:
+    place.write("lib/helper.py", "def where():\n    import os\n    return os.getcwd()\n")
+    program = """
+        import os, sys, relocate
+        relocate.enable(modules=["helper"], workers=1)
+        sys.path.insert(0, "lib")
+        import helper
+        print(helper.where() == os.getcwd())
+    """
+    script = place.write("main.py", program)
+    done = place.python(str(script))
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_everything_ends_with_a_killed_program(place: Place) -> None:
+    program = RUN + "work.pid(); print('ready', flush=True); work.wait(100)"
+    process = place.start(sys.executable, "-c", program)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    processes = family(process.pid)
+    assert len(processes) == 3  # the supervisor and two executors
+    process.kill()
+    until(lambda: not any(map(alive, processes)), "the end of all processes")
+    until(lambda: place.left_behind() == [], "the end of all files")
+
+
+def test_executors_end_with_a_killed_supervisor_and_the_program_goes_on(place: Place) -> None:
+    program = (
+        RUN
+        + """
+import psutil
+first = work.pid()
+supervisor, = psutil.Process().children()
+executors = supervisor.children()
+supervisor.kill()
+psutil.wait_procs(executors, 10)
+print(any(e.is_running() and e.status() != "zombie" for e in executors))
+print(work.pid() != first)
+print(handle.statistics().local)
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "False\nTrue\n0\n", done.stderr
+    assert place.left_behind() == []
+
+
+def test_a_forked_child_calls_and_outlives_nothing(place: Place) -> None:
+    program = (
+        RUN
+        + """
+first = work.pid()
+child = os.fork()
+if child == 0:
+    ok = work.echo(5) == 5 and work.pid() > 0
+    os._exit(0 if ok else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), work.echo(6))
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "0 6\n", done.stderr
+    assert place.left_behind() == []
+
+
+def test_a_forked_child_whose_parent_has_gone_starts_its_own_worker(place: Place) -> None:
+    program = (
+        RUN
+        + """
+import time
+work.echo(1)
+if os.fork():
+    os._exit(0)
+while os.getppid() != 1 and not os.path.exists("never"):
+    time.sleep(0.01)
+print(work.echo("orphan"), flush=True)
+handle.disable()
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "orphan\n", done.stderr
+
+
+def test_ctrl_c_ends_a_call_at_once_and_the_next_one_works(place: Place) -> None:
+    mark = place.folder / "mark"
+    program = (
+        RUN
+        + f"""
+try:
+    work.touch_and_wait({str(mark)!r}, 100)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+print(sorted([work.echo(2), work.echo(3), work.wait(0, 4)]))
+"""
+    )
+    process = place.start(sys.executable, "-c", program)
+    until(mark.exists, "the call to run")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert out == "interrupted\n[2, 3, 4]\n", err
+    assert process.returncode == 0
+
+
+def test_an_interrupted_call_frees_its_executor(place: Place) -> None:
+    program = """
+import os, signal, threading, relocate
+handle = relocate.enable(modules=["work"], workers=1)
+import work
+mark = os.path.abspath("mark")
+def interrupt():
+    while not os.path.exists(mark):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    work.touch_and_wait(mark, 100)
+except KeyboardInterrupt:
+    print("interrupted")
+print(work.echo("free again"))
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "interrupted\nfree again\n", done.stderr
+
+
+def test_threads_run_on_all_executors_at_once(place: Place) -> None:
+    program = (
+        RUN
+        + """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(2) as pool:
+    pids = set(pool.map(lambda i: work.spin(0.1), range(8)))
+print(len(pids))
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "2\n", done.stderr
+
+
+def test_asyncio_to_thread(place: Place) -> None:
+    program = (
+        RUN
+        + """
+import asyncio
+async def main():
+    return await asyncio.gather(*(asyncio.to_thread(work.echo, i) for i in range(20)))
+print(asyncio.run(main()) == list(range(20)))
+"""
+    )
+    assert place.python("-c", program).stdout == "True\n"
+
+
+def test_what_a_call_prints_appears_here_before_it_returns(place: Place) -> None:
+    done = place.python("-c", RUN + "print(work.say('hello')); work.say('again')")
+    assert done.stdout == "hello\n5\nagain\n"
+    assert done.stderr == "to stderr\nto stderr\n"
+
+
+def test_generators_travel_both_ways(place: Place) -> None:
+    program = (
+        RUN
+        + """
+print(work.total(i * i for i in range(3000)), list(work.count(2000)) == list(range(2000)))
+print(next(iter(work.count(10**9))), handle.statistics().local)
+def bad():
+    yield 1
+    raise LookupError("mine")
+try:
+    work.total(bad())
+except LookupError as error:
+    print(error)
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == f"{sum(i * i for i in range(3000))} True\n0 0\nmine\n", done.stderr
+
+
+def test_what_pickle_refuses_travels_by_value(place: Place) -> None:
+    script = place.write(
+        "main.py",
+        RUN
+        + """
+class Point:
+    def __init__(self, x): self.x = x
+point = work.echo(Point(3))
+print(type(point) is Point, point.x, work.apply(lambda x: x + 1, 2), work.apply(max, [1, 5]))
+""",
+    )
+    done = place.python(str(script))
+    assert done.stdout == "True 3 3 5\n", done.stderr
+
+
+def test_what_cannot_travel_runs_here_or_is_a_named_error(place: Place) -> None:
+    program = """
+import threading, relocate
+handle = relocate.enable(modules=["work"], workers=1, fallback={})
+import work
+try:
+    print(type(work.echo(threading.Lock())).__name__)
+except relocate.ArgumentError as error:
+    print("argument 1" in str(error), "lock" in str(error))
+print(handle.statistics().local)
+"""
+    assert place.python("-c", program.format(True)).stdout == "lock\n1\n"
+    assert place.python("-c", program.format(False)).stdout == "True True\n0\n"
+
+
+def test_disable_restores_every_module_and_name(place: Place) -> None:
+    program = """
+import os, work, relocate
+from work import pid
+real = [work, pid]  # a list: names in modules are exchanged
+handle = relocate.enable(modules=["work"], workers=1)
+import work
+print(work is real[0], pid is real[1], pid() != os.getpid(), work.pid() != os.getpid())
+proxy = work
+handle.disable()
+import work
+print(work is real[0], pid is real[1], pid() == os.getpid(), proxy.pid() == os.getpid())
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "False False True True\nTrue True True True\n", done.stderr
+
+
+def test_no_executor_relocates_what_it_serves(place: Place) -> None:
+    place.write("outer.py", "import os, work\n\ndef both():\n    return os.getpid(), work.pid()\n")
+    done = place.python("-c", "import outer; a, b = outer.both(); print(a == b)", RELOCATE_MODULES="outer,work")
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_stale_folders_of_killed_programs_are_swept(place: Place) -> None:
+    stale = place.home / "run" / "relocate-999999999-x"
+    stale.mkdir()
+    os.utime(stale, (1, 1))
+    assert not psutil.pid_exists(999999999)
+    place.python("-c", RUN + "work.echo(1)")
+    assert place.left_behind() == []
+
+
+def test_any_amount_of_output_arrives(place: Place) -> None:
+    done = place.python("-c", RUN + "print(work.say('x' * 20_000_000))")
+    assert len(done.stdout) == 20_000_000 + 1 + len("20000000\n"), done.stderr
+
+
+def test_an_import_does_not_wait_for_a_worker_that_is_down_if_there_is_a_local_copy(place: Place) -> None:
+    program = """
+import relocate, time
+began = time.monotonic()
+relocate.enable(modules=["work"], workers="tcp://127.0.0.1:9", start_timeout=60)
+import work
+print(work.echo(1), time.monotonic() - began < 30)
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "1 True\n", done.stderr
+    assert "<string>:5: RelocateWarning" in done.stderr or "<string>:5" in done.stderr
+
+
+def test_nothing_hangs_or_complains_after_disable(place: Place) -> None:
+    done = place.python("-W", "error", "-c", RUN + "work.echo(1); handle.disable(); del handle; print('done')")
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_a_function_that_gives_a_generator_is_relocated_like_a_generator_function(place: Place) -> None:
+    place.write("gen.py", "def squares(n):\n    return (i * i for i in range(n))\n")
+    program = """
+import relocate
+handle = relocate.enable(modules=["gen"], workers=1)
+import gen
+print(list(gen.squares(5)), next(gen.squares(10**12)), handle.statistics().local, handle.statistics().calls)
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "[0, 1, 4, 9, 16] 0 0 2\n", done.stderr
+
+
+def test_a_call_under_way_when_relocation_is_disabled_ends_here(place: Place) -> None:
+    mark = place.folder / "mark"
+    program = (
+        RUN
+        + f"""
+import threading
+answers = []
+thread = threading.Thread(target=lambda: answers.append(work.touch_and_wait({str(mark)!r}, 0.5)))
+thread.start()
+while not os.path.exists({str(mark)!r}):
+    pass
+handle.disable()
+thread.join()
+print(answers == [os.getpid()])
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "True\n", done.stderr

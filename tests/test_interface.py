@@ -1,0 +1,186 @@
+"""What `interface.describe` sees in a module, and the digest that names its version."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from relocate import interface, testing
+from relocate.interface import Constant, Function, Interface, Opaque, RealClass, Reference, SimpleClass
+
+
+def described(source: str, **names: object) -> Interface:
+    return interface.describe(testing.module("shop", source, **names))
+
+
+def function(source: str, name: str = "f") -> Function:
+    member = described(source).members[name]
+    assert isinstance(member, Function)
+    return member
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An importable package ``store`` with a private module behind it."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from ._inner import price\nfrom math import floor\n__all__ = ['price']\n")
+    (folder / "_inner.py").write_text("def price(n): return n\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # What is imported below must not outlive the test.
+    for name in ("store", "store._inner"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    return folder
+
+
+def test_a_function_is_described_by_its_own_parameters() -> None:
+    found = function("def f(a, /, b: int = 2, *c, d, e='x', **g) -> str: 'Doc.'")
+    assert (found.home, found.qualname, found.name, found.label, found.doc) == ("shop", "f", "shop.f", "f", "Doc.")
+    assert found.actual is not None
+    assert [(p.name, p.kind, p.default is not None) for p in found.actual.parameters] == [
+        ("a", 0, False), ("b", 1, True), ("c", 2, False), ("d", 3, False), ("e", 3, True), ("g", 4, False),
+    ]  # fmt: skip
+    assert (found.generates, found.awaits, found.builtin) == (False, False, False)
+
+
+def test_generators_and_coroutines_are_marked() -> None:
+    assert function("def f(): yield").generates
+    assert function("async def f(): pass").awaits
+    assert function("async def f(): yield").awaits
+
+
+def test_a_decorated_function_takes_one_list_and_shows_another() -> None:
+    found = function(
+        "import functools\n"
+        "def deco(g):\n"
+        "    @functools.wraps(g)\n"
+        "    def wrapper(*args): return g(*args)\n"
+        "    return wrapper\n"
+        "@deco\n"
+        "def f(a, b): pass"
+    )
+    assert found.actual is not None
+    assert found.shown is not None
+    assert [p.name for p in found.actual.parameters] == ["args"]
+    assert [p.name for p in found.shown.parameters] == ["a", "b"]
+
+
+def test_members_are_what_they_are() -> None:
+    shop = testing.module(
+        "shop",
+        "import math, numpy\n"
+        "from numpy import ndarray\n"
+        "LIMIT = (1, 'a', 2.5, None)\n"
+        "MARK = object()\n"
+        "class Broken(ValueError):\n    code = 7\n"
+        "class Rich(ValueError):\n    def __init__(self): pass\n"
+        "class Plain: pass\n",
+    )
+    members = interface.describe(shop).members
+    assert members["math"] == Reference("math")
+    assert members["ndarray"] == Reference("numpy", "ndarray")
+    assert isinstance(members["LIMIT"], Constant)
+    assert isinstance(members["MARK"], Opaque)
+    assert members["MARK"].kind == "builtins.object"
+    assert members["Plain"] == RealClass("shop", "Plain")
+    assert members["Rich"] == RealClass("shop", "Rich")
+    assert members["Broken"] == RealClass("shop", "Broken")  # nobody finds it under its name
+
+
+def test_a_plain_exception_class_is_simple_where_it_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = testing.module("shop", "class Broken(ValueError):\n    'Doc.'\n    code = 7\n")
+    monkeypatch.setitem(sys.modules, "shop", shop)
+    found = interface.describe(shop).members["Broken"]
+    assert isinstance(found, SimpleClass)
+    assert (found.module, found.qualname, found.doc) == ("shop", "Broken", "Doc.")
+    assert found.bases == [Reference("builtins", "ValueError")]
+    assert set(found.members) == {"code"}
+
+
+def test_c_functions_say_what_their_text_signature_says() -> None:
+    members = interface.describe(math).members
+    floor, hypot = members["floor"], members["hypot"]
+    assert isinstance(floor, Function)
+    assert isinstance(hypot, Function)
+    assert floor.builtin
+    assert floor.actual is not None
+    assert [p.name for p in floor.actual.parameters] == ["x"]
+    assert isinstance(members["pi"], Constant)
+
+
+def test_a_function_behind_a_private_module_is_counted_under_the_public_name(package: Path) -> None:
+    found = interface.describe(importlib.import_module("store"))
+    price = found.members["price"]
+    assert isinstance(price, Function)
+    assert (price.home, price.name) == ("store._inner", "store.price")
+    assert found.members["floor"] == Reference("math", "floor")
+    assert found.exported == ["price"]
+    assert found.package
+    assert found.path == [str(package)]
+
+
+def test_lazy_names_are_described_and_missing_ones_left_out() -> None:
+    found = described(
+        "__all__ = ['late', 'absent']\n"
+        "def __getattr__(name):\n"
+        "    if name == 'late': return 5\n"
+        "    raise AttributeError(name)\n"
+    )
+    assert set(found.members) == {"late"}
+    assert found.dynamic == ["late"]
+    assert found.exported == ["late", "absent"]
+
+
+def test_an_interface_comes_back_equal_from_its_bytes() -> None:
+    for module in (math, importlib.import_module("textwrap"), importlib.import_module("json")):
+        found = interface.describe(module)
+        assert interface.decode(interface.encode(found)) == found
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", interface.encode(interface.describe(math))[:-1]])
+def test_what_is_no_interface_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not an interface"):
+        interface.decode(data)
+
+
+def test_the_digest_names_the_content_of_every_code_file(package: Path) -> None:
+    store = importlib.import_module("store")
+    first = interface.digest(store)
+    (package / "data.txt").write_text("not code")
+    assert interface.digest(store) == first
+    (package / "_inner.py").write_text("def price(n): return n + 1\n")
+    second = interface.digest(store)
+    (package / "more.py").write_text("")
+    third = interface.digest(store)
+    (package / "_inner.py").write_text("def price(n): return n\n")
+    (package / "more.py").unlink()
+    assert len({first, second, third}) == 3
+    assert interface.digest(store) == first
+
+
+def test_a_value_is_captured_in_the_simplest_faithful_form() -> None:
+    import decimal
+
+    assert interface.capture({"a": [1, (2.5, None)], "b": {b"c"}}).plain
+    assert not interface.capture(decimal.Decimal(1)).plain
+    assert interface.capture(decimal.Decimal(1)).pickled
+    assert "decimal" in interface.capture(decimal.Decimal(1)).modules
+    mark = object()
+    assert interface.capture(mark) == interface.Value(text=repr(mark))
+    assert interface.capture(b"x" * (interface.PLAIN_LIMIT + 1)).plain == b""
+
+
+def test_plain_means_exact_builtin_types() -> None:
+    class Number(int):
+        pass
+
+    assert interface.is_plain([1, {"k": (True, ...)}])
+    assert not interface.is_plain([Number(1)])
+    assert not interface.is_plain({"k": Number(1)})

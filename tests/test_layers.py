@@ -1,0 +1,94 @@
+"""Which module may import which, and what the pure ones may not touch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import relocate
+
+HOME = Path(relocate.__file__).parent
+ROWS = (
+    {"errors"},
+    {"config", "interface", "namespace", "lending", "ambient"},
+    {"proxy", "wire"},
+    {"session", "raising", "policy"},
+    # Pure above, I/O below.
+    {"keys", "embedded", "observe", "cache"},
+    {"channel"},
+    {"executor", "links", "trip"},
+    {"driver", "worker"},
+    {"finder"},
+    {"handle"},
+    {"cli", "_startup", "__init__"},
+    {"__main__"},
+)
+ROW = {name: row for row, names in enumerate(ROWS) for name in names}
+PURE = sorted(set().union(*ROWS[:4]))
+
+NO_TIME_NO_CHANCE = {
+    "asyncio", "datetime", "multiprocessing", "psutil", "random", "secrets", "select", "selectors", "signal",
+    "socket", "subprocess", "tempfile", "threading", "time", "uuid", "zmq",
+}  # fmt: skip
+NO_FILES = {"os", "pathlib", "shutil"}
+ALLOWED = {
+    "namespace": {"threading"},  # one lock, so that verbs of two threads do not undo each other
+    "config": {"os", "pathlib"},  # reads its own file and environment
+    "interface": {"os"},  # reads the code that it makes a digest of
+}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """('relocate', sibling) or ('', top-level package) for all that runs; not what only types need."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            for name in [node.module] if node.module else [a.name for a in node.names]:
+                if (HOME / f"{name.split('.')[0]}.py").exists():
+                    yield "relocate", name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom):
+            yield "", str(node.module).split(".")[0]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield "", alias.name.split(".")[0]
+
+
+def test_every_module_has_a_row() -> None:
+    assert {p.stem for p in HOME.glob("*.py")} == set(ROW)
+
+
+@pytest.mark.parametrize("name", sorted(ROW))
+def test_a_lower_row_never_imports_a_higher_one(name: str) -> None:
+    found = {sibling for kind, sibling in imports(HOME / f"{name}.py") if kind == "relocate"}
+    assert {s for s in found if ROW[s] >= ROW[name]} == set()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_pure_part_imports_no_io_thread_clock_or_chance(name: str) -> None:
+    found = {package for kind, package in imports(HOME / f"{name}.py") if kind == ""}
+    assert found & (NO_TIME_NO_CHANCE | NO_FILES) <= ALLOWED.get(name, set())
+
+
+@pytest.mark.parametrize("name", sorted(set(PURE) - {"interface"}))
+def test_the_pure_part_opens_nothing(name: str) -> None:
+    tree = ast.parse((HOME / f"{name}.py").read_text("utf-8"))
+    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert called & {"open", "print", "input"} == set()
+
+
+def test_the_import_of_relocate_and_its_finder_loads_no_network() -> None:
+    program = "import sys, relocate, relocate.finder; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "relocate" in loaded
+    assert loaded & {"zmq", "numpy", "cloudpickle", "msgspec", "asyncio", "socket", "subprocess"} == set()

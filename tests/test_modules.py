@@ -1,0 +1,197 @@
+"""Real modules, as users have them: relocated, they give what they give locally."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from conftest import Place
+
+# Each program prints what must be the same either way; nothing in it knows of relocation.
+PROGRAMS = {
+    "skimage.restoration": """
+        import numpy as np
+        from skimage import data, restoration
+        image = data.camera()[::8, ::8] / 255
+        print(round(float(restoration.denoise_tv_chambolle(image, weight=0.1).sum()), 6))
+        print(round(float(restoration.denoise_nl_means(image, patch_size=3).sum()), 6))
+        print(restoration.__name__)
+    """,
+    "skimage.segmentation": """
+        from skimage import data
+        from skimage.segmentation import slic, felzenszwalb
+        import skimage.segmentation
+        image = data.astronaut()[::8, ::8]
+        print(slic(image, n_segments=20).max(), felzenszwalb(image).max(), sorted(skimage.segmentation.__all__)[:3])
+    """,
+    "scipy.ndimage": """
+        import inspect
+        import numpy as np
+        import scipy.ndimage as ndi
+        from scipy.ndimage import gaussian_filter, label
+        a = np.arange(400.0).reshape(20, 20)
+        out = gaussian_filter(a, sigma=2)
+        out[0, 0] = 1  # writable
+        print(round(float(out.sum()), 6), label(a > 200)[1], ndi.center_of_mass(a))
+        print(list(inspect.signature(ndi.median_filter).parameters)[:3], ndi.zoom(a, 0.5).shape)
+    """,
+    "scipy.signal": """
+        import numpy as np
+        from scipy import signal
+        b, a = signal.butter(3, 0.1)
+        print(np.round(signal.filtfilt(b, a, np.sin(np.arange(50.0))), 9).tolist()[:5])
+        print(signal.find_peaks(np.sin(np.arange(30.0)))[0].tolist(), signal.windows.hann(4).tolist())
+    """,
+    "numpy.linalg": """
+        import numpy as np
+        from numpy.linalg import LinAlgError
+        a = np.array([[2.0, 1.0], [1.0, 3.0]])
+        print(np.linalg.norm(a), np.linalg.inv(a).round(9).tolist(), np.linalg.eigh(a).eigenvalues.round(9).tolist())
+        try:
+            np.linalg.inv(np.zeros((2, 2)))
+        except LinAlgError as error:
+            print(type(error).__module__, error)
+        try:
+            np.linalg.norm(a, bad=1)
+        except TypeError as error:
+            print(error)
+        print(np.polyfit([0, 1, 2], [0, 1, 2], 1).round(6).tolist(), np.linalg.norm.__module__)
+    """,
+    "networkx.algorithms.centrality": """
+        import networkx
+        graph = networkx.karate_club_graph()
+        print(max(networkx.betweenness_centrality(graph).items(), key=lambda i: i[1]))
+        print(networkx.algorithms.centrality.degree_centrality(graph)[0])
+        from networkx.algorithms.centrality import closeness_centrality
+        print(closeness_centrality(graph, 0), networkx.betweenness_centrality.__name__)
+        try:
+            networkx.eigenvector_centrality(networkx.Graph())
+        except networkx.NetworkXException as error:
+            print(type(error).__name__, error)
+    """,
+    "statistics": """
+        import statistics
+        from fractions import Fraction
+        print(statistics.mean([Fraction(1, 2), 3]), statistics.quantiles(range(10)))
+        print(statistics.linear_regression([1, 2], [3, 4]))
+        print(statistics.NormalDist(1, 2).cdf(1.5), statistics.Fraction is Fraction)
+        try:
+            statistics.mean([])
+        except statistics.StatisticsError as error:
+            print(error)
+        try:
+            statistics.mean()
+        except TypeError as error:
+            print(error)
+    """,
+    "textwrap": """
+        import textwrap
+        print(textwrap.fill("the quick brown fox jumps over the lazy dog", 20), textwrap.dedent("  a\\n   b"))
+        print(textwrap.TextWrapper(width=10).wrap("one two three four"), textwrap.__all__)
+    """,
+    "colorsys": """
+        from colorsys import *
+        import colorsys
+        print(rgb_to_hsv(0.2, 0.4, 0.4), hls_to_rgb(0.1, 0.2, 0.3), colorsys.ONE_THIRD, colorsys.__doc__[:20])
+    """,
+    "single": """
+        import single
+        from single import double, LIMIT
+        print(double(21), LIMIT, single.double.__doc__, single.__file__[-9:], single.double(y=1, x=2))
+        try:
+            double()
+        except TypeError as error:
+            print(error)
+    """,
+    "pack": """
+        import pack.sub.inner
+        from pack import price, Option, PriceError
+        print(price(Option(3.0)), pack.sub.inner.square(4), pack.VERSION, isinstance(Option(1), pack.core.Option))
+        try:
+            price(Option(-1.0))
+        except PriceError as error:
+            print(error.args, type(error).__qualname__)
+        print(repr(pack.halve(Option(8.0))), pack.sub.__name__)
+    """,
+}
+
+FILES = {
+    "single.py": """
+        LIMIT = [1, 2]
+        def double(x, y=None):
+            "Twice."
+            return x * 2
+    """,
+    "pack/__init__.py": "from .core import Option, PriceError, halve, price\nVERSION = '1.2'\n",
+    "pack/core.py": """
+        from dataclasses import dataclass
+        from .sub.inner import square
+        @dataclass
+        class Option:
+            strike: float
+        class PriceError(ValueError):
+            pass
+        def price(option: Option, rate: float = 0.5) -> float:
+            if option.strike < 0:
+                raise PriceError("negative", option.strike)
+            return square(option.strike) * rate
+        def halve(option: Option) -> Option:
+            return Option(option.strike / 2)
+    """,
+    "pack/sub/__init__.py": "",
+    "pack/sub/inner.py": "def square(x):\n    return x * x\n",
+}
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_a_program_gives_the_same_and_every_call_is_remote(place: Place, module: str) -> None:
+    for name, text in FILES.items():
+        place.write(name, text)
+    script = place.write("main.py", PROGRAMS[module])
+    plain = place.python(str(script))
+    assert plain.returncode == 0, plain.stderr
+    for _ in range(2):  # described by an executor, then from the cache
+        under = place.relocate("run", "-M", module, "-w", "1", "--report", "report.json", str(script))
+        assert (under.stdout, under.returncode) == (plain.stdout, 0), under.stderr
+        seen = place.report()
+        assert seen["remote"] > 0
+        assert seen["local"] == 0
+        assert seen["retried"] == 0
+
+
+def test_the_client_does_not_load_what_it_relocates(place: Place) -> None:
+    program = """
+        import json, sys
+        import scipy.ndimage, networkx
+        scipy.ndimage.gaussian_filter([1.0, 2.0], 1)
+        networkx.betweenness_centrality(networkx.path_graph(3))
+        names = [n for n, m in sys.modules.items() if n.startswith(("scipy.ndimage", "networkx.algorithms.centrality"))]
+        print(json.dumps({n: type(sys.modules[n]).__name__ for n in names}))
+    """
+    script = place.write("main.py", program)
+    done = place.relocate("run", "-M", "scipy.ndimage,networkx.algorithms.centrality", "-w", "1", str(script))
+    kinds = json.loads(done.stdout)
+    assert set(kinds.values()) == {"ProxyModule"}
+
+
+@pytest.mark.slow
+def test_statistics_own_test_suite_with_every_call_in_an_executor(place: Place) -> None:
+    suite = ("-m", "unittest", "test.test_statistics")
+    plain = place.python(*suite)
+    done = place.python(
+        *suite,
+        RELOCATE_MODULES="statistics",
+        RELOCATE_WORKERS="2",
+        RELOCATE_REPORT=str(place.folder / "report.json"),
+    )
+    assert verdict(done.stderr) == verdict(plain.stderr) == ["OK"], done.stderr
+    seen = place.report()
+    assert seen["remote"] == seen["calls"] > 100_000
+    assert all(where["local"] == 0 for where in seen["members"].values())
+    assert sys.version_info >= (3, 11)
+
+
+def verdict(text: str) -> list[str]:
+    """What unittest says at the end."""
+    return text.splitlines()[-1:]

@@ -1,0 +1,134 @@
+"""Another host: a worker in a network namespace of the test's own, which is then cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from conftest import Place, until
+
+
+def ip(*arguments: str) -> None:
+    """Run ``ip``."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+def can_make_namespaces() -> bool:
+    """Whether this user may, on this machine."""
+    if not shutil.which("ip") or os.getuid() != 0:
+        return False
+    name = f"probe{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
+    if made:
+        ip("netns", "del", name)
+    return made
+
+
+@dataclass
+class Host:
+    """A network namespace that is joined to this one by a cable."""
+
+    name: str
+    cable: str
+    address: str
+    here: str
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """The prefix of commands that run there."""
+        return ("ip", "netns", "exec", self.name)
+
+    def cut(self) -> None:
+        """Pull the cable."""
+        ip("link", "set", self.cable, "down")
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """One other host."""
+    if not can_make_namespaces():
+        pytest.skip("needs root and Debian's iproute2, to make network namespaces")
+    number = os.getpid() % 250
+    made = Host(f"relocate{os.getpid()}", f"rl{os.getpid()}", f"10.231.{number}.2", f"10.231.{number}.1")
+    ip("netns", "add", made.name)
+    try:
+        ip("link", "add", made.cable, "type", "veth", "peer", "name", "far0", "netns", made.name)
+        ip("addr", "add", f"{made.here}/24", "dev", made.cable)
+        ip("link", "set", made.cable, "up")
+        ip("-n", made.name, "addr", "add", f"{made.address}/24", "dev", "far0")
+        ip("-n", made.name, "link", "set", "far0", "up")
+        ip("-n", made.name, "link", "set", "lo", "up")
+        yield made
+    finally:
+        subprocess.run(["ip", "link", "del", made.cable], capture_output=True, check=False)
+        ip("netns", "del", made.name)
+
+
+CLIENT = """
+import json, os, sys, threading, time, relocate
+from concurrent.futures import ThreadPoolExecutor
+far, near = {far!r}, {near!r}
+handle = relocate.enable(modules=["work"], workers=f"{{far}};{{near}}", keys={keys!r}, fallback=False)
+import work
+work.echo(1)
+first = dict(handle.statistics().workers)
+def one(i):
+    # 20 ms each; the cable is pulled while they run.
+    began = time.monotonic()
+    answer = work.wait(0.02, i)
+    return answer, time.monotonic() - began
+with ThreadPoolExecutor(4) as pool:
+    done = [pool.submit(one, i) for i in range(300)]
+    done[20].result()
+    print("cut", flush=True)
+    sys.stdin.readline()
+    results = [f.result() for f in done]
+seen = handle.statistics()
+print(json.dumps({{
+    "right": [r[0] for r in results] == list(range(300)),
+    "slowest": max(r[1] for r in results),
+    "first": list(first),
+    "workers": {{k: v.calls for k, v in seen.workers.items()}},
+    "calls": seen.calls, "local": seen.local, "retried": seen.retried,
+}}))
+"""
+
+
+@pytest.mark.network
+def test_a_worker_on_another_host_is_used_cut_off_and_the_calls_finish_elsewhere(place: Place, host: Host) -> None:
+    folders = {}
+    for name in ("far", "near", "client"):
+        done = place.relocate("keys", "new", "--keys", str(place.folder / name))
+        folders[name] = done.stdout.split()[0]
+    for server in ("far", "near"):
+        place.relocate("keys", "allow", folders["client"], "--keys", str(place.folder / server))
+        place.relocate("keys", "allow", folders[server], "--keys", str(place.folder / "client"))
+    far = place.worker(
+        "--executors", "2", "--keys", str(place.folder / "far"), listen=f"tcp://{host.address}:0", prefix=host.inside
+    )
+    near = place.worker("--executors", "2", "--keys", str(place.folder / "near"))
+    program = CLIENT.format(far=far.url, near=near.url, keys=str(place.folder / "client"))
+    client = place.start(sys.executable, "-c", program, talk=True)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "cut\n", client.communicate()[1]
+    host.cut()
+    out, err = client.communicate("\n", timeout=60)
+    assert client.returncode == 0, err
+    seen = json.loads(out)
+    print(seen)  # with -s: how long the slowest call took
+    assert seen["right"]
+    assert seen["calls"] == 301
+    assert seen["local"] == 0
+    assert all(name.startswith(host.address) for name in seen["first"])
+    assert any(calls > 20 for name, calls in seen["workers"].items() if name.startswith("127.0.0.1"))
+    assert any(calls > 0 for name, calls in seen["workers"].items() if name.startswith(host.address))
+    assert seen["retried"] >= 1
+    # A tenth of what a lost connection costs elsewhere; how long it really takes, a benchmark says.
+    assert seen["slowest"] < 10, seen
+    until(lambda: client.poll() is not None, "the end of the client")

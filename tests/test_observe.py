@@ -1,0 +1,112 @@
+"""Statistics: each call once, sums that agree, a report that is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relocate.observe import Counters, Statistics, Where, WorkerStatistics, write_report
+
+
+def test_nothing_called_is_all_zeros() -> None:
+    assert Counters().statistics() == Statistics(0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {})
+
+
+def test_a_call_is_counted_by_outcome_function_and_place() -> None:
+    counters = Counters()
+    counters.settled("m.f", "returned", "desk/0")
+    counters.settled("", "", None, 10, 20, int(False))
+    counters.settled("m.f", "raised", "desk/1")
+    counters.settled("", "", None, 5, 6, int(False))
+    counters.settled("", "", None, 0, 0, int(True))
+    counters.settled("", "", None, 0, 0, int(True))
+    counters.settled("m.g", "returned", None)
+    counters.settled("", "", None, 0, 0, int(False))
+    counters.settled("m.g", "failed", None)
+    counters.settled("", "", None, 7, 0, int(False))
+    counters.settled("", "", None, 0, 0, int(True))
+    counters.died("desk/1")
+    counters.died("attic/0")
+    assert counters.statistics() == Statistics(
+        calls=4,
+        remote=2,
+        local=1,
+        returned=2,
+        raised=1,
+        failed=1,
+        retried=3,
+        bytes_out=22,
+        bytes_in=26,
+        members={"m.f": Where(2, 0), "m.g": Where(0, 1)},
+        workers={
+            "attic/0": WorkerStatistics(0, 1),
+            "desk/0": WorkerStatistics(1, 0),
+            "desk/1": WorkerStatistics(1, 1),
+        },
+    )
+
+
+settled = st.tuples(
+    st.sampled_from(["m.f", "m.g"]),
+    st.sampled_from(["returned", "raised", "failed"]),
+    st.none() | st.sampled_from(["desk/0", "desk/1"]),
+    st.booleans(),
+    st.integers(0, 100),
+    st.integers(0, 100),
+)
+
+
+@given(st.lists(settled))
+def test_the_sums_agree(calls: list[tuple[str, str, str | None, bool, int, int]]) -> None:
+    counters = Counters()
+    for call in calls:
+        name, outcome, seat, again, sent, received = call
+        counters.settled(name, outcome, seat)
+        counters.settled("", "", None, sent, received, int(again))
+    found = counters.statistics()
+    assert found.calls == len(calls) == found.returned + found.raised + found.failed
+    assert found.remote + found.local + found.failed == found.calls
+    assert sum(w.remote for w in found.members.values()) == found.remote
+    assert sum(w.calls for w in found.workers.values()) == found.remote
+    assert found.retried == sum(call[3] for call in calls)
+
+
+def test_a_record_does_not_change_afterwards() -> None:
+    counters = Counters()
+    counters.settled("m.f", "returned", "desk/0")
+    counters.settled("", "", None, 1, 1, int(False))
+    before = counters.statistics()
+    counters.settled("m.f", "returned", "desk/0")
+    counters.settled("", "", None, 1, 1, int(False))
+    assert (before.calls, before.members["m.f"].remote) == (1, 1)
+    with pytest.raises(AttributeError):
+        before.calls = 3  # type: ignore[misc]
+
+
+def test_a_forked_child_counts_from_nothing_even_if_the_lock_was_held() -> None:
+    counters = Counters()
+    counters.settled("m.f", "returned", "desk/0")
+    counters.settled("", "", None, 1, 1, int(False))
+    counters._lock.acquire()
+    counters.forked()
+    assert counters.statistics().calls == 0
+
+
+def test_the_report_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
+    counters = Counters()
+    counters.settled("m.f", "returned", "desk/0")
+    counters.settled("", "", None, 10, 20, int(False))
+    counters.settled("", "", None, 0, 0, int(True))
+    file = tmp_path / "report.json"
+    file.write_text("something longer than the report" * 100)
+    write_report(counters.statistics(), str(file))
+    assert json.loads(file.read_text()) == {
+        "calls": 1, "remote": 1, "local": 0, "returned": 1, "raised": 0, "failed": 0, "retried": 1,
+        "bytes_out": 10, "bytes_in": 20, "members": {"m.f": {"remote": 1, "local": 0}},
+        "workers": {"desk/0": {"calls": 1, "deaths": 0}},
+    }  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]

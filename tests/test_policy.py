@@ -1,0 +1,166 @@
+"""The policy's rules, as tables and as properties."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relocate.policy import SCAN, SOON, Decision, GiveUp, Run, RunHere, Wait, decide
+
+
+@dataclass
+class Pending:
+    """A call as the policy sees it."""
+
+    tried: Collection[str] = ()
+    waited: float = 0.0
+    patience: float = 30.0
+
+
+@dataclass
+class Seat:
+    id: str = "s"
+    outstanding: int = 0
+    depth: int = 1
+    avoid_until: float = 0.0
+
+
+@dataclass
+class Place:
+    state: str = "up"
+    seats: list[Seat] = field(default_factory=list)
+    local: bool = False
+
+
+LOCAL = Place(local=True)
+NOW = 100.0
+
+
+def go(*ranks: list[Place], tried: tuple[str, ...] = (), waited: float = 0.0, chance: float = 0.0) -> Decision:
+    return decide(Pending(tried, waited), ranks, NOW, chance)
+
+
+def test_the_least_loaded_seat_of_the_best_rank_runs_the_call() -> None:
+    idle = Seat("idle", outstanding=1, depth=4)
+    busy = Seat("busy", outstanding=3, depth=4)
+    spare = Seat("spare")
+    assert go([Place(seats=[busy, idle])], [Place(seats=[spare])]) == Run(idle)
+
+
+def test_equals_are_drawn_by_chance() -> None:
+    seats = [Seat(str(i)) for i in range(4)]
+    drawn = [go([Place(seats=seats)], chance=c) for c in (0.0, 0.25, 0.5, 0.99)]
+    assert drawn == [Run(seat) for seat in seats]
+
+
+def test_a_full_rank_is_waited_for_even_if_spares_or_the_local_copy_are_free() -> None:
+    full = Place(seats=[Seat("a", outstanding=1), Seat("b", outstanding=1)])
+    assert go([full], [Place(seats=[Seat("c")])], [LOCAL]) == Wait(1.0, hopeful=True)
+    # Somebody is at work: that may take longer than the patience.
+    assert go([full], [LOCAL], waited=31.0) == Wait(1.0, hopeful=True)
+
+
+def test_a_dead_rank_is_passed_over_at_once() -> None:
+    spare = Seat("spare")
+    assert go([Place("down"), Place("refused")], [Place(seats=[spare])]) == Run(spare)
+    assert go([Place("down")], [LOCAL]) == RunHere()
+
+
+def test_the_seats_of_a_place_that_is_down_are_not_used() -> None:
+    assert go([Place("down", [Seat()])]) == Wait(SOON, hopeful=False)
+
+
+def test_a_place_that_starts_is_waited_for_within_the_patience() -> None:
+    assert go([Place("starting")], [LOCAL]) == Wait(SOON / 4, hopeful=False)
+    assert go([Place("starting")], [LOCAL], waited=30.0) == RunHere()
+    assert go([Place("starting")], waited=30.0) == GiveUp()
+
+
+def test_a_seat_that_failed_a_moment_ago_is_waited_for_one_that_failed_badly_is_not() -> None:
+    assert go([Place(seats=[Seat(avoid_until=NOW + 0.2)])], [LOCAL]) == Wait(SOON / 4, hopeful=False)
+    assert go([Place(seats=[Seat(avoid_until=NOW + 5.0)])], [LOCAL]) == RunHere()
+
+
+def test_a_seat_that_was_tried_is_the_last_resort() -> None:
+    tried, other = Seat("tried"), Seat("other", outstanding=3, depth=4)
+    assert go([Place(seats=[tried, other])], tried=("tried",)) == Run(other)
+    assert go([Place(seats=[tried])], [LOCAL], tried=("tried",)) == RunHere()
+    assert go([Place(seats=[tried])], tried=("tried",)) == Run(tried)
+    tried.outstanding = 1
+    assert go([Place(seats=[tried])], tried=("tried",)) == Wait(1.0, hopeful=True)
+
+
+def test_the_only_seat_is_avoided_no_longer_than_it_says() -> None:
+    assert go([Place(seats=[Seat(avoid_until=NOW + 5.0)])]) == Wait(5.0, hopeful=False)
+    assert go([Place(seats=[Seat(avoid_until=NOW + 5.0)])], waited=30.0) == GiveUp()
+
+
+def test_without_hope_nobody_waits() -> None:
+    assert go([Place("refused")]) == GiveUp()
+    assert go() == GiveUp()
+    assert go([Place("down")]) == Wait(SOON, hopeful=False)
+    assert go([Place("down")], waited=30.0) == GiveUp()
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_of_many_seats_each_pair_is_drawn_equally_often(rising: bool) -> None:
+    count = SCAN + 2
+    pairs = count * (count - 1)
+    seats = [Seat(str(i), outstanding=i if rising else count - 1 - i, depth=99) for i in range(count)]
+    wins: Counter[int] = Counter()
+    for pair in range(pairs):
+        decision = go([Place(seats=seats)], chance=(pair + 0.5) / pairs)
+        assert isinstance(decision, Run)
+        wins[decision.seat.outstanding] += 1
+    # The seat with n calls is the better one of 2 * (count - 1 - n) ordered pairs; the worst never is.
+    assert wins == {n: 2 * (count - 1 - n) for n in range(count - 1)}
+
+
+seats = st.builds(
+    Seat,
+    id=st.sampled_from("abcdefgh"),
+    outstanding=st.integers(0, 3),
+    depth=st.integers(1, 3),
+    avoid_until=st.sampled_from([0.0, NOW, NOW + 0.1, NOW + SOON, NOW + 9]),
+)
+remote = st.builds(
+    Place, state=st.sampled_from(["up", "starting", "down", "refused"]), seats=st.lists(seats, max_size=12)
+)
+ranks_of_places = st.lists(st.lists(remote | st.just(LOCAL), max_size=3), max_size=3)
+
+
+@given(
+    ranks=ranks_of_places,
+    tried=st.sets(st.sampled_from("abcdefgh")),
+    waited=st.sampled_from([0.0, 29.9, 30.0, 99.0]),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_every_decision_is_one_that_the_rules_allow(
+    ranks: list[list[Place]], tried: set[str], waited: float, chance: float
+) -> None:
+    decision = decide(Pending(tried, waited), ranks, NOW, chance)
+    living = [p for rank in ranks for p in rank if p.state in ("up", "starting")]
+    usable = [s for p in living for s in p.seats if s.avoid_until <= NOW]
+    if isinstance(decision, Run):
+        assert any(decision.seat is s for s in usable)
+        assert decision.seat.outstanding < decision.seat.depth
+        if decision.seat.id in tried:
+            assert all(s.id in tried for s in usable)
+            assert not any(p.local for p in living)
+    elif isinstance(decision, RunHere):
+        assert any(p.local for p in living)
+    elif isinstance(decision, Wait):
+        assert 0 < decision.seconds <= 10
+        if decision.hopeful:
+            assert any(s.outstanding >= s.depth for s in usable)
+        else:
+            assert waited < 30.0
+    else:
+        assert usable == []
+        assert not any(p.local for p in living)
+        assert waited >= 30.0 or all(p.state == "refused" for rank in ranks for p in rank)

@@ -1,0 +1,332 @@
+"""Proxies: generated functions behave like the real ones, everything else is where it should be."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from relocate import interface, testing
+from relocate.proxy import BuiltinProxy, Placeholder, ProxyModule, Registry, Target, namespace_of, populate
+
+Sent = tuple[str, tuple[Any, ...], dict[str, Any]]
+
+
+class Far:
+    """The far side: runs what stubs send, on the real module, and notes it."""
+
+    def __init__(self, *modules: types.ModuleType) -> None:
+        self.modules = {m.__name__: m for m in modules}
+        self.sent: list[Sent] = []
+        self.digests: list[bytes] = []
+        self.installed = True
+        self.registry = Registry(self.call, self.real, lambda name: None, self.modules.__contains__)
+
+    def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.sent.append((target.member, args, dict(kwargs)))
+        self.digests.append(target.described.digest)
+        function: Any = self.modules[target.module]
+        for part in target.member.split("."):
+            function = getattr(function, part)
+        return function(*args, **kwargs)
+
+    def real(self, name: str) -> types.ModuleType:
+        if not self.installed:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return self.modules[name]
+
+    def proxy(self, name: str) -> Any:
+        made = ProxyModule(name)
+        populate(made, interface.describe(self.modules[name]), self.registry)
+        return made
+
+
+def both(source: str, **names: object) -> tuple[Any, Any, Far]:
+    """The real module, its proxy, and what lies between."""
+    real = testing.module("shop", source, **names)
+    far = Far(real)
+    return real, far.proxy("shop"), far
+
+
+# Parameter lists ---------------------------------------------------------------------------------
+
+DEFAULTS = ["0", "1", "None", "'x'", "MARK", "[]", "(1, 2)"]
+VALUES: list[Any] = [0, 1, None, "x", [], (1, 2), 7, {"k": 1}]
+
+
+@st.composite
+def parameter_lists(draw: st.DrawFn) -> str:
+    """All kinds of parameters, in all orders that Python allows."""
+    only, either, keyword = (draw(st.integers(0, 3)) for _ in range(3))
+    first_default = draw(st.integers(0, only + either))
+    head = [f"p{i}" for i in range(only)] + [f"e{i}" for i in range(either)]
+    head = [n if i < first_default else f"{n}={draw(st.sampled_from(DEFAULTS))}" for i, n in enumerate(head)]
+    if only:
+        head.insert(only, "/")
+    star = draw(st.sampled_from(["", "*args"]))
+    if star or keyword:
+        head.append(star or "*")
+    for i in range(keyword):
+        default = draw(st.none() | st.sampled_from(DEFAULTS))
+        head.append(f"k{i}" if default is None else f"k{i}={default}")
+    if draw(st.booleans()):
+        head.append("**more")
+    return ", ".join(head)
+
+
+names = st.sampled_from(["p0", "p1", "e0", "e1", "e2", "k0", "k1", "k2", "other", "self", "args", "more"])
+
+
+def outcome(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[str, Any]:
+    try:
+        return "returned", function(*args, **kwargs)
+    except TypeError as error:
+        return "raised", str(error)
+
+
+@given(
+    parameters=parameter_lists(),
+    args=st.lists(st.sampled_from(VALUES), max_size=7),
+    kwargs=st.dictionaries(names, st.sampled_from(VALUES), max_size=4),
+)
+@example(parameters="p0=0, /, e0=1, *args, k0=0, **more", args=[0, 1, 7], kwargs={"p0": 1})
+@example(parameters="p0=0, p1=1, /, e0=MARK", args=[7, 1], kwargs={"e0": None})
+@example(parameters="e0=MARK, *args", args=[], kwargs={"e0": 5})
+def test_a_stub_takes_gives_and_refuses_what_the_function_does(
+    parameters: str, args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    real, proxy, far = both(f"def f({parameters}): return locals()", MARK=object())
+    expected = outcome(real.f, args, kwargs)
+    assert outcome(proxy.f, args, kwargs) == expected
+    # A wrong call never gets as far as the traffic.
+    assert len(far.sent) == (expected[0] == "returned")
+
+
+@given(parameters=parameter_lists())
+def test_a_stub_shows_the_same_parameters(parameters: str) -> None:
+    real, proxy, _ = both(f"def f({parameters}) -> int: 'Doc.'", MARK=object())
+    assert str(inspect.signature(proxy.f)) == str(inspect.signature(real.f))
+    assert inspect.getdoc(proxy.f) == "Doc."
+
+
+def test_a_default_that_cannot_travel_is_left_out() -> None:
+    _, proxy, far = both("def f(a, b=MARK, *, c=MARK): return b is MARK, c is MARK", MARK=object())
+    assert proxy.f(1) == (True, True)
+    assert proxy.f(1, c=2) == (True, False)
+    assert far.sent == [("f", (1,), {}), ("f", (1,), {"c": 2})]
+    default = inspect.signature(proxy.f).parameters["b"].default
+    assert isinstance(default, Placeholder)
+    with pytest.raises(TypeError, match="exists only on the worker; leave the argument out"):
+        pickle.dumps(default)
+
+
+@pytest.mark.parametrize("module", ["textwrap", "json", "statistics", "colorsys", "shlex", "fnmatch"])
+def test_the_standard_librarys_functions_show_and_refuse_the_same(module: str) -> None:
+    real = importlib.import_module(module)
+    far = Far(real)
+    proxy = far.proxy(module)
+    functions = [n for n, f in vars(real).items() if inspect.isfunction(f) and f.__module__ == module]
+    assert functions
+    for name in functions:
+        one, other = getattr(real, name), getattr(proxy, name)
+        assert str(inspect.signature(one)) == str(inspect.signature(other))
+        for said in ("__name__", "__qualname__", "__module__", "__doc__"):
+            assert getattr(other, said) == getattr(one, said)
+        wrong = {"no_such_parameter": 1}
+        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(one).parameters.values()):
+            assert outcome(other, [], wrong) == outcome(one, [], wrong)
+    assert far.sent == []
+
+
+def test_a_decorated_function_is_called_as_it_takes_and_shown_as_it_says() -> None:
+    source = (
+        "import functools\n"
+        "def deco(g):\n"
+        "    @functools.wraps(g)\n"
+        "    def wrapper(*args): return g(*args, 1)\n"
+        "    return wrapper\n"
+        "@deco\n"
+        "def f(a, b): return a, b"
+    )
+    _, proxy, _ = both(source)
+    assert proxy.f(5) == (5, 1)
+    assert str(inspect.signature(proxy.f)) == "(a, b)"
+
+
+def test_c_functions_work_with_and_without_signatures_and_do_not_bind() -> None:
+    far = Far(math)
+    proxy = far.proxy("math")
+
+    class Holder:
+        hypot = proxy.hypot
+
+    assert Holder().hypot(3.0, 4.0) == 5.0
+    assert proxy.isclose(1.0, 1.1, rel_tol=0.2) is True
+    assert far.sent == [("hypot", (3.0, 4.0), {}), ("isclose", (1.0, 1.1), {"rel_tol": 0.2})]
+    assert isinstance(proxy.hypot, BuiltinProxy)
+    assert repr(proxy.hypot) == repr(math.hypot)
+    assert str(inspect.signature(proxy.floor)) == str(inspect.signature(math.floor))
+
+
+def test_a_python_function_binds_when_a_class_holds_it() -> None:
+    _, proxy, _ = both("def f(self, x): return type(self).__name__, x")
+
+    class Holder:
+        f = proxy.f
+
+    far_name, x = Holder().f(3)
+    assert (far_name, x) == ("Holder", 3)
+
+
+# What is not a function --------------------------------------------------------------------------
+
+
+def test_constants_and_documentation_are_there_without_the_real_module() -> None:
+    _, proxy, far = both("'Doc.'\n__all__ = ['LIMIT']\nLIMIT = {'a': (1, 2.5)}")
+    far.installed = False
+    assert (proxy.LIMIT, proxy.__doc__, proxy.__all__, proxy.__name__) == ({"a": (1, 2.5)}, "Doc.", ["LIMIT"], "shop")
+    assert isinstance(proxy, types.ModuleType)
+
+
+def test_what_another_library_owns_is_that_librarys() -> None:
+    _, proxy, _ = both("import numpy\nfrom numpy import ndarray\nfrom math import floor")
+    assert proxy.ndarray is numpy.ndarray
+    assert proxy.numpy is numpy
+    assert proxy.floor is math.floor
+
+
+def test_a_class_is_the_real_one_or_says_what_to_install() -> None:
+    real, proxy, far = both("class Plain: pass\nMARK = object()")
+    far.installed = False
+    with pytest.raises(AttributeError, match=r"class shop.Plain needs the real module, which is not installed here"):
+        _ = proxy.Plain
+    assert not hasattr(proxy, "MARK")
+    far.installed = True
+    assert proxy.Plain is real.Plain
+    assert proxy.MARK is real.MARK
+
+
+def test_an_exception_class_is_rebuilt_once_without_the_real_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = testing.module("shop", "class Broken(ValueError):\n    'Doc.'\n    code = 7\nAlias = Broken")
+    monkeypatch.setitem(sys.modules, "shop", real)
+    far = Far(real)
+    far.installed = False
+    proxy = far.proxy("shop")
+    assert proxy.Broken is proxy.Alias is not real.Broken
+    assert (proxy.Broken.__name__, proxy.Broken.__module__, proxy.Broken.__doc__) == ("Broken", "shop", "Doc.")
+    assert (proxy.Broken.__bases__, proxy.Broken.code) == ((ValueError,), 7)
+
+
+def test_lazy_names_are_listed_and_found() -> None:
+    source = (
+        "__all__ = ['late', 'price']\n"
+        "def __getattr__(name):\n"
+        "    if name == 'late': return 5\n"
+        "    if name == 'price': return lambda n: n * 3\n"
+        "    raise AttributeError(name)\n"
+        "def __dir__(): return __all__\n"
+    )
+    _, proxy, _ = both(source)
+    assert proxy.late == 5
+    assert {"late", "price"} <= set(dir(proxy))
+    assert proxy.price(2) == 6
+
+
+def test_a_missing_name_is_pythons_own_error() -> None:
+    _, proxy, far = both("x = 1")
+    with pytest.raises(AttributeError, match="module 'shop' has no attribute 'y'"):
+        _ = proxy.y
+    assert not hasattr(proxy, "__wrapped__")
+    assert far.sent == []
+
+
+def test_the_dictionary_holds_every_name_and_can_be_patched() -> None:
+    real, proxy, _ = both("def f(): return 1\nclass Plain: pass\nx = 1")
+    assert {"f", "Plain", "x"} <= set(vars(proxy))
+    assert vars(proxy)["Plain"] is real.Plain
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "f", lambda: 2)
+        assert proxy.f() == 2
+    assert proxy.f() == 1
+    del proxy.x
+    assert not hasattr(proxy, "x")
+
+
+def test_a_late_name_can_be_deleted_before_it_is_made() -> None:
+    _, proxy, _ = both("class Plain: pass")
+    del proxy.Plain
+    assert not hasattr(proxy, "Plain")
+    assert "Plain" not in dir(proxy)
+
+
+def test_two_names_of_one_function_are_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = testing.module("shop", "def f(): pass\nalias = f")
+    monkeypatch.setitem(sys.modules, "shop", real)
+    proxy = Far(real).proxy("shop")
+    assert proxy.alias is proxy.f
+
+
+def test_a_stub_pickles_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, proxy, _ = both("def f(): pass")
+    monkeypatch.setitem(sys.modules, "shop", proxy)
+    assert pickle.loads(pickle.dumps(proxy.f)) is proxy.f
+
+
+# Refresh -----------------------------------------------------------------------------------------
+
+
+def test_another_version_keeps_what_is_the_same_and_dismisses_the_rest() -> None:
+    first = testing.module("shop", "def same(a): return 1\ndef other(a): return 1\ndef gone(): pass\nx = 1\nold = 1")
+    second = testing.module(
+        "shop", "def same(a): return 2\ndef other(a, b): return 2\ndef new(): return 2\nx = 2", __version__="2"
+    )
+    far = Far(first)
+    proxy = far.proxy("shop")
+    same, other, gone = proxy.same, proxy.other, proxy.gone
+    far.modules["shop"] = second
+    populate(proxy, interface.describe(second), far.registry)
+    old, new = interface.digest(first), interface.digest(second)
+
+    assert proxy.same is same
+    assert proxy.other is not other
+    assert proxy.x == 2
+    assert not hasattr(proxy, "gone")
+    assert not hasattr(proxy, "old")
+    assert same(0) == 2
+    assert proxy.other(0, 1) == 2
+    assert proxy.new() == 2
+    assert far.digests == [new] * 3
+    # The dismissed ones keep the digest with which a worker refuses them.
+    with pytest.raises(TypeError):
+        other(0)
+    with pytest.raises(AttributeError):
+        gone()
+    assert far.digests[3:] == [old] * 2
+
+
+def test_a_version_and_back_again_serves_the_first_functions() -> None:
+    first = testing.module("shop", "def f(a): return 1")
+    second = testing.module("shop", "def f(a, b): return 2", __version__="2")
+    far = Far(first)
+    proxy = far.proxy("shop")
+    for module, args, expected in ((second, (0, 0), 2), (first, (0,), 1), (second, (0, 0), 2)):
+        far.modules["shop"] = module
+        populate(proxy, interface.describe(module), far.registry)
+        assert proxy.f(*args) == expected
+        assert far.digests[-1] == interface.digest(module)
+
+
+def test_namespace_of_makes_nothing() -> None:
+    _, proxy, _ = both("class Plain: pass\nx = 1")
+    assert "Plain" not in namespace_of(proxy)
+    assert namespace_of(proxy)["x"] == 1

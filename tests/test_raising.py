@@ -1,0 +1,226 @@
+"""Exceptions as values, and back: same class, state, notes, cause, context and traceback."""
+
+from __future__ import annotations
+
+import linecache
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relocate import raising, wire
+
+
+class Custom(Exception):
+    """Its ``__init__`` does not take its ``args``."""
+
+    def __init__(self, code: int, *, hint: str) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+        self.hint = hint
+
+
+class Rich(Custom):
+    """A second class that inherits from it."""
+
+    def __init__(self) -> None:
+        super().__init__(9, hint="inherited")
+
+
+class Slow(OSError):
+    """An OSError that takes more than it passes on."""
+
+    def __init__(self, code: int, text: str, seconds: float) -> None:
+        super().__init__(code, text)
+        self.seconds = seconds
+
+
+class Holding(Exception):
+    """Holds what cannot travel."""
+
+    def __init__(self) -> None:
+        super().__init__("held")
+        self.lock = threading.Lock()
+
+
+def caught(raise_it: Callable[[], object]) -> BaseException:
+    try:
+        raise_it()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def travelled(error: BaseException) -> BaseException:
+    frames = wire.pack(wire.Raised(b"c" * 16, 0, []), raising.dump(error))
+    _, segments = wire.unpack([bytes(f) for f in frames])
+    return raising.load(segments, "desk/0")
+
+
+def throw(error: BaseException) -> Callable[[], object]:
+    def raise_it() -> object:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(),
+        ValueError("a", 1, None),
+        KeyError("k"),
+        StopIteration(5),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        FileNotFoundError(2, "none", "here.txt"),
+        ConnectionResetError(104, "reset"),
+        OSError("only text"),
+        ImportError("no", name="m", path="/p"),
+        SyntaxError("bad", ("f.py", 3, 4, "x x", 3, 5)),
+        ZeroDivisionError("division by zero"),
+        Custom(3, hint="h"),
+        Rich(),
+    ],
+    ids=repr,
+)
+def test_an_exception_is_the_same_again(error: BaseException) -> None:
+    back = travelled(error)
+    assert type(back) is type(error)
+    assert back.args == error.args
+    assert str(back) == str(error)
+    assert repr(back) == repr(error)
+    assert vars(back) == vars(error)
+    for name in ("errno", "strerror", "filename", "name", "path", "value", "code", "lineno", "offset", "text"):
+        assert getattr(back, name, "absent") == getattr(error, name, "absent")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), UnicodeEncodeError("ascii", "é", 0, 1, "bad")],
+    ids=["decode", "encode"],
+)
+def test_a_unicode_error_keeps_what_it_says(error: UnicodeError) -> None:
+    assert str(travelled(error)) == str(error)
+
+
+def test_an_oserror_with_an_init_of_its_own_keeps_its_class() -> None:
+    back = travelled(Slow(11, "wait", 2.5))
+    assert type(back) is Slow
+    assert (back.errno, back.strerror, back.seconds) == (11, "wait", 2.5)
+
+
+arguments = st.recursive(st.integers() | st.text() | st.none() | st.binary(), st.lists, max_leaves=4)
+
+
+@given(st.lists(arguments, max_size=3), st.dictionaries(st.sampled_from("abc"), arguments), st.lists(st.text()))
+def test_arguments_attributes_and_notes_travel(args: list[Any], state: dict[str, Any], notes: list[str]) -> None:
+    error = LookupError(*args)
+    error.__dict__.update(state)
+    for note in notes:
+        error.add_note(note)
+    back = travelled(error)
+    assert (type(back), back.args) == (LookupError, error.args)
+    assert vars(back) == vars(error)
+
+
+def chained(outer: BaseException, inner: BaseException, *, by: str) -> BaseException:
+    def raise_it() -> object:
+        try:
+            raise inner
+        except type(inner) as error:
+            if by == "from":
+                raise outer from error
+            if by == "from None":
+                raise outer from None
+            raise outer  # noqa: B904
+
+    return caught(raise_it)
+
+
+@pytest.mark.parametrize("by", ["from", "from None", "during"])
+def test_cause_and_context_travel(by: str) -> None:
+    error = chained(Custom(1, hint="outer"), KeyError("inner"), by=by)
+    back = travelled(error)
+    assert type(back.__context__) is KeyError
+    assert (type(back.__cause__) is KeyError) == (by == "from")
+    assert back.__suppress_context__ == (by != "during")
+    if by == "from":
+        assert back.__cause__ is back.__context__
+    headings = [line for line in traceback.format_exception(error) if not line.startswith("  ")]
+    assert [line for line in traceback.format_exception(back) if not line.startswith("  ")] == headings
+
+
+def test_a_circle_of_contexts_ends() -> None:
+    one, other = ValueError(1), ValueError(2)
+    one.__context__, other.__context__ = other, one
+    back = travelled(one)
+    assert back.__context__ is not None
+    assert back.__context__.__context__ is back
+
+
+def test_a_group_brings_its_members() -> None:
+    error = ExceptionGroup("several", [ValueError(1), KeyError("k")])
+    error.add_note("noted")
+    back = travelled(error)
+    assert isinstance(back, ExceptionGroup)
+    assert (back.message, back.__notes__) == ("several", ["noted"])
+    assert list(map(repr, back.exceptions)) == ["ValueError(1)", "KeyError('k')"]
+
+
+@pytest.mark.parametrize("member", [Custom(2, hint="h"), Holding()], ids=["rebuilt", "text"])
+def test_a_group_brings_members_that_pickle_refuses(member: Exception) -> None:
+    back = travelled(ExceptionGroup("several", [ValueError(1), member]))
+    assert isinstance(back, ExceptionGroup)
+    assert back.message == "several"
+    assert str(member) in str(back.exceptions[1])
+
+
+def test_what_cannot_travel_comes_as_its_nearest_builtin_with_its_name_and_notes() -> None:
+    error = Holding()
+    error.add_note("by hand")
+    back = travelled(error)
+    assert type(back) is Exception
+    assert str(back) == f"{__name__}.Holding: held"
+    assert back.__notes__ == ["by hand"]
+
+
+def test_a_local_class_travels_by_value() -> None:
+    class Local(ValueError):
+        pass
+
+    back = travelled(Local("x"))
+    assert isinstance(back, ValueError)
+    assert (type(back).__name__, back.args) == ("Local", ("x",))
+
+
+def test_the_traceback_shows_the_frames_and_lines_of_where_it_was_raised() -> None:
+    error = caught(throw(ValueError("deep")))
+    back = travelled(error)
+    frames = traceback.extract_tb(back.__traceback__)
+    assert [f.name for f in frames] == ["caught", "raise_it"]
+    assert [f.line for f in frames] == ["raise_it()", "raise error"]
+    assert [f.lineno for f in frames] == [f.lineno for f in traceback.extract_tb(error.__traceback__)]
+
+
+def test_the_outermost_frames_can_be_left_out() -> None:
+    error = caught(throw(ValueError("deep")))
+    back = raising.load(raising.dump(error, skip=1), "desk/0")
+    assert [f.name for f in traceback.extract_tb(back.__traceback__)] == ["raise_it"]
+
+
+def test_lines_of_files_that_are_missing_here_are_shown_under_the_workers_name(tmp_path: Path) -> None:
+    source = tmp_path / "remote.py"
+    source.write_text("def price():\n    raise ValueError('far')\n")
+    space: dict[str, Any] = {}
+    exec(compile(source.read_text(), str(source), "exec"), space)
+    segments = raising.dump(caught(space["price"]), skip=1)
+    source.unlink()
+    linecache.clearcache()  # the other process's memory of the file
+    text = "".join(traceback.format_exception(raising.load(segments, "desk/0")))
+    assert f"File \"<desk/0>{source}\", line 2, in price\n    raise ValueError('far')\n" in text

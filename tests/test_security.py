@@ -1,0 +1,230 @@
+"""Keys: who gets in, who does not, and what those who do not are told."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+from conftest import Place, Worker
+
+from relocate import session, wire
+
+CLIENT = """
+import relocate
+handle = relocate.enable(modules=["work"], workers="{url}", keys="{keys}", fallback=False)
+try:
+    import work
+    print(work.echo(1))
+except ImportError as error:
+    print(type(error.__cause__).__name__, error)
+"""
+
+
+def key(place: Place, name: str) -> str:
+    """A new key folder ``name``; its public key."""
+    done = place.relocate("keys", "new", "--keys", str(place.folder / name))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[0]
+
+
+@pytest.fixture
+def locked(place: Place) -> Worker:
+    """A worker with a key of its own that allows nobody else."""
+    key(place, "server")
+    return place.worker("--executors", "1", "--keys", str(place.folder / "server"))
+
+
+def test_both_sides_that_allow_each_other_work(place: Place) -> None:
+    server, client = key(place, "server"), key(place, "client")
+    for folder, other in (("server", client), ("client", server)):
+        assert place.relocate("keys", "allow", other, "them", "--keys", str(place.folder / folder)).returncode == 0
+    worker = place.worker("--executors", "1", "--keys", str(place.folder / "server"))
+    done = place.python("-c", CLIENT.format(url=worker.url, keys=place.folder / "client"))
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_a_client_whose_key_is_not_allowed_is_told_what_to_do_there(place: Place, locked: Worker) -> None:
+    server = place.relocate("keys", "show", "--keys", str(place.folder / "server")).stdout.split()[0]
+    client = key(place, "client")
+    place.relocate("keys", "allow", server, "--keys", str(place.folder / "client"))
+    began = time.monotonic()
+    done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
+    assert time.monotonic() - began < 10  # told, not timed out
+    assert done.stdout.startswith("WrongKey "), done.stdout + done.stderr
+    assert f"relocate keys allow {client}" in done.stdout
+    # The remedy works on the running worker.
+    place.relocate("keys", "allow", client, "--keys", str(place.folder / "server"))
+    done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_a_worker_whose_key_is_not_allowed_is_a_wrong_key_not_a_time_out(place: Place, locked: Worker) -> None:
+    key(place, "client")
+    done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
+    assert done.stdout.startswith("WrongKey "), done.stdout + done.stderr
+    assert "relocate keys allow" in done.stdout
+    assert locked.url in done.stdout
+
+
+def test_one_of_several_allowed_keys_is_enough(place: Place, locked: Worker) -> None:
+    server = place.relocate("keys", "show", "--keys", str(place.folder / "server")).stdout.split()[0]
+    client = key(place, "client")
+    for other in (key(place, "another"), key(place, "third"), server):
+        place.relocate("keys", "allow", other, "--keys", str(place.folder / "client"))
+    place.relocate("keys", "allow", client, "--keys", str(place.folder / "server"))
+    done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_with_fallback_the_program_goes_on_and_the_user_is_told(place: Place, locked: Worker) -> None:
+    key(place, "client")
+    text = CLIENT.format(url=locked.url, keys=place.folder / "client").replace(", fallback=False", "")
+    done = place.python("-c", text)
+    assert done.stdout == "1\n", done.stderr
+    assert "RelocateWarning" in done.stderr
+    assert "holds no key that is allowed here" in done.stderr
+
+
+def test_beyond_loopback_a_worker_without_keys_does_not_start(place: Place) -> None:
+    done = place.relocate("worker", "--listen", "tcp://0.0.0.0:0")
+    assert done.returncode == 2
+    assert "keys are needed" in done.stderr
+    assert "relocate keys new" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_on_loopback_the_accounts_own_key_is_enough(place: Place) -> None:
+    worker = place.worker("--executors", "1")
+    done = place.python("-c", CLIENT.format(url=worker.url, keys=""))
+    assert done.stdout == "1\n", done.stderr
+    assert (place.home / ".config/relocate/keys/secret").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("mechanism", ["null", "plain"])
+def test_null_and_plain_are_refused(locked: Worker, mechanism: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        if mechanism == "plain":
+            socket.plain_username, socket.plain_password = b"user", b"password"
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        socket.connect(locked.url)
+        socket.send_multipart(wire.pack(wire.Hello(wire.PROTOCOL, "x", session.PYTHON, "intruder")))
+        assert monitor.poll(5000)
+        assert int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder) == zmq.EVENT_DISCONNECTED
+        socket.disable_monitor()
+        monitor.close()
+
+
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_is_unpickled_before_authentication(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    mark = place.folder / "mark"
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(f"{worker.url}.0.0")  # an executor, with the wrong ticket and with none
+        call = wire.Call(bytes(16), "work", "echo", bytes(32))
+        trap = [pickle.dumps(((Trap(mark),), {}))]
+        for opening in (wire.Open(wire.PROTOCOL, session.PYTHON, b"guess"), None):
+            if opening is not None:
+                socket.send_multipart(wire.pack(opening))
+                assert socket.poll(5000)
+                assert isinstance(wire.unpack(socket.recv_multipart())[0], wire.Refused)
+            socket.send_multipart(wire.pack(call, trap))
+            assert socket.poll(5000)
+            assert isinstance(wire.unpack(socket.recv_multipart())[0], wire.Refused)
+    assert not mark.exists()
+
+
+def test_a_chosen_identity_gets_nowhere(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    ticket = _ticket(worker.url)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.routing_id = b"chosen"
+        socket.connect(f"{worker.url}.0.0")
+        socket.send_multipart(wire.pack(wire.Open(wire.PROTOCOL, session.PYTHON, ticket)))
+        assert socket.poll(5000)
+        assert isinstance(wire.unpack(socket.recv_multipart())[0], wire.Refused)
+
+
+def _ticket(url: str) -> bytes:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(url)
+        socket.send_multipart(wire.pack(wire.Hello(wire.PROTOCOL, "x", session.PYTHON, "test")))
+        assert socket.poll(5000)
+        welcome, _ = wire.unpack(socket.recv_multipart())
+        assert isinstance(welcome, wire.Welcome)
+        return welcome.ticket
+
+
+@pytest.mark.parametrize(
+    ("hello", "says"),
+    [
+        (wire.Hello(99, "9.9", session.PYTHON, "new"), "protocol 99"),
+        (wire.Hello(wire.PROTOCOL, "9.9", (3, 4), "old"), "Python 3.4"),
+    ],
+)
+def test_another_version_is_told_both_sides(place: Place, hello: wire.Hello, says: str) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(worker.url)
+        socket.send_multipart(wire.pack(hello))
+        assert socket.poll(5000)
+        refused, _ = wire.unpack(socket.recv_multipart())
+        assert isinstance(refused, wire.Refused)
+        assert says in refused.text
+        assert "9.9 there" in refused.text
+        assert ".".join(map(str, session.PYTHON)) in refused.text or str(wire.PROTOCOL) in refused.text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_a_socket_that_another_user_put_there_is_not_trusted(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    os.chown(place.home / "run" / "w", 12345, 12345)
+    demoted = f"""
+import os
+os.setuid(54321)
+{CLIENT.format(url=worker.url, keys="")}
+"""
+    for folder in (place.folder, place.home, place.home / "run", place.folder.parent, place.folder.parent.parent):
+        os.chmod(folder, 0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", demoted.replace("os.setuid(54321)", "os.getuid = lambda: 54321")],
+        env=place.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "belongs to user 12345" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_damaged_allow_list_refuses_and_works_again_when_it_is_mended(place: Place, locked: Worker) -> None:
+    server = place.relocate("keys", "show", "--keys", str(place.folder / "server")).stdout.split()[0]
+    client = key(place, "client")
+    place.relocate("keys", "allow", server, "--keys", str(place.folder / "client"))
+    allowed = place.folder / "server" / "allowed"
+    allowed.write_text("no key\n")
+    done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
+    assert done.stdout.startswith("WrongKey "), done.stdout + done.stderr
+    allowed.write_text(f"{client} mended\n")
+    done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
+    assert done.stdout == "1\n", done.stderr
+    assert locked.stop() == 0

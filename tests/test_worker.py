@@ -1,0 +1,165 @@
+"""``relocate worker``: real processes, real sockets, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+import psutil
+import pytest
+from conftest import Place, alive, until
+
+CLIENT = """
+import os, sys, relocate
+handle = relocate.enable(modules=["work"], workers="{url}", fallback=False, patience=5)
+import work
+"""
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def listen(request: pytest.FixtureRequest, place: Place) -> str:
+    """Every kind of address that a worker takes."""
+    return "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{place.home}/run/w"
+
+
+def test_a_worker_serves_and_drains(place: Place, listen: str) -> None:
+    worker = place.worker("--executors", "2", listen=listen)
+    done = place.python("-c", CLIENT.format(url=worker.url) + "print(work.echo(7), work.pid())")
+    assert done.stdout.split()[0] == "7", done.stderr
+    assert int(done.stdout.split()[1]) in [e.pid for e in worker.executors()]
+    executors = worker.executors()
+    assert worker.stop() == 0
+    assert not any(map(alive, executors))
+    assert place.left_behind() == []
+
+
+def test_sigterm_finishes_what_runs_and_takes_no_more(place: Place, listen: str) -> None:
+    worker = place.worker("--executors", "1", listen=listen)
+    mark = place.folder / "mark"
+    program = (
+        CLIENT.format(url=worker.url)
+        + f"""
+print(work.touch_and_wait({str(mark)!r}, 1.5))
+try:
+    work.echo(1)
+except relocate.NoWorkerLeft as error:
+    print("shut" in str(error) or "lost" in str(error) or "answers" in str(error))
+"""
+    )
+    client = place.start(sys.executable, "-c", program)
+    until(mark.exists, "the call to run")
+    executor = worker.executors()[0].pid
+    assert worker.stop() == 0
+    out, err = client.communicate(timeout=30)
+    assert out == f"{executor}\nTrue\n", err
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(place: Place, second: signal.Signals) -> None:
+    worker = place.worker("--executors", "1")
+    mark = place.folder / "mark"
+    place.start(sys.executable, "-c", CLIENT.format(url=worker.url) + f"work.touch_and_wait({str(mark)!r}, 100)")
+    until(mark.exists, "the call to run")
+    executors = worker.executors()
+    worker.process.send_signal(signal.SIGTERM)
+    # The first signal is heeded when the executor's input says drain; the second must not be merged with it.
+    until(lambda: psutil.Process(worker.process.pid).status() == psutil.STATUS_SLEEPING, "the drain")
+    worker.process.send_signal(second)
+    assert worker.process.wait(10) != 0
+    until(lambda: not any(map(alive, executors)), "the end of the executors")
+
+
+def test_a_dead_executor_is_replaced(place: Place) -> None:
+    worker = place.worker("--executors", "2")
+    (victim, other) = worker.executors()
+    victim.kill()
+    until(lambda: len([e for e in worker.executors() if alive(e)]) == 2 and not alive(victim), "the replacement")
+    assert alive(other)
+    done = place.python("-c", CLIENT.format(url=worker.url) + "print(work.echo(1))")
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_executors_end_with_a_killed_supervisor(place: Place) -> None:
+    worker = place.worker("--executors", "2")
+    executors = worker.executors()
+    worker.process.kill()
+    until(lambda: not any(map(alive, executors)), "the end of the executors")
+
+
+def test_an_executor_that_computes_in_c_ends_with_its_supervisor_too(place: Place) -> None:
+    worker = place.worker("--executors", "1")
+    mark = place.folder / "mark"
+    # One regular expression that backtracks for ever holds the interpreter all the time.
+    place.write(
+        "hold.py", "import re\ndef on(path):\n    open(path, 'w').close()\n    re.match('(a+)+$', 'a' * 60 + 'b')\n"
+    )
+    program = f"""
+import relocate
+relocate.enable(modules=["hold"], workers="{worker.url}", fallback=False)
+import hold
+hold.on({str(mark)!r})
+"""
+    place.start(sys.executable, "-c", program)
+    until(mark.exists, "the call to run")
+    executors = worker.executors()
+    worker.process.kill()
+    until(lambda: not any(map(alive, executors)), "the end of the executor")
+
+
+def test_a_taken_port_is_one_line(place: Place) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        done = place.relocate("worker", "--listen", url)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is taken" in done.stderr
+    assert url in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--listen", "nonsense"], "not a worker's address"),
+        (["--listen", "tcp://127.0.0.1"], "not a worker's address"),
+        (["--listen", "tcp://no.such.host.invalid:7000"], "no.such.host.invalid"),
+        (["--listen", "tcp://127.0.0.1:0", "--modules", "no_such_module"], "no_such_module"),
+        (["--listen", "tcp://127.0.0.1:0", "--executors", "2", "--ports", "7001"], "need 2 ports"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(place: Place, arguments: list[str], says: str) -> None:
+    done = place.relocate("worker", *arguments)
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert says in done.stderr
+
+
+def test_executors_take_the_ports_they_are_given(place: Place) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    worker = place.worker("--executors", "1", "--ports", str(port))
+    assert place.python("-c", CLIENT.format(url=worker.url) + "print(work.echo(1))").stdout == "1\n"
+    listening = {c.laddr.port for c in worker.executors()[0].net_connections() if c.status == psutil.CONN_LISTEN}
+    assert listening == {port}
+
+
+def test_ipc_sockets_are_for_their_owner_only(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    modes = {p.name: os.stat(p).st_mode & 0o077 for p in (place.home / "run").iterdir()}
+    assert set(modes) == {"w", "w.0.0"}
+    assert set(modes.values()) == {0}
+    assert worker.stop() == 0
+
+
+def test_a_taken_unix_socket_is_left_to_its_worker(place: Place) -> None:
+    url = f"ipc://{place.home}/run/w"
+    first = place.worker("--executors", "1", listen=url)
+    done = place.relocate("worker", "--listen", url)
+    assert done.returncode == 2
+    assert "is taken" in done.stderr
+    assert place.python("-c", CLIENT.format(url=url) + "print(work.echo(1))").stdout == "1\n"
+    assert first.stop() == 0
