@@ -106,16 +106,25 @@ class Processes:
 
     def stop_all(self) -> None:
         """End what still runs: kindly, then not."""
-        families = [(process, family(process)) for process in self._started]
-        for process, _ in families:
+        members = descendants(os.getpid())  # also one that was being started when Ctrl-C came
+        for process in self._started:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
         until = time.monotonic() + 3.0
-        for process, members in families:
+        for process in self._started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
-            end(process, members)
+        kill([*members, *descendants(os.getpid())])
+        for process in self._started:
+            process.wait()
         self._started.clear()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All processes below the process ``pid``."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -123,18 +132,29 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     if process.poll() is not None:
         return []
     with contextlib.suppress(psutil.NoSuchProcess):
-        head = psutil.Process(process.pid)
-        return [head, *head.children(recursive=True)]
+        return [psutil.Process(process.pid), *descendants(process.pid)]
     return []
 
 
 def end(process: subprocess.Popen[str], members: list[psutil.Process]) -> None:
+    """SIGKILL for ``members``, among them ``process``, and wait until they are gone."""
+    kill(members)
+    process.wait()
+
+
+def kill(members: list[psutil.Process]) -> None:
     """SIGKILL for ``members``, and wait until they are gone."""
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-    process.wait()
     psutil.wait_procs(members, timeout=3)
+
+
+def remove(folder: Path) -> None:
+    """Delete ``folder``, in which a process that is just ending may still write."""
+    until = time.monotonic() + 3.0
+    while folder.exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def peak_memory(pid: int) -> int:
@@ -474,22 +494,23 @@ def main() -> int:
         signal.signal(number, interrupted)
     console = Console()
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="relocate-demo-", ignore_cleanup_errors=True) as folder:
-        demo = Demo(console, Path(folder))
-        try:
-            runs = [demo.plain(), demo.embedded(), demo.killed()]
-            status = verdict(console, runs)
-        except Trouble as trouble:
-            console.print(str(trouble), style="bold red", markup=False, soft_wrap=True)
-            status = 1
-        except KeyboardInterrupt:
-            console.print("interrupted; ending what was started", soft_wrap=True)
-            status = 130
-        finally:
-            # A second Ctrl-C must not keep this from being done.
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            demo.processes.stop_all()
+    folder = Path(tempfile.mkdtemp(prefix="relocate-demo-"))
+    demo = Demo(console, folder)
+    try:
+        runs = [demo.plain(), demo.embedded(), demo.killed()]
+        status = verdict(console, runs)
+    except Trouble as trouble:
+        console.print(str(trouble), style="bold red", markup=False, soft_wrap=True)
+        status = 1
+    except KeyboardInterrupt:
+        console.print("interrupted; ending what was started", soft_wrap=True)
+        status = 130
+    finally:
+        # A second Ctrl-C must not keep this from being done.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        demo.processes.stop_all()
+        remove(folder)
     if status != 130:
         console.print(f"The demo took {time.monotonic() - start:.0f} s.", highlight=False)
     return status

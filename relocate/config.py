@@ -1,7 +1,8 @@
 """Configuration: defaults < file < environment < argument, checked once, frozen.
 
 A module is *designated* by its dotted name, which covers everything below it; ``!name`` takes a
-part out again.  The longest matching name decides.
+part out again.  The longest matching name decides.  A package's tests use it as a program does, so
+they are not covered.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def designates(modules: Sequence[str], name: str) -> bool:
         bare = entry.removeprefix("!")
         if len(bare) > best and (name == bare or name.startswith(bare + ".")):
             best, answer = len(bare), not entry.startswith("!")
-    return answer
+    return answer and not _TESTS.search(name, best)
+
+
+_TESTS = re.compile(r"\.(tests?|conftest|test_\w+)(\.|$)")
 
 
 def load(source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None, **given: Any) -> Config:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import ambient, channel, policy, raising, wire
+from . import ambient, channel, policy, raising, restoring, wire
 from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
 from .links import Link, Links, Local, Seat
 from .namespace import Namespace, Snapshot
@@ -146,14 +146,15 @@ class Driver:
                 show(reply.output)
             if isinstance(reply, wire.Returned):
                 try:
-                    value = wire.loads(result)
+                    value = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
                 except Exception as error:
                     trip.settle("failed", None)
                     raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
                 trip.settle("returned", seat)
                 return value if stream is None else Piece(*value)
             if isinstance(reply, wire.Raised):
-                raised = trip.own(raising.load(result, seat))
+                nodes = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
+                raised = trip.own(raising.rebuild(nodes, seat))
                 trip.settle("raised", seat)
                 raise raised
             if reply.code == "generator":

@@ -32,7 +32,7 @@ from typing import Any, TextIO
 
 import zmq
 
-from . import ambient, channel, interface, lending, raising, session, wire
+from . import ambient, channel, interface, lending, raising, restoring, session, wire
 from .errors import ArgumentError, RemoteProtocolError
 
 RUNNING = slice(0, 16)
@@ -59,6 +59,8 @@ class Executor:
         self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
+        self._writers: set[tuple[str, str]] = set()
+        """Functions that write into arrays that they are given, or need to be able to."""
         self._interruptible = False
         self._draining = False
         self._ear, self._mouth = sockets.socketpair()
@@ -211,34 +213,52 @@ class Executor:
             function: Any = module
             for part in message.member.split("."):
                 function = getattr(function, part)
-            lending.asking[:] = [partial(self._ask, identity, call)]
-            args, kwargs = wire.loads(segments)
+        except AttributeError as error:
+            return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
+        lending.asking[:] = [partial(self._ask, identity, call)]
+        return self._run(message, function, segments)
+
+    def _run(
+        self, message: wire.Call, function: Any, segments: list[wire.Buffer]
+    ) -> tuple[wire.Message, wire.Segments]:
+        """Call ``function`` with the arguments in ``segments``."""
+        call, key = message.call, (message.module, message.member)
+        try:
+            received = restoring.Received(segments, copied=key in self._writers)
         except BaseException as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
+        look = message.stream is None
         try:
-            self._interruptible = True
             try:
-                if not message.ambient and message.stream is None:
-                    result = function(*args, **kwargs)
-                else:
-                    with ambient.applied(message.ambient) if message.ambient else contextlib.nullcontext():
-                        result = function(*args, **kwargs)
-                        if message.stream is not None:
-                            result = piece(result, *message.stream)
-            finally:
-                self._interruptible = False
-        except BaseException as error:
-            try:
-                node = raising.dump(error, skip=1)
-            except Exception as worse:
-                text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
-                node = raising.dump(RuntimeError(text))
-            return wire.Raised(call, len(self._queue), self._output.take()), node
-        if isinstance(result, GeneratorType):
-            result.close()  # not begun: the client asks for its items piece by piece
-            return wire.Rejected(call, "generator", "it gives a generator"), ()
-        try:
-            return wire.Returned(call, len(self._queue), self._output.take()), wire.dumps(result)
+                self._interruptible = True
+                try:
+                    if not message.ambient and message.stream is None:
+                        result = function(*received.args, **received.kwargs)
+                    else:
+                        with ambient.applied(message.ambient) if message.ambient else contextlib.nullcontext():
+                            result = function(*received.args, **received.kwargs)
+                            if message.stream is not None:
+                                result = piece(result, *message.stream)
+                finally:
+                    self._interruptible = False
+            except BaseException as error:
+                if received.refused(error):
+                    # It writes into an array: again, with one that it may write into.
+                    self._writers.add(key)
+                    self._output.take()
+                    return self._run(message, function, segments)
+                try:
+                    described = raising.describe(error, skip=1)
+                except Exception as worse:
+                    text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
+                    described = raising.describe(RuntimeError(text))
+                raised, refers = received.give(described, look=look)
+                return wire.Raised(call, len(self._queue), self._output.take(), refers=refers), raised
+            if isinstance(result, GeneratorType):
+                result.close()  # not begun: the client asks for its items piece by piece
+                return wire.Rejected(call, "generator", "it gives a generator"), ()
+            given, refers = received.give(result, look=look)
+            return wire.Returned(call, len(self._queue), self._output.take(), refers=refers), given
         except ArgumentError as error:
             return wire.Rejected(call, "result", str(error)), ()
 

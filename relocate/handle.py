@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
-from types import ModuleType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
@@ -29,7 +29,7 @@ from .namespace import Namespace, Where
 if TYPE_CHECKING:
     from .interface import Interface
     from .observe import Statistics
-    from .proxy import Registry
+    from .proxy import Registry, Target
 
 log = logging.getLogger("relocate")
 
@@ -69,6 +69,8 @@ class Handle:
         self._specs: dict[str, ModuleSpec | None] = {}
         self._restore: list[tuple[dict[str, Any], str, Any]] = []
         self._warned: set[str] = set()
+        self._outside: set[Any] = set()
+        """Names of modules, among those that called, that are not designated."""
         self._starting = threading.RLock()
         self._mine = threading.local()
         self._enabled = False
@@ -270,9 +272,9 @@ class Handle:
 
     # What the finder and the proxies ask -----------------------------------------------------------
 
-    def _call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mine = self._mine
-        if not self._enabled or getattr(mine, "inside", False):
+        if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
             function: Any = self._finder.real(target.module)
             for part in target.member.split("."):
@@ -285,6 +287,32 @@ class Handle:
             return self._driver.call(target, args, kwargs)
         finally:
             mine.inside = False
+
+    def _is_own(self, caller: FrameType | None, target: Target) -> bool:
+        """Whether designated code is the caller: a function that a designated one has made, say.
+
+        A module's own code gets its own real functions.  What `doctest` runs in a module's name is
+        not its code, and comes from no file; neither do functions from another process, which
+        cloudpickle marks as such.
+        """
+        from .proxy import BuiltinProxy
+
+        if caller is not None and caller.f_code is BuiltinProxy.__call__.__code__:
+            caller = caller.f_back
+        name = caller.f_globals.get("__name__") if caller is not None else None
+        if caller is None or name in self._outside:
+            return False
+        if not isinstance(name, str) or not self.config.designates(name):
+            self._outside.add(name)
+            return False
+        file = caller.f_code.co_filename
+        if file.startswith("<") and file != "<dynamic-code>":
+            return False
+        try:
+            self._finder.real(target.module)
+        except ImportError:
+            return False  # it is only on the workers
+        return True
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
         from . import interface as face

@@ -23,7 +23,17 @@ Node = dict[str, Any]
 
 
 def dump(error: BaseException, skip: int = 0) -> list[wire.Buffer]:
-    """Segments that describe ``error`` and all that it was caused by.
+    """Segments of what `describe` gives."""
+    return wire.dumps(describe(error, skip))
+
+
+def load(segments: wire.Segments, where: str) -> BaseException:
+    """The exception that `dump` described; see `rebuild`."""
+    return rebuild(wire.loads(segments), where)
+
+
+def describe(error: BaseException, skip: int = 0) -> list[Node]:
+    """``error`` and all that it was caused by, as values.
 
     Args:
         error: the exception as caught.
@@ -31,18 +41,17 @@ def dump(error: BaseException, skip: int = 0) -> list[wire.Buffer]:
     """
     nodes: list[Node] = []
     seen: dict[int, int] = {}
-    _dump(error, nodes, seen, skip)
-    return wire.dumps(nodes)
+    _describe(error, nodes, seen, skip)
+    return nodes
 
 
-def load(segments: wire.Segments, where: str) -> BaseException:
-    """The exception that `dump` described.
+def rebuild(nodes: list[Node], where: str) -> BaseException:
+    """The exception that `describe` described.
 
     Args:
-        segments: as `dump` gave them.
+        nodes: as `describe` gave them.
         where: the executor's name, shown for source files that this host does not have.
     """
-    nodes: list[Node] = wire.loads(segments)
     made: dict[int, BaseException] = {}
     errors = [_rebuild(nodes, index, made) for index in range(len(nodes))]
     for node, error in zip(nodes, errors, strict=True):
@@ -55,7 +64,7 @@ def load(segments: wire.Segments, where: str) -> BaseException:
     return errors[0]
 
 
-def _dump(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: int) -> int:
+def _describe(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: int) -> int:
     if id(error) in seen:
         return seen[id(error)]
     index = seen[id(error)] = len(nodes)
@@ -67,13 +76,13 @@ def _dump(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: i
         for frame in traceback.extract_tb(error.__traceback__)[skip:]
     ]
     if isinstance(error, BaseExceptionGroup):
-        node["members"] = [_dump(member, nodes, seen, 0) for member in error.exceptions]
+        node["members"] = [_describe(member, nodes, seen, 0) for member in error.exceptions]
     node["made"] = _reduce(error)
     node["text"] = _as_text(error)
     if error.__cause__ is not None:
-        node["cause"] = _dump(error.__cause__, nodes, seen, 0)
+        node["cause"] = _describe(error.__cause__, nodes, seen, 0)
     if error.__context__ is not None:
-        node["context"] = _dump(error.__context__, nodes, seen, 0)
+        node["context"] = _describe(error.__context__, nodes, seen, 0)
     return index
 
 

@@ -180,6 +180,7 @@ class Returned(Message, tag="returned"):
     """The function returned; the value is its result.
 
     ``output`` is what it printed; if that is long, ``tail`` is set and it is the last segment.
+    ``refers``: the value is ``(result, changes)`` and refers to arguments (see `restoring`).
     """
 
     call: bytes
@@ -188,6 +189,7 @@ class Returned(Message, tag="returned"):
     body: bytes = b""
     sizes: list[int] = []
     tail: bool = False
+    refers: bool = False
 
 
 class Raised(Message, tag="raised"):
@@ -199,6 +201,7 @@ class Raised(Message, tag="raised"):
     body: bytes = b""
     sizes: list[int] = []
     tail: bool = False
+    refers: bool = False
 
 
 class Rejected(Message, tag="rejected"):
@@ -310,6 +313,22 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
 # Values ------------------------------------------------------------------------------------------
 
 
+class Taken(list[Buffer]):
+    """The buffers that a pickle leaves out."""
+
+    frozen = False
+    """Whether one that it was offered is read-only."""
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """The callback of a pickler; False: it was taken."""
+        raw = buffer.raw()
+        self.frozen = self.frozen or raw.readonly
+        if raw.nbytes <= IN_BAND:
+            return True
+        self.append(raw)
+        return False
+
+
 def dumps(value: object, lent: list[Any] | None = None) -> list[Buffer]:
     """Segments of ``value``: its pickle, then its out-of-band buffers (not copied).
 
@@ -321,26 +340,18 @@ def dumps(value: object, lent: list[Any] | None = None) -> list[Buffer]:
     Raises:
         ArgumentError: neither pickle nor cloudpickle can carry the value.
     """
-    buffers: list[Buffer] = []
-
-    def take(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes <= IN_BAND:
-            return True
-        buffers.append(raw)
-        return False
-
+    taken = Taken()
     try:
-        data = pickle.dumps(value, 5, buffer_callback=take)
+        data = pickle.dumps(value, 5, buffer_callback=taken.take)
         if b"__main__" not in data:
-            return [data, *buffers]
+            return [data, *taken]
     except Exception:
         pass  # pickle refuses in many ways (PicklingError, TypeError, AttributeError, ...): cloudpickle decides
-    buffers.clear()
+    taken.clear()
     from .lending import Lender
 
     try:
-        return [Lender.dumps(value, take, lent), *buffers]
+        return [Lender.dumps(value, taken.take, lent), *taken]
     except Exception as error:
         raise ArgumentError(_why_not(value, error, lent)) from error
 

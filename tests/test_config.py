@@ -114,6 +114,7 @@ def test_a_wrong_file_is_named(empty: Path) -> None:
     [
         ("a", True), ("a.x", True), ("a.b", False), ("a.b.x", False), ("a.b.c", True), ("a.b.c.d", True),
         ("ab", False), ("b", False), ("a.bc", True),
+        ("a.tests.x", False), ("a.test_x", False), ("a.conftest", False), ("a.testing", True), ("a.contest", True),
     ],
 )  # fmt: skip
 def test_the_longest_entry_decides_and_names_match_on_the_dot(name: str, expected: bool) -> None:

@@ -17,7 +17,7 @@ ROWS = (
     {"errors"},
     {"config", "interface", "namespace", "lending", "ambient"},
     {"proxy", "wire"},
-    {"session", "raising", "policy"},
+    {"session", "raising", "restoring", "policy"},
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache"},
     {"channel"},

@@ -104,6 +104,17 @@ PROGRAMS = {
         except TypeError as error:
             print(error)
     """,
+    "changes": """
+        import changes
+        import numpy as np
+        items, large, seen = [3, 1, 2], np.zeros(100_000), []
+        changes.sort(items)
+        print(items, changes.fill(large, 2.0) is large, large.sum(), changes.same(items) is items)
+        print(changes.apply(lambda x: seen.append(x) or x * 2, 4), seen)
+        later = changes.later(items)
+        items.append(9)
+        print(later(), changes.pick({"a": items})["a"] is items)
+    """,
     "pack": """
         import pack.sub.inner
         from pack import price, Option, PriceError
@@ -122,6 +133,26 @@ FILES = {
         def double(x, y=None):
             "Twice."
             return x * 2
+    """,
+    "changes.py": """
+        def sort(items):
+            items.sort()
+        def fill(array, value):
+            array[:] = value
+            return array
+        def same(value):
+            return value
+        def apply(function, value):
+            return function(value)
+        def later(items):
+            def total():
+                return twice(sum(items))
+            return total
+        def twice(value):
+            "Double.\\n\\n>>> twice(21)\\n42\\n"
+            return value * 2
+        def pick(mapping):
+            return mapping
     """,
     "pack/__init__.py": "from .core import Option, PriceError, halve, price\nVERSION = '1.2'\n",
     "pack/core.py": """
@@ -158,6 +189,24 @@ def test_a_program_gives_the_same_and_every_call_is_remote(place: Place, module:
         assert seen["remote"] > 0
         assert seen["local"] == 0
         assert seen["retried"] == 0
+
+
+def test_a_function_that_a_relocated_one_made_uses_the_real_functions(place: Place) -> None:
+    place.write("changes.py", FILES["changes.py"])
+    script = place.write("main.py", "import changes\nprint(changes.later([1, 2])(), changes.twice(4))\n")
+    done = place.relocate("run", "-M", "changes", "-w", "1", "--report", "report.json", str(script))
+    assert done.stdout == "6 8\n"
+    # `later` made a function here, whose own call of `twice` is not the program's.
+    counted = {"changes.later": {"remote": 1, "local": 0}, "changes.twice": {"remote": 1, "local": 0}}
+    assert place.report()["members"] == counted
+
+
+def test_what_doctest_runs_is_relocated(place: Place) -> None:
+    place.write("changes.py", FILES["changes.py"])
+    script = place.write("main.py", "import doctest, changes\nprint(doctest.testmod(changes))\n")
+    done = place.relocate("run", "-M", "changes", "-w", "1", "--report", "report.json", str(script))
+    assert done.stdout.startswith("TestResults(failed=0, attempted=1")
+    assert place.report()["members"] == {"changes.twice": {"remote": 1, "local": 0}}
 
 
 def test_the_client_does_not_load_what_it_relocates(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from typing import Any
 
 import pytest
 
@@ -96,9 +97,13 @@ def test_waiting_without_the_lock_is_an_error() -> None:
 def test_the_two_sides_share_no_memory() -> None:
     network = Network(Clock())
     network.worker("desk", modules=[SHOP])
-    given: list[int] = []
-    assert Program(network, ["desk"]).load("shop").price(given) == [3]
-    assert given == []
+    there: list[Any] = []
+    shop = testing.module("shop", "def keep(value):\n    there.append(value)", there=there)
+    network.worker("desk", modules=[shop])
+    given = [1]
+    Program(network, ["desk"]).load("shop").keep(given)
+    assert there == [given]
+    assert there[0] is not given
 
 
 def test_a_killed_executor_comes_back_as_another_with_an_obituary() -> None:

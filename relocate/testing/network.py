@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import ambient, channel, interface, lending, raising, session, wire
+from .. import ambient, channel, interface, lending, raising, restoring, session, wire
 from ..errors import ArgumentError, WorkerUnreachable
 from ..executor import NOTHING, Output, piece
 from ..links import Link, Links, Seat
@@ -230,6 +230,7 @@ class Executor:
         self.draining = False
         self.running = NOTHING
         self._output = Output()
+        self._writers: set[tuple[str, str]] = set()
 
     def end(self, fault: Kill) -> None:
         """Die."""
@@ -257,24 +258,43 @@ class Executor:
             function: Any = module
             for part in message.member.split("."):
                 function = getattr(function, part)
-            args, kwargs = wire.loads(segments)
+        except AttributeError as error:
+            return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
+        return self._call(message, function, segments)
+
+    def _call(
+        self, message: wire.Call, function: Any, segments: list[wire.Buffer]
+    ) -> tuple[wire.Message, wire.Segments]:
+        call, key = message.call, (message.module, message.member)
+        try:
+            received = restoring.Received(segments, copied=key in self._writers)
         except Exception as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         out: Any = self._output.stream("stdout")
         err: Any = self._output.stream("stderr")
+        look = message.stream is None
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.ExitStack() as stack:
                 if message.ambient:
                     stack.enter_context(ambient.applied(message.ambient))
-                result = function(*args, **kwargs)
+                result = function(*received.args, **received.kwargs)
                 if message.stream is not None:
                     result = piece(result, *message.stream)
         except channel.Lost:
             raise  # the executor was killed while it asked its caller
         except BaseException as error:
-            return wire.Raised(call, 0, self._output.take()), raising.dump(error, skip=1)
+            if received.refused(error):
+                self._writers.add(key)
+                self._output.take()
+                return self._call(message, function, segments)
+            try:
+                raised, refers = received.give(raising.describe(error, skip=1), look=look)
+            except ArgumentError as worse:
+                return wire.Rejected(call, "result", str(worse)), ()
+            return wire.Raised(call, 0, self._output.take(), refers=refers), raised
         try:
-            return wire.Returned(call, 0, self._output.take()), wire.dumps(result)
+            given, refers = received.give(result, look=look)
+            return wire.Returned(call, 0, self._output.take(), refers=refers), given
         except ArgumentError as error:
             return wire.Rejected(call, "result", str(error)), ()
 

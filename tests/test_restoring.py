@@ -1,0 +1,370 @@
+"""What a call does to its caller's objects is the same as if the function had run here."""
+
+from __future__ import annotations
+
+import array
+import collections
+import copy
+import dataclasses
+import io
+import itertools
+import pickle
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relocate import restoring, testing, wire
+from relocate.errors import ArgumentError
+
+LARGE = wire.IN_BAND  # numbers of eight bytes: the memory of such an array travels beside the pickle
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+
+class Slotted:
+    __slots__ = ("one", "two")
+
+    def __init__(self) -> None:
+        self.one = [1]
+
+
+class Stateful:
+    """Keeps its state in a form of its own."""
+
+    def __init__(self) -> None:
+        self.items = [1, 2]
+
+    def __getstate__(self) -> str:
+        return ",".join(map(str, self.items))
+
+    def __setstate__(self, state: str) -> None:
+        self.items = [int(text) for text in state.split(",")]
+
+
+class Tally(dict[str, int]):
+    """A dictionary with something beside."""
+
+    total = 0
+
+
+def received(segments: list[wire.Buffer]) -> list[wire.Buffer]:
+    """Memory of their own for the segments, as if they had come over a socket."""
+    first, *rest = segments
+    return [bytes(first), *map(bytearray, rest)]
+
+
+def remotely(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, bool]:
+    """What the caller gets, and whether the answer refers to arguments."""
+    segments = wire.dumps((args, kwargs), [])
+    arrived = received(segments)
+    there = restoring.Received(arrived)
+    try:
+        result = function(*there.args, **there.kwargs)
+    except Exception as error:
+        if not there.refused(error):
+            raise
+        there = restoring.Received(arrived, copied=True)
+        result = function(*there.args, **there.kwargs)
+    given, refers = there.give(result)
+    back = received(given)
+    return restoring.accept(back, (args, kwargs), segments) if refers else wire.loads(back), refers
+
+
+# In-place changes --------------------------------------------------------------------------------
+
+
+def clear_and_fill(values: Any) -> None:
+    values.clear()
+    values.update(z=1, a=2)
+
+
+def deeper(value: dict[str, Any]) -> None:
+    value["list"][0]["x"].append(value["list"])
+
+
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "list": (lambda: [3, 1, 2], lambda v: v.sort()),
+    "list of the same length": (lambda: [1, 2], lambda v: v.__setitem__(0, 1.0)),
+    "dict": (lambda: {"a": 1}, lambda v: v.update(b=[2])),
+    "the order of a dict": (lambda: {"a": 2, "z": 1}, clear_and_fill),
+    "set": (lambda: {1, 2}, lambda v: v.add(3)),
+    "bytearray": (lambda: bytearray(b"abcd"), lambda v: struct.pack_into("<i", v, 0, 7)),
+    "large bytearray": (lambda: bytearray(8 * LARGE), lambda v: struct.pack_into("<i", v, 9, 7)),
+    "array": (lambda: array.array("d", [1.0, 2.0]), lambda v: v.append(3.0)),
+    "deque": (lambda: collections.deque([1, 2, 3], 3), lambda v: v.appendleft(0)),
+    "Counter": (lambda: collections.Counter("aab"), lambda v: v.update("zz")),
+    "defaultdict": (lambda: collections.defaultdict(list, a=[1]), lambda v: v["b"].append(2)),
+    "OrderedDict": (lambda: collections.OrderedDict(a=1, b=2), lambda v: v.move_to_end("a")),
+    "a dictionary with attributes": (lambda: Tally(a=1), lambda v: (v.update(b=2), setattr(v, "total", 3))),
+    "object": (lambda: Point(1.0), lambda v: setattr(v, "x", 2.0)),
+    "what an object holds": (lambda: Point(1.0), lambda v: v.tags.append("new")),
+    "an attribute that is gone": (lambda: Point(1.0), lambda v: delattr(v, "x")),
+    "slots": (Slotted, lambda v: (v.one.append(2), setattr(v, "two", 3))),
+    "a state of its own form": (Stateful, lambda v: v.items.append(3)),
+    "nested": (lambda: {"list": [{"x": []}]}, deeper),
+    "inside a tuple": (lambda: (1, [2]), lambda v: v[1].append(3)),
+    "small array": (lambda: np.zeros(4), lambda v: v.__setitem__(1, 5.0)),
+    "large array": (lambda: np.zeros(LARGE), lambda v: v.__setitem__(1, 5.0)),
+    "large array in Fortran's order": (lambda: np.zeros((2, LARGE), order="F"), lambda v: v.__setitem__((1, 1), 5.0)),
+    "a part of an array": (lambda: np.zeros((9, LARGE))[::2], lambda v: v.__setitem__((1, 1), 5.0)),
+    "array of objects": (lambda: np.array([[1], "x"], dtype=object), lambda v: v[0].append(2)),
+    "shape of an array": (lambda: np.zeros((2, 2)), lambda v: setattr(v, "shape", (4,))),
+    "masked array": (lambda: np.ma.masked_equal([1, 2, 3], 2), lambda v: v.__setitem__(0, np.ma.masked)),
+    "random.Random": (lambda: random.Random(1), lambda v: v.random()),
+    "numpy's generator": (lambda: np.random.default_rng(1), lambda v: v.random(3)),
+    "iterator": (lambda: iter([1, 2, 3]), next),
+    "iterator to its end": (lambda: iter([1, 2, 3]), list),
+    "iterator of a set": (lambda: iter({1, 2, 3}), next),
+    "iterator of a dictionary": (lambda: iter({1: 2, 3: 4}), list),
+    "iterator of text": (lambda: iter("abc"), next),
+    "iterator of a range": (lambda: iter(range(9)), lambda v: (next(v), next(v))),
+    "zip": (lambda: zip([1, 2], [3, 4], strict=False), next),
+    "reversed": (lambda: reversed([1, 2, 3]), next),
+    "text stream": (io.StringIO, lambda v: v.write("text")),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_the_function_changes_is_changed_here(what: str) -> None:
+    make, function = CHANGES[what]
+    here, own = make(), make()
+    parts = [id(part) for part in gc_parts(own)]
+    function(here)
+    remotely(function, own)
+    assert pickle.dumps(own) == pickle.dumps(here) or repr(own) == repr(here)
+    assert parts == [id(part) for part in gc_parts(own)][: len(parts)]  # the very objects, not others
+
+
+def gc_parts(value: Any) -> list[Any]:
+    """Containers in ``value`` that no test here replaces."""
+    return [value, *(v for v in vars(value).values() if type(v) is list)] if isinstance(value, Point) else [value]
+
+
+def test_two_names_of_one_object_stay_so() -> None:
+    shared = [1]
+    values = [shared, [2], shared]
+    remotely(lambda v: v[0].append(3), values)
+    assert values == [[1, 3], [2], [1, 3]]
+    assert values[0] is values[2] is shared
+
+
+def test_the_same_object_passed_twice_is_one_there_too() -> None:
+    own = [1]
+    result, _ = remotely(lambda a, b: (a.append(2), a is b), own, own)
+    assert result == (None, True)
+    assert own == [1, 2]
+
+
+def test_an_array_exchanged_for_one_of_the_same_shape_is_noticed() -> None:
+    own = [np.zeros(LARGE)]
+    remotely(lambda v: v.__setitem__(0, np.ones(LARGE)), own)
+    assert own[0].sum() == LARGE
+
+
+def test_a_new_object_is_put_into_an_own_one_once() -> None:
+    first: list[Any] = []
+    second: list[Any] = []
+
+    def fill(a: list[Any], b: list[Any]) -> None:
+        a.append([1])
+        b.append(a[0])
+
+    remotely(fill, first, second)
+    assert first[0] is second[0]
+
+
+def test_an_argument_put_into_another_is_the_callers_own() -> None:
+    outer: list[Any] = []
+    inner = [1]
+    remotely(lambda a, b: a.append(b), outer, inner)
+    assert outer[0] is inner
+
+
+def test_what_a_callback_changes_around_it_is_changed_here() -> None:
+    history: list[int] = []
+    count = 0
+
+    def callback(value: int) -> int:
+        nonlocal count
+        count += 1
+        history.append(value)
+        return value * 2
+
+    result, _ = remotely(lambda f: [f(1), f(2)], callback)
+    assert result == [2, 4]
+    assert history == [1, 2]
+    assert count == 2
+
+
+def test_the_function_sees_that_an_array_is_its_own() -> None:
+    own = np.zeros(LARGE)
+
+    def write(values: np.ndarray[Any, Any]) -> float:
+        values += 1
+        return float(values.sum())
+
+    assert remotely(write, own) == (LARGE, True)
+    assert own.sum() == LARGE
+
+
+def test_an_array_that_is_read_only_here_is_so_there() -> None:
+    own = np.zeros(LARGE)
+    own.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        remotely(lambda v: v.__setitem__(0, 1), own)
+
+
+# Results that are arguments ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: [1], lambda: {"a": 1}, lambda: (1, [2]), lambda: Point(1.0), lambda: np.zeros(3), lambda: np.zeros(LARGE),
+     lambda: lambda x: x],
+)  # fmt: skip
+def test_a_result_that_is_an_argument_is_the_callers_own(make: Callable[[], Any]) -> None:
+    own = make()
+    assert remotely(lambda v: v, own)[0] is own
+    assert remotely(lambda v: {"in": [v]}, own)[0]["in"][0] is own
+
+
+def test_a_closure_over_an_argument_sees_what_is_changed_here_later() -> None:
+    own = [1, 2]
+    mean, _ = remotely(lambda data: lambda: sum(data) / len(data), own)
+    assert mean() == 1.5
+    own.append(6)
+    assert mean() == 3.0
+
+
+def test_a_view_of_an_argument_is_writable_here() -> None:
+    for size in (8, LARGE):
+        view, _ = remotely(lambda v: v[1:], np.zeros(size))
+        view[0] = 1
+        assert view.sum() == 1
+
+
+def test_a_result_that_is_read_only_there_is_so_here() -> None:
+    def constant(size: int) -> np.ndarray[Any, Any]:
+        made = np.zeros(size)
+        made.flags.writeable = False
+        return made
+
+    for argument in (LARGE, [LARGE]):
+        result, _ = remotely(lambda n: constant(n if isinstance(n, int) else n[0]), argument)
+        assert not result.flags.writeable
+
+
+# What it costs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, "text", [1.0] * 9, {"a": [1, "a"]}, np.zeros(3), np.zeros(LARGE), Point(1.0, ["x"]), random.Random(3),
+     [Point(1.0), Point(2.0)], {"x", "y"}, (np.float64(1), np.dtype("i4")), collections.Counter("abc")],
+)  # fmt: skip
+def test_nothing_is_added_to_the_answer_if_nothing_was_changed(value: Any) -> None:
+    assert remotely(lambda v: np.zeros(LARGE), value)[1] is False
+
+
+def test_nothing_is_added_for_a_callback_that_changes_nothing() -> None:
+    offset = [1]
+    assert remotely(lambda f, v: f(v), lambda v: v + offset[0], 2) == (3, False)
+
+
+# When things are difficult -----------------------------------------------------------------------
+
+
+def test_another_thread_changed_the_argument_meanwhile() -> None:
+    own = [1]
+    sent = ((own,), {})
+    segments = wire.dumps(sent)
+    there = restoring.Received(received(segments))
+    there.args[0].append(2)
+    given, refers = there.give(there.args[0])
+    own.append(7)
+    assert refers
+    assert restoring.accept(received(given), sent, segments) == [1, 2]
+    assert own == [1, 7]
+
+
+def test_a_change_that_cannot_be_made_here_is_an_error() -> None:
+    with pytest.raises(ArgumentError, match="argument of type count cannot be brought back"):
+        remotely(next, itertools.count(3))
+
+
+def test_a_change_that_cannot_travel_is_an_error() -> None:
+    with pytest.raises(ArgumentError, match="cannot travel"):
+        remotely(lambda v: v.append(i for i in v), [1])
+
+
+def test_an_exception_does_not_keep_changes_back() -> None:
+    module = testing.module("shop", "def take(items, n):\n    items.append(n)\n    raise KeyError(items)\n")
+    network = testing.Network(testing.Clock())
+    network.worker("desk", modules=[module])
+    shop = testing.Program(network, ["desk"]).load("shop")
+    own = [1]
+    with pytest.raises(KeyError) as caught:
+        shop.take(own, 2)
+    assert own == [1, 2]
+    assert caught.value.args == ([1, 2],)
+
+
+values = st.recursive(
+    st.integers() | st.text(max_size=3) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(values, max_size=4), st.integers(0, 2**32), st.integers(0, 6))
+def test_random_changes_of_random_values(value: list[Any], seed: int, steps: int) -> None:
+    def change(outer: list[Any]) -> Any:
+        chance = random.Random(seed)
+        for _ in range(steps):
+            at: Any = outer
+            while chance.random() < 0.7 and (inner := [v for v in parts(at) if isinstance(v, (list, dict))]):
+                at = chance.choice(inner)
+            piece = chance.choice([chance.random(), [], at, outer])
+            if isinstance(at, dict):
+                at[str(chance.random())] = piece
+            elif at and chance.random() < 0.3:
+                del at[chance.randrange(len(at))]
+            else:
+                at.insert(chance.randint(0, len(at)), piece)
+        return chance.choice([None, outer, [outer], outer[:1]])
+
+    here, own = copy.deepcopy(value), copy.deepcopy(value)
+    expected = (here, change(here))
+    found = (own, remotely(change, own)[0])
+    assert shape(found) == shape(expected)
+
+
+def parts(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else list(value)
+
+
+def shape(value: Any) -> Any:
+    """``value`` as text, with a number in the place of each container met before."""
+    seen: dict[int, int] = {}
+
+    def walk(v: Any) -> str:
+        if not isinstance(v, (list, dict, tuple)):
+            return repr(v)
+        if id(v) in seen:
+            return f"#{seen[id(v)]}"
+        seen[id(v)] = len(seen)
+        if isinstance(v, dict):
+            return "{" + ", ".join(f"{k!r}: {walk(x)}" for k, x in v.items()) + "}"
+        return type(v).__name__ + "[" + ", ".join(map(walk, v)) + "]"
+
+    return walk(value)
