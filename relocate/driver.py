@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import ambient, channel, policy, raising, restoring, wire
+from . import ambient, channel, lending, policy, raising, restoring, wire
 from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
 from .links import Link, Links, Local, Seat
 from .namespace import Namespace, Snapshot
@@ -216,6 +216,11 @@ class Driver:
             trip.settle("failed", None)
             raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from error
         try:
+            args, kwargs = _again(target.name, args, kwargs, trip.lent)
+        except ArgumentError:
+            trip.settle("failed", None)
+            raise
+        try:
             value = function(*args, **kwargs)
         except BaseException:
             trip.settle("raised", None)
@@ -350,6 +355,27 @@ class Piece(NamedTuple):
 
     items: list[Any]
     ended: bool
+
+
+def _again(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], lent: list[lending.Lent]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments for a run here, after a try elsewhere that may have taken from generators among them.
+
+    Raises:
+        ArgumentError: such a generator is a part of an argument.
+    """
+    begun = {id(loan.generator): loan for loan in lent if loan.begun}
+    if not begun:
+        return args, kwargs
+    if not begun.keys() <= {id(value) for value in (*args, *kwargs.values())}:
+        raise ArgumentError(f"{name} cannot run here: a worker has taken from a generator inside an argument")
+
+    def whole(value: Any) -> Any:
+        loan = begun.get(id(value))
+        return value if loan is None else loan.replay()
+
+    return tuple(map(whole, args)), {key: whole(value) for key, value in kwargs.items()}
 
 
 def show(output: list[tuple[str, str]]) -> None:

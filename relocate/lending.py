@@ -56,10 +56,23 @@ class Lent:
     """A generator that a call was given, and what it has yielded so far."""
 
     def __init__(self, generator: Iterator[Any]) -> None:
-        self._generator = generator
+        self.generator = generator
         self._items: list[Any] = []
         self._ended = False
         self.error: BaseException | None = None
+
+    def replay(self) -> Iterator[Any]:
+        """All items from the first, as the generator would have given them."""
+        skip, ended = 0, False
+        while not ended:
+            items, ended = self.give(skip, 1)
+            yield from items
+            skip += len(items)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the generator is not any more what it was."""
+        return bool(self._items) or self._ended or self.error is not None
 
     def give(self, skip: int, count: int) -> tuple[list[Any], bool]:
         """Up to ``count`` items after the first ``skip``, and whether that was the end.
@@ -69,7 +82,7 @@ class Lent:
         """
         while len(self._items) < skip + count and not self._ended and self.error is None:
             try:
-                self._items.append(next(self._generator))
+                self._items.append(next(self.generator))
             except StopIteration:
                 self._ended = True
             except BaseException as error:

@@ -45,6 +45,9 @@ ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type(...))
 """Types whose values neither change nor count by identity."""
 CONTAINERS = frozenset((list, dict, set, bytearray, deque, array.array))
 """Types that have no state but what they hold."""
+REST = "rest"
+"""What an iterator of Python's own holds, in the place of items; its state is how many are left."""
+END = object()
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
 OBJECTIONS = ("read-only", "readonly", "read only", "writeable", "writable")
@@ -110,7 +113,10 @@ class Received:
         changes: list[Change] = []
         if look and not self._unchanged():
             numbers = _numbers(self._unpickler)
-            changes = self._changes(self._unpickler, numbers)
+            try:
+                changes = self._changes(self._unpickler, numbers)
+            except Exception as error:  # whatever the arguments' own classes raise
+                raise ArgumentError(f"the arguments cannot be compared with what they were: {error}") from error
         if not changes:
             if type(value) in ATOMS:
                 return wire.dumps(value), False
@@ -151,9 +157,11 @@ class Received:
             if _shallow(now, numbers) == _shallow(then, old):
                 continue
             if isinstance(now, Fixed):
-                raise ArgumentError(
-                    f"what it made of an argument of type {type(value).__name__} cannot be brought back"
-                )
+                if not hasattr(value, "__next__") or next(value, END) is not END:
+                    raise ArgumentError(
+                        f"what it made of an argument of type {type(value).__name__} cannot be brought back"
+                    )
+                now = REST, 0
             found.append((number, *now))
         return found
 
@@ -233,12 +241,6 @@ def _has_a_name(value: Any) -> bool:
 # Objects, one by one -----------------------------------------------------------------------------
 
 
-class Rest(NamedTuple):
-    """The state of an iterator of Python's own: how many items it has yet to give."""
-
-    items: int
-
-
 class Fixed(NamedTuple):
     """What an object was made from that has no state which could be set."""
 
@@ -263,7 +265,7 @@ def _content(value: Any) -> tuple[Any, Any] | Fixed:
     elif type(value) is getattr(sys.modules.get("numpy"), "ndarray", None):
         return value[...], None
     elif type(value).__module__ == "builtins" and hasattr(value, "__length_hint__"):
-        return None, Rest(length_hint(value))
+        return REST, length_hint(value)
     if type(value) in CONTAINERS:
         return held, None
     try:
@@ -309,6 +311,9 @@ def _put(own: Any, held: Any, state: Any) -> None:
     """Let ``own`` be what `_content` found elsewhere."""
     if isinstance(own, pickle.PickleBuffer):
         return  # the memory of a small array, which is an object of its own only there
+    if isinstance(held, str):  # REST: take what was taken
+        deque(islice(own, length_hint(own) - state if state else None), 0)
+        return
     if isinstance(own, dict):
         kind = _mapping(own)
         kind.clear(own)
@@ -334,9 +339,7 @@ def _put(own: Any, held: Any, state: Any) -> None:
             own[...] = held
         else:
             own.__setstate__(held.__reduce__()[2])
-    if isinstance(state, Rest):
-        deque(islice(own, length_hint(own) - state.items if state.items else None), 0)
-    elif state is not None or (type(own) not in CONTAINERS and held is None):
+    if state is not None or (type(own) not in CONTAINERS and held is None):
         _set_state(own, state)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -332,6 +333,23 @@ def test_a_lent_generator_gives_a_second_run_the_same_items(program: Program, de
     assert shop.total(items()) == sum(range(100))
     assert desk.calls == ["shop.total"] * 2
     assert given == list(range(100))
+
+
+def test_a_lent_generator_gives_a_run_at_home_all_its_items(network: Network, desk: Worker) -> None:
+    program = Program(network, ["desk"], local=[shop()])
+    proxy = program.load("shop")
+    desk.next(Kill(restart=None))
+    assert proxy.total(n for n in range(100)) == sum(range(100))
+    assert (program.statistics().remote, program.statistics().local) == (0, 1)
+
+
+def test_a_generator_inside_an_argument_is_not_taken_from_twice(network: Network, desk: Worker) -> None:
+    program = Program(network, ["desk"], local=[shop()])
+    proxy = program.load("shop")
+    desk.next(Kill(restart=None))
+    with pytest.raises(errors.ArgumentError, match="taken from a generator inside an argument"):
+        proxy.total(itertools.chain(n for n in range(100)))
+    assert program.statistics().failed == 1
 
 
 def test_what_a_lent_generator_raises_is_itself_here(program: Program) -> None:
