@@ -53,6 +53,14 @@ class Waiting:
         self.seat: Seat | None = None
 
 
+class Sent:
+    """The arguments of a generator function, pickled once for all pieces: what was lent stays lent."""
+
+    def __init__(self, segments: list[wire.Buffer] | None = None, lent: list[lending.Lent] | None = None) -> None:
+        self.segments = segments
+        self.lent: list[lending.Lent] = [] if lent is None else lent
+
+
 class Driver:
     """Runs calls for one handle."""
 
@@ -98,18 +106,21 @@ class Driver:
             return self._here(target, args, kwargs)
         if target.generates:
             return self._generate(target, args, kwargs)
-        return self._call(target, args, kwargs, None)
+        return self._call(target, args, kwargs)
 
-    def _generate(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    def _generate(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: Sent | None = None
+    ) -> Iterator[Any]:
         """What a generator function yields, fetched piece by piece.
 
         No worker keeps the generator: each piece is a call that generates again from the start and
         skips what was delivered.  Pieces grow fourfold, so that costs a third more, until they are
         ``PIECE`` items long.
         """
+        sent = sent or Sent()
         skip, count = 0, 1
         while True:
-            answer = self._call(target, args, kwargs, (skip, count))  # counted with its first piece
+            answer = self._call(target, args, kwargs, (skip, count), sent)  # counted with its first piece
             if not isinstance(answer, Piece):  # the local copy's own generator
                 yield from itertools.islice(answer, skip, None)
                 return
@@ -120,11 +131,20 @@ class Driver:
             count = min(count * 4, PIECE)
 
     def _call(
-        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], stream: tuple[int, int] | None
+        self,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stream: tuple[int, int] | None = None,
+        sent: Sent | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.path, piece=stream is not None and stream[0] > 0)
         try:
-            segments = wire.dumps((args, kwargs), trip.lent)
+            if sent is None:
+                segments = wire.dumps((args, kwargs), trip.lent)
+            else:
+                sent.segments = segments = sent.segments or wire.dumps((args, kwargs), sent.lent)
+                trip.lent = sent.lent
         except ArgumentError:
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
@@ -158,7 +178,7 @@ class Driver:
                 trip.settle("raised", seat)
                 raise raised
             if reply.code == "generator":
-                return self._generate(target, args, kwargs)
+                return self._generate(target, args, kwargs, Sent(segments, trip.lent))
             if reply.code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:

@@ -27,6 +27,10 @@ def count(n):
 def count_then_fail(n):
     yield from range(n)
     raise LookupError(n)
+def doubled(items):
+    for item in items:
+        yield item * 2
+def later(items): return doubled(items)
 def total(items): return sum(items)
 def third(): return decimal.Decimal(1) / 3
 def lock():
@@ -371,6 +375,13 @@ def test_a_generator_streams_and_survives_its_executor(program: Program, desk: W
     assert taken + list(stream) == list(range(1000))
     found = program.statistics()
     assert (found.calls, found.returned, found.raised, found.failed) == (1, 1, 0, 0)
+
+
+def test_a_generator_over_a_generator_gives_every_item_once(program: Program, desk: Worker) -> None:
+    shop = program.load("shop")
+    desk.next(Kill())
+    assert list(shop.doubled(n for n in range(5000))) == [2 * n for n in range(5000)]
+    assert list(shop.later(n for n in range(5000))) == [2 * n for n in range(5000)]
 
 
 def test_a_generator_that_raises_gives_its_items_first(program: Program) -> None:

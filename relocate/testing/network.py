@@ -292,6 +292,9 @@ class Executor:
             except ArgumentError as worse:
                 return wire.Rejected(call, "result", str(worse)), ()
             return wire.Raised(call, 0, self._output.take(), refers=refers), raised
+        if isinstance(result, types.GeneratorType):
+            result.close()
+            return wire.Rejected(call, "generator", "it gives a generator"), ()
         try:
             given, refers = received.give(result, look=look)
             return wire.Returned(call, 0, self._output.take(), refers=refers), given
