@@ -22,6 +22,10 @@ from . import wire
 Node = dict[str, Any]
 
 
+class Itself:
+    """Stands, among the arguments of an exception, for the exception."""
+
+
 def dump(error: BaseException, skip: int = 0) -> list[wire.Buffer]:
     """Segments of what `describe` gives."""
     return wire.dumps(describe(error, skip))
@@ -94,6 +98,8 @@ def _reduce(error: BaseException) -> tuple[str, Any]:
         found = _faithful(error, lambda again: type(again) is cls and str(again) == str(error))
         if found is not None:
             return "pickle", found
+    # Some put themselves among their own arguments, which pickle cannot follow.
+    args = tuple(Itself if value is error else value for value in args)
     found = _faithful((cls, args, dict(error.__dict__)), lambda again: again[0] is cls)
     if found is not None:
         return "new", found
@@ -145,6 +151,8 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
     if node["members"] is not None:
         args = (*args, [_rebuild(nodes, i, made) for i in node["members"]])
     error = _new(cls, args)
+    if any(value is Itself for value in args):
+        error.args = tuple(error if value is Itself else value for value in args)
     error.__dict__.update(state)
     return error
 

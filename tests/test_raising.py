@@ -100,6 +100,19 @@ def test_an_exception_is_the_same_again(error: BaseException) -> None:
         assert getattr(back, name, "absent") == getattr(error, name, "absent")
 
 
+class NoConvergence(ArithmeticError):
+    """As NetworkX has it: ``super().__init__(self, text)``."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(self, f"not after {steps} steps")
+
+
+def test_an_exception_among_its_own_arguments_is_so_again() -> None:
+    again = travelled(caught(throw(NoConvergence(3))))
+    assert type(again) is NoConvergence
+    assert again.args == (again, "not after 3 steps")
+
+
 @pytest.mark.parametrize(
     "error",
     [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), UnicodeEncodeError("ascii", "é", 0, 1, "bad")],
