@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateErro
 from .links import Link, Links, Local, Seat
 from .namespace import Namespace, Snapshot
 from .observe import Counters
+from .output import show
 from .proxy import Target
 from .trip import Trip
 
@@ -163,7 +163,11 @@ class Driver:
                 return self._here(target, args, kwargs, trip)
             reply, result, seat = answer
             if not isinstance(reply, wire.Rejected) and reply.output:
-                show(reply.output)
+                try:
+                    show(reply.output)
+                except BaseException:  # a warning that is an error here
+                    trip.settle("raised", seat)
+                    raise
             if isinstance(reply, wire.Returned):
                 try:
                     value = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
@@ -396,11 +400,3 @@ def _again(
         return value if loan is None else loan.replay()
 
     return tuple(map(whole, args)), {key: whole(value) for key, value in kwargs.items()}
-
-
-def show(output: list[tuple[str, str]]) -> None:
-    """Write what a call printed to this program's own streams."""
-    for stream, text in output:
-        here = getattr(sys, stream)
-        if here is not None:
-            here.write(text)

@@ -15,7 +15,6 @@ import contextlib
 import ctypes
 import errno
 import importlib
-import io
 import json
 import mmap
 import os
@@ -34,6 +33,7 @@ import zmq
 
 from . import ambient, channel, interface, lending, raising, restoring, session, wire
 from .errors import ArgumentError, RemoteProtocolError
+from .output import Output
 
 RUNNING = slice(0, 16)
 CANCELLED = slice(16, 32)
@@ -105,6 +105,7 @@ class Executor:
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.stdout, sys.stderr = self._output.stream("stdout"), self._output.stream("stderr")
+        self._output.listen()
         for module in self._settings["modules"]:
             try:
                 importlib.import_module(module)
@@ -335,72 +336,6 @@ def piece(items: Iterable[Any], skip: int, count: int) -> tuple[list[Any], bool]
         if not given:
             raise
     return given, False
-
-
-class Output:
-    """What the running call prints, in order, to be shown where it was called."""
-
-    def __init__(self) -> None:
-        self._taken: list[tuple[str, str]] = []
-
-    def stream(self, name: str) -> io.TextIOBase:
-        """A text stream that collects what is written to it."""
-        return _Stream(name, self._taken)
-
-    def take(self) -> list[tuple[str, str]]:
-        """What was written since the last time, neighbours of one stream joined."""
-        if not self._taken:
-            return []
-        joined: list[tuple[str, str]] = []
-        for name, text in self._taken:
-            if joined and joined[-1][0] == name:
-                joined[-1] = (name, joined[-1][1] + text)
-            else:
-                joined.append((name, text))
-        self._taken.clear()
-        return joined
-
-
-class _Stream(io.TextIOBase):
-    encoding = "utf-8"
-    errors = "backslashreplace"
-
-    def __init__(self, name: str, taken: list[tuple[str, str]]) -> None:
-        self.name = f"<{name}>"
-        self._name = name
-        self._taken = taken
-
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if not text.isascii():  # a lone surrogate cannot travel, and a stream would not write it either
-            text = text.encode("utf-8", self.errors).decode("utf-8")
-        self._taken.append((self._name, text))
-        return len(text)
-
-    def writable(self) -> bool:
-        return True
-
-    @property
-    def buffer(self) -> io.RawIOBase:
-        """The stream below, for bytes."""
-        return _Bytes(self)
-
-    def fileno(self) -> int:
-        return 2  # for faulthandler and the like; 1 leads to the same place
-
-
-class _Bytes(io.RawIOBase):
-    def __init__(self, text: _Stream) -> None:
-        self._text = text
-
-    def write(self, data: Any) -> int:
-        taken = bytes(data)
-        self._text.write(taken.decode("utf-8", "backslashreplace"))
-        return len(taken)
-
-    def writable(self) -> bool:
-        return True
 
 
 def end(settings: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import relocate
 HOME = Path(relocate.__file__).parent
 ROWS = (
     {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient"},
+    {"config", "interface", "namespace", "lending", "ambient", "output"},
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy"},
     # Pure above, I/O below.

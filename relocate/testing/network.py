@@ -15,8 +15,9 @@ from typing import Any
 
 from .. import ambient, channel, interface, lending, raising, restoring, session, wire
 from ..errors import ArgumentError, WorkerUnreachable
-from ..executor import NOTHING, Output, piece
+from ..executor import NOTHING, piece
 from ..links import Link, Links, Seat
+from ..output import Output
 from .clock import Clock, Turn
 from .faults import CutOff, Delay, Drain, Fault, Garble, Kill, Refuse
 

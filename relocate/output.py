@@ -1,0 +1,181 @@
+"""What a call says beside its result: text, warnings, log records; kept there and shown here, in order.
+
+A warning is kept whatever the filters of the executor are, and filtered here, by the program's own,
+as if it had been given here: in its own file, or where the relocated function was called.  A log
+record goes to the program's logger of that name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+import sys
+import warnings
+from types import FrameType
+from typing import Any, TextIO
+
+OWN = __file__.removesuffix("output.py")
+MOST = 100
+"""So many times one warning of one line is kept of a call."""
+
+_registries: dict[str, dict[Any, Any]] = {}
+"""By module of workers: which of its warnings were shown already, as `warnings` wants it."""
+
+
+class Output:
+    """What the running call prints, in order, to be shown where it was called."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[str, str]] = []
+        self._warned: dict[tuple[str, int, str], int] = {}
+
+    def stream(self, name: str) -> io.TextIOBase:
+        """A text stream that collects what is written to it."""
+        return _Stream(name, self._taken)
+
+    def listen(self) -> None:
+        """Keep the warnings and log records of this process from now on."""
+        warnings.simplefilter("always")
+        warnings.showwarning = self._warn
+        logging.getLogger().addHandler(_Handler(self._taken))
+
+    def _warn(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = str(message)
+        count = self._warned[filename, lineno, text] = self._warned.get((filename, lineno, text), 0) + 1
+        if count > MOST:
+            return
+        at = None if filename == "sys" or filename.startswith(OWN) else (filename, lineno, _module_of(filename))
+        self._taken.append(("warning", json.dumps([category.__module__, category.__qualname__, text, at])))
+
+    def take(self) -> list[tuple[str, str]]:
+        """What was written since the last time, neighbours of one stream joined."""
+        if not self._taken:
+            return []
+        joined: list[tuple[str, str]] = []
+        for name, text in self._taken:
+            if joined and joined[-1][0] == name and name.startswith("std"):
+                joined[-1] = (name, joined[-1][1] + text)
+            else:
+                joined.append((name, text))
+        self._taken.clear()
+        self._warned.clear()
+        return joined
+
+
+class _Stream(io.TextIOBase):
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, name: str, taken: list[tuple[str, str]]) -> None:
+        self.name = f"<{name}>"
+        self._name = name
+        self._taken = taken
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if not text.isascii():  # a lone surrogate cannot travel, and a stream would not write it either
+            text = text.encode("utf-8", self.errors).decode("utf-8")
+        self._taken.append((self._name, text))
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """The stream below, for bytes."""
+        return _Bytes(self)
+
+    def fileno(self) -> int:
+        return 2  # for faulthandler and the like; 1 leads to the same place
+
+
+class _Bytes(io.RawIOBase):
+    def __init__(self, text: _Stream) -> None:
+        self._text = text
+
+    def write(self, data: Any) -> int:
+        taken = bytes(data)
+        self._text.write(taken.decode("utf-8", "backslashreplace"))
+        return len(taken)
+
+    def writable(self) -> bool:
+        return True
+
+
+class _Handler(logging.Handler):
+    def __init__(self, taken: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self._taken = taken
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        kept = {key: value for key, value in vars(record).items() if key not in ("args", "exc_info", "msg")}
+        self._taken.append(("log", json.dumps(kept | {"msg": record.getMessage()}, default=repr)))
+
+
+def _module_of(filename: str) -> str:
+    """The name of the module that a warning is about, which it gives by file only."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == filename:
+            return name
+    return filename
+
+
+def show(output: list[tuple[str, str]]) -> None:
+    """Write what a call printed to this program's own streams, give its warnings and log its records.
+
+    Raises:
+        Warning: a filter of the program makes an error of it.
+    """
+    for stream, text in output:
+        if stream == "warning":
+            _give(*json.loads(text))
+        elif stream == "log":
+            record = logging.makeLogRecord(json.loads(text))
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        elif (here := getattr(sys, stream)) is not None:
+            here.write(text)
+
+
+def _give(module: str, qualname: str, text: str, at: tuple[str, int, str] | None) -> None:
+    """Give a warning of a worker's as if it were given here."""
+    category: Any = UserWarning
+    try:
+        category = importlib.import_module(module)
+        for part in qualname.split("."):
+            category = getattr(category, part)
+    except (ImportError, AttributeError):
+        text = f"{module}.{qualname}: {text}"
+        category = UserWarning
+    if at is not None:
+        filename, lineno, name = at
+        registry = _registries.setdefault(name, {})
+    else:
+        caller = calling()
+        filename, lineno = caller.f_code.co_filename, caller.f_lineno
+        name = caller.f_globals.get("__name__") or "<unknown>"
+        registry = caller.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(text, category, filename, lineno, name, registry)
+
+
+def calling() -> FrameType:
+    """The frame that called a relocated function."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((OWN, "<relocated ")):
+        frame = frame.f_back
+    return frame
