@@ -1,4 +1,4 @@
-"""The command line: ``relocate run``, ``worker``, ``ls``, ``keys``."""
+"""The command line: ``relocate run``, ``check``, ``worker``, ``ls``, ``keys``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__, config, embedded
+from . import __version__, config, launch
 from .errors import ConfigError, RelocateError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -68,40 +68,28 @@ class RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Split ``args`` at the target."""
-        mine, target = split_run(args)
+        mine, target = launch.split(args)
         super().parse_args(ctx, mine)
         ctx.params["target"] = target
         return []
 
 
-VALUED = ("-M", "--module", "-w", "--workers", "--config", "--report")
-
-
-def split_run(args: list[str]) -> tuple[list[str], list[str]]:
-    """The options of ``relocate run``, and the program with its arguments.
-
-    ``-c`` means two things: before a file that ends in ``.toml`` the configuration, otherwise the
-    program's text, as for ``python -c``.
-    """
-    mine: list[str] = []
-    rest = list(args)
-    while rest:
-        word = rest[0]
-        if word == "-c" and len(rest) > 1 and rest[1].endswith(".toml"):
-            mine += ["--config", rest[1]]
-            del rest[:2]
-        elif word in ("-m", "-c") or not word.startswith("-") or word == "-":
-            break
-        elif word == "--":
-            del rest[0]
-            break
-        elif word in VALUED:
-            mine += rest[:2]
-            del rest[:2]
-        else:
-            mine.append(word)
-            del rest[0]
-    return mine, rest
+MODULE = click.option(
+    "-M", "--module", "modules", multiple=True, metavar="MODULE", help="Designate MODULE and all below it."
+)
+WORKERS = click.option(
+    "-w",
+    "--workers",
+    multiple=True,
+    metavar="WORKERS",
+    help="Where calls run: 4 (executors here), tcp://host:port; several with commas, spares after a semicolon.",
+)
+CONFIG = click.option(
+    "--config", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration, as -c FILE.toml."
+)
+REPORT = click.option(
+    "--report", type=click.Path(dir_okay=False), help="Write the statistics as JSON when the program ends."
+)
 
 
 @main.command(
@@ -109,94 +97,89 @@ def split_run(args: list[str]) -> tuple[list[str], list[str]]:
     options_metavar="[-M MODULE]... [-w WORKERS]... [-c FILE.toml] [--report FILE]",
     epilog="The program is a script, `-m module` or `-c code`, followed by its arguments, as for python.",
 )
-@click.option("-M", "--module", "modules", multiple=True, metavar="MODULE", help="Designate MODULE and all below it.")
-@click.option(
-    "-w",
-    "--workers",
-    multiple=True,
-    metavar="WORKERS",
-    help="Where calls run: 4 (executors here), tcp://host:port; several with commas, spares after a semicolon.",
-)
-@click.option(
-    "--config", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration, as -c FILE.toml."
-)
-@click.option("--report", type=click.Path(dir_okay=False), help="Write the statistics as JSON when the program ends.")
+@MODULE
+@WORKERS
+@CONFIG
+@REPORT
 def run(
     modules: tuple[str, ...], workers: tuple[str, ...], file: str | None, report: str | None, target: list[str]
 ) -> None:
     """Run an unchanged program with its designated modules relocated."""
-    if not target:
-        fail("nothing to run; name a script, -m module or -c code (see relocate run --help)")
-    environment = dict(os.environ)
-    if file:
-        environment[config.ENV_CONFIG] = os.path.abspath(file)
-    if modules:
-        environment[config.ENV_MODULES] = ",".join(modules)
-    if workers:
-        environment[config.ENV_WORKERS] = ",".join(workers)
-    if report:
-        environment[config.ENV_REPORT] = os.path.abspath(report)
-    environment.pop(config.ENV_REPORT_PID, None)
-    if report and not Path(report).absolute().parent.is_dir():
-        fail(f"--report {report}: there is no folder {Path(report).absolute().parent}")
-    os.environ.update(environment)
-    found = config.load(None)
-    if not found.modules:
-        fail("no module is designated; use -M MODULE, -c FILE.toml, or a relocate.toml")
-    for line in unknown_modules(found, target):
-        click.secho(f"relocate: {line}", err=True)
-    # The found file is named, so that the program may change its folder, and so that the
-    # interpreter activates relocation for it.
-    environment.setdefault(config.ENV_MODULES, ",".join(found.modules))
-    environment.setdefault(config.ENV_WORKERS, found.workers)
-    if environment.get(embedded.MARK):
-        fail("this is a relocate executor; nothing is relocated here")
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    if not activation_is_installed():
-        fail(
-            "relocate-modules.pth is not in a site-packages folder of this Python, so nothing would be relocated; "
-            "install relocate-modules with pip, or call relocate.enable() in the program"
-        )
-    command = [sys.executable, *flags, *target]
+    command, environment = launch.prepared(modules, workers, file, report, target)
     if os.name == "posix":
         os.execve(sys.executable, command, environment)
     raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
 
-def unknown_modules(found: config.Config, target: list[str]) -> list[str]:
-    """What is to be said of designated names that are no modules here, if calls are to run here."""
-    import difflib
-    import pkgutil
-    from importlib.machinery import PathFinder
-
-    if not all(spec.startswith("local:") for rank in config.ranks(found.workers) for spec in rank):
-        return []  # they may be on the workers
-    folder = str(Path(target[0]).parent) if target[0] not in ("-m", "-c") else "."
-    said = []
-    for name in (m for m in found.modules if not m.startswith("!")):
-        path, walked = [folder, *sys.path], ""
-        for part in name.split("."):
-            walked = f"{walked}.{part}" if walked else part
-            if walked in sys.builtin_module_names or walked in sys.modules:
-                path = list(getattr(sys.modules.get(walked), "__path__", []))
-                continue
-            spec = PathFinder.find_spec(walked, path)
-            if spec is None:
-                names = [m.name for m in pkgutil.iter_modules(path)]
-                near = difflib.get_close_matches(part, names, 1)
-                hint = f"did you mean {walked.removesuffix(part)}{near[0]}?" if near else "only modules are designated"
-                said.append(f"there is no module {walked!r} here; {hint}")
-                break
-            path = list(spec.submodule_search_locations or [])
-    return said
+# check -------------------------------------------------------------------------------------------
 
 
-def activation_is_installed() -> bool:
-    """Whether a started Python will read the line that activates relocation."""
-    import site
+class CheckCommand(RunCommand):
+    """With ``--run`` takes its options as ``relocate run`` does, otherwise in any order."""
 
-    folders = [*site.getsitepackages(), site.getusersitepackages()]
-    return any((Path(folder) / "relocate-modules.pth").exists() for folder in folders)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split ``args`` at the program, if there is one."""
+        if "--run" in launch.split(args)[0]:
+            return super().parse_args(ctx, args)
+        ctx.params["target"] = []
+        return click.Command.parse_args(self, ctx, args)
+
+
+@main.command(
+    cls=CheckCommand,
+    options_metavar="[--json] MODULE... | --run [-M MODULE]... [-w WORKERS]... PROGRAM",
+    epilog="The exit status is 0 if all is well, 1 if something is not fit or differs, 2 after a mistake.",
+)
+@click.argument("names", nargs=-1, metavar="")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--run", "runs", is_flag=True, help="Run PROGRAM, with its calls made twice: on workers and here.")
+@MODULE
+@WORKERS
+@CONFIG
+@REPORT
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the calls that are made twice.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Fraction by which numbers may differ.",
+)
+def check(
+    names: tuple[str, ...],
+    as_json: bool,
+    runs: bool,
+    modules: tuple[str, ...],
+    workers: tuple[str, ...],
+    file: str | None,
+    report: str | None,
+    sample: float,
+    tolerance: float,
+    target: list[str],
+) -> None:
+    """Tell whether modules are fit to be relocated.
+
+    Of each MODULE, and of all below it, the source is read, and each public function is told to be
+    pure, impure, to change its arguments, or unknown.  With --run a program is run, its calls are
+    made twice, and the first difference of each function is told.
+    """
+    from . import check as checker
+
+    if not runs:
+        if modules or workers or file or report:
+            fail("-M, -w, -c and --report are for --run; to check modules, name them: relocate check MODULE")
+        if not names:
+            fail("nothing to check; name a module: relocate check MODULE")
+        raise SystemExit(checker.report([n.removesuffix(".py").replace(os.sep, ".") for n in names], as_json))
+    command, environment = launch.prepared(modules, workers, file, report, target)
+    environment |= {config.ENV_VERIFY: str(sample), config.ENV_TOLERANCE: str(tolerance)}
+    raise SystemExit(checker.compare(command, environment))
 
 
 # worker ------------------------------------------------------------------------------------------

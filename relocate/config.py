@@ -22,6 +22,8 @@ ENV_CONFIG = "RELOCATE_CONFIG"
 ENV_MODULES = "RELOCATE_MODULES"
 ENV_WORKERS = "RELOCATE_WORKERS"
 ENV_REPORT = "RELOCATE_REPORT"
+ENV_VERIFY = "RELOCATE_VERIFY"
+ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set by the program that the report is about, for its children to see."""
 
@@ -54,6 +56,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds an import waits for somebody to describe its module."""
     heartbeat: float = 1.0
     """Seconds of silence after which a peer counts as cut off (it is asked five times as often)."""
+    verify: float = 0.0
+    """Share of the calls (0 to 1) that run here too, to compare the two results; see `verify`."""
+    tolerance: float = 0.0
+    """By which fraction of the larger one, or of the largest in the same array, list or dictionary, two
+    numbers may then differ."""
 
     def designates(self, name: str) -> bool:
         """Whether the module ``name`` is to be relocated."""
@@ -115,6 +122,12 @@ def _environment() -> dict[str, Any]:
         found["workers"] = workers
     if report := os.environ.get(ENV_REPORT):
         found["report"] = report
+    for name, key in ((ENV_VERIFY, "verify"), (ENV_TOLERANCE, "tolerance")):
+        if text := os.environ.get(name):
+            try:
+                found[key] = float(text)
+            except ValueError:
+                raise ConfigError(f"{name}: {text!r} is not a number; write for example 0.01") from None
     return found
 
 
@@ -177,6 +190,10 @@ def _check(values: dict[str, Any], origin: str) -> Config:
     for key in ("patience", "start_timeout", "heartbeat"):
         if not 0 < getattr(config, key) < float("inf"):
             raise ConfigError(f"{origin}: {key}: must be a number of seconds, more than 0")
+    if not 0 <= config.verify <= 1:
+        raise ConfigError(f"{origin}: verify: must be a share of the calls, from 0 to 1")
+    if not 0 <= config.tolerance < 1:
+        raise ConfigError(f"{origin}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1")
     if config.depth < 1:
         raise ConfigError(f"{origin}: depth: must be at least 1")
     ranks(config.workers)

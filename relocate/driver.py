@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import ambient, channel, lending, policy, raising, restoring, wire
+from .difference import Raised
 from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
 from .links import Link, Links, Local, Seat
 from .namespace import Namespace, Snapshot
@@ -26,6 +27,7 @@ from .observe import Counters
 from .output import show
 from .proxy import Target
 from .trip import Trip
+from .verify import Verifier
 
 STALE_TRIES = 3
 PIECE = 1 << 16
@@ -82,6 +84,7 @@ class Driver:
         self._line: list[Waiting] = []
         self.places: dict[str, Link | Local] = {"local": Local()}
         self.links: Links | None = None
+        self.verifier: Verifier | None = None
         self._real = real
         self._refresh = refresh
         self.patience = patience
@@ -150,6 +153,7 @@ class Driver:
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
             raise
+        twin = self.verifier.twin(target, segments, trip.lent) if self.verifier and stream is None else None
         described = target.described
         for _ in range(STALE_TRIES):
             digest = described.digest
@@ -175,11 +179,15 @@ class Driver:
                     trip.settle("failed", None)
                     raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
                 trip.settle("returned", seat)
+                if twin is not None:
+                    twin.compare(value, seat, args, kwargs)
                 return value if stream is None else Piece(*value)
             if isinstance(reply, wire.Raised):
                 nodes = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
                 raised = trip.own(raising.rebuild(nodes, seat))
                 trip.settle("raised", seat)
+                if twin is not None:
+                    twin.compare(Raised(raised), seat, args, kwargs)
                 raise raised
             if reply.code == "generator":
                 return self._generate(target, args, kwargs, Sent(segments, trip.lent))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .interface import Interface
     from .observe import Statistics
     from .proxy import Registry, Target
+    from .verify import Difference
 
 log = logging.getLogger("relocate")
 
@@ -50,6 +51,8 @@ class Handle:
         from .links import Link, place_name
         from .observe import Counters
         from .proxy import Registry
+        from .quiet import quiet
+        from .verify import Verifier
 
         self.config = config
         self.namespace = Namespace()
@@ -65,6 +68,15 @@ class Handle:
         self._driver = Driver(
             self.namespace, self._counters, self._finder.real, self._refresh, patience=config.patience
         )
+        if config.verify:
+            self._driver.verifier = Verifier(
+                config.verify,
+                config.tolerance,
+                self._finder.real,
+                compared=self._compared,
+                missed=lambda name, why: self._warn(f"{name} is not verified: {why}"),
+                quiet=quiet,
+            )
         self._registry: Registry = Registry(self._call, self._finder.real, self._finder.loaded.get, config.designates)
         self._specs: dict[str, ModuleSpec | None] = {}
         self._restore: list[tuple[dict[str, Any], str, Any]] = []
@@ -351,6 +363,12 @@ class Handle:
         self._warn(f"{module} is not relocated: {error}")
         return True
 
+    def _compared(self, name: str, difference: Difference | None) -> None:
+        from .verify import DIFFER
+
+        if self._counters.compared(name, difference):
+            self._warn(f"{DIFFER}: {difference}")
+
     def _warn(self, text: str) -> None:
         if text not in self._warned:
             self._warned.add(text)
@@ -358,10 +376,10 @@ class Handle:
 
 
 def _level_of_importer() -> int:
-    """The stack level, for `warnings`, of the line that imports: past this package and importlib."""
+    """The stack level, for `warnings`, of the line that imports or calls: past this package and importlib."""
     own = os.path.dirname(__file__)
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((own, "<frozen importlib")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((own, "<frozen importlib", "<relocated ")):
         level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
         frame = frame.f_back
     return level

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from .verify import Difference
+
 
 class Where(msgspec.Struct, frozen=True):
     """How many calls of a function ran on workers, and how many here."""
@@ -36,7 +38,9 @@ class Statistics(msgspec.Struct, frozen=True):
 
     ``calls = remote + local = returned + raised + failed``, but for calls that are under way.
     ``retried`` counts attempts beyond a call's first; ``bytes_out`` and ``bytes_in`` what was sent
-    to and received from executors.
+    to and received from executors.  ``verified`` counts calls that ran here too and were compared,
+    ``differing`` those of them whose outcome was not the same; ``differences`` has the first of each
+    function.
     """
 
     calls: int
@@ -50,6 +54,9 @@ class Statistics(msgspec.Struct, frozen=True):
     bytes_in: int
     members: dict[str, Where]
     workers: dict[str, WorkerStatistics]
+    verified: int = 0
+    differing: int = 0
+    differences: dict[str, Difference] = {}
 
 
 class Counters:
@@ -61,6 +68,8 @@ class Counters:
         self._members: dict[str, list[int]] = {}
         self._calls: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
+        self._compared = {"verified": 0, "differing": 0}
+        self._differences: dict[str, Difference] = {}
 
     def settled(
         self, name: str, outcome: str, seat: str | None, sent: int = 0, received: int = 0, retried: int = 0
@@ -99,6 +108,15 @@ class Counters:
         with self._lock:
             self._deaths[seat] = self._deaths.get(seat, 0) + 1
 
+    def compared(self, name: str, difference: Difference | None) -> bool:
+        """Count a call of ``name`` that ran here too; whether this is its function's first difference."""
+        with self._lock:
+            self._compared["verified"] += 1
+            if difference is None:
+                return False
+            self._compared["differing"] += 1
+            return self._differences.setdefault(name, difference) is difference
+
     def forked(self) -> None:
         """In a forked child: count from nothing, under a lock that nobody holds."""
         self.__init__()  # type: ignore[misc]
@@ -117,7 +135,9 @@ class Counters:
                     seat: WorkerStatistics(self._calls.get(seat, 0), self._deaths.get(seat, 0))
                     for seat in sorted({*self._calls, *self._deaths})
                 },
+                differences=dict(sorted(self._differences.items())),
                 **self._totals,
+                **self._compared,
             )
 
 

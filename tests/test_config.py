@@ -11,11 +11,13 @@ from relocate import config
 from relocate.config import Config, designates, load, ranks
 from relocate.errors import ConfigError
 
+CHECKS = (config.ENV_VERIFY, config.ENV_TOLERANCE)
+
 
 @pytest.fixture(autouse=True)
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder and an environment that configure nothing."""
-    for name in (config.ENV_CONFIG, config.ENV_MODULES, config.ENV_WORKERS, config.ENV_REPORT):
+    for name in (config.ENV_CONFIG, config.ENV_MODULES, config.ENV_WORKERS, config.ENV_REPORT, *CHECKS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -60,6 +62,12 @@ def test_environment_overrides_the_file_and_arguments_the_environment(
     monkeypatch.setenv(config.ENV_WORKERS, "2")
     monkeypatch.setenv(config.ENV_REPORT, "out.json")
     assert load() == Config(modules=("e", "e.x"), workers="2", depth=2, report="out.json")
+    monkeypatch.setenv(config.ENV_VERIFY, "0.5")
+    monkeypatch.setenv(config.ENV_TOLERANCE, "1e-9")
+    assert load(verify=0.25).verify == 0.25
+    assert (load().verify, load().tolerance) == (0.5, 1e-9)
+    for name in CHECKS:
+        monkeypatch.delenv(name)
     assert load(modules=["g"], workers=3) == Config(modules=("g",), workers="3", depth=2, report="out.json")
 
 
@@ -87,6 +95,8 @@ def test_a_named_source_ignores_the_environment(monkeypatch: pytest.MonkeyPatch)
         ({"modules": ["relocate.wire"]}, "modules: 'relocate.wire' cannot be relocated"),
         ({"patience": 0}, "patience: must be a number of seconds, more than 0"),
         ({"heartbeat": -1}, "heartbeat: must be a number of seconds, more than 0"),
+        ({"verify": 1.5}, "verify: must be a share of the calls, from 0 to 1"),
+        ({"tolerance": -1}, "tolerance: must be a fraction"),
         ({"workers": ""}, "workers: empty; write 'local'"),
         ({"workers": "desk:7000"}, "'desk:7000' is not a worker's address; write tcp://host:port"),
     ],
@@ -96,6 +106,13 @@ def test_a_wrong_value_names_its_key_and_the_remedy(given: dict[str, Any], says:
         with pytest.raises(ConfigError) as caught:
             attempt()
         assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_number_in_the_environment_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "some")
+    with pytest.raises(ConfigError, match=f"{name}: 'some' is not a number"):
+        load()
 
 
 def test_a_wrong_file_is_named(empty: Path) -> None:

@@ -15,21 +15,31 @@ import relocate
 HOME = Path(relocate.__file__).parent
 ROWS = (
     {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient", "output"},
+    {"config", "interface", "namespace", "lending", "ambient", "output", "difference", "purity"},
     {"proxy", "wire"},
-    {"session", "raising", "restoring", "policy"},
+    {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache"},
+    {"keys", "embedded", "observe", "cache", "quiet"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder"},
-    {"handle"},
+    {"handle", "check", "launch"},
     {"cli", "_startup", "__init__"},
     {"__main__"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 PURE = sorted(set().union(*ROWS[:4]))
+PURITY = (
+    {"known", "sources"},
+    {"values"},
+    {"record"},
+    {"expressions"},
+    {"flow"},
+    {"verdicts"},
+    {"__init__"},
+)
+"""The rows of the package `purity`, which is one module to the others."""
 
 NO_TIME_NO_CHANCE = {
     "asyncio", "datetime", "multiprocessing", "psutil", "random", "secrets", "select", "selectors", "signal",
@@ -43,6 +53,11 @@ ALLOWED = {
 }
 
 
+def files(name: str) -> list[Path]:
+    """The files of one module."""
+    return sorted((HOME / name).glob("*.py")) or [HOME / f"{name}.py"]
+
+
 def imports(path: Path) -> Iterator[tuple[str, str]]:
     """('relocate', sibling) or ('', top-level package) for all that runs; not what only types need."""
     waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
@@ -53,9 +68,11 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
             continue
         waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom) and node.level:
+            home = path.parents[node.level - 1]
             for name in [node.module] if node.module else [a.name for a in node.names]:
-                if (HOME / f"{name.split('.')[0]}.py").exists():
-                    yield "relocate", name.split(".")[0]
+                first = name.split(".")[0]
+                if (home / f"{first}.py").exists() or (home / first / "__init__.py").exists():
+                    yield home.name, first
         elif isinstance(node, ast.ImportFrom):
             yield "", str(node.module).split(".")[0]
         elif isinstance(node, ast.Import):
@@ -64,25 +81,33 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_every_module_has_a_row() -> None:
-    assert {p.stem for p in HOME.glob("*.py")} == set(ROW)
+    assert {p.stem for p in HOME.glob("*.py")} == set(ROW) - {"purity"}
+    assert {p.stem for p in files("purity")} == set().union(*PURITY)
 
 
 @pytest.mark.parametrize("name", sorted(ROW))
 def test_a_lower_row_never_imports_a_higher_one(name: str) -> None:
-    found = {sibling for kind, sibling in imports(HOME / f"{name}.py") if kind == "relocate"}
+    found = {sibling for path in files(name) for kind, sibling in imports(path) if kind == "relocate"}
     assert {s for s in found if ROW[s] >= ROW[name]} == set()
+
+
+@pytest.mark.parametrize("row", range(len(PURITY)))
+def test_the_rows_of_the_checker_hold_too(row: int) -> None:
+    paths = [HOME / "purity" / f"{name}.py" for name in PURITY[row]]
+    found = {sibling for path in paths for kind, sibling in imports(path) if kind == "purity"}
+    assert found <= set().union(*PURITY[:row])
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_the_pure_part_imports_no_io_thread_clock_or_chance(name: str) -> None:
-    found = {package for kind, package in imports(HOME / f"{name}.py") if kind == ""}
+    found = {package for path in files(name) for kind, package in imports(path) if kind == ""}
     assert found & (NO_TIME_NO_CHANCE | NO_FILES) <= ALLOWED.get(name, set())
 
 
 @pytest.mark.parametrize("name", sorted(set(PURE) - {"interface"}))
 def test_the_pure_part_opens_nothing(name: str) -> None:
-    tree = ast.parse((HOME / f"{name}.py").read_text("utf-8"))
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    nodes = [n for path in files(name) for n in ast.walk(ast.parse(path.read_text("utf-8")))]
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert called & {"open", "print", "input"} == set()
 
 

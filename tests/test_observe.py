@@ -107,6 +107,6 @@ def test_the_report_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
     assert json.loads(file.read_text()) == {
         "calls": 1, "remote": 1, "local": 0, "returned": 1, "raised": 0, "failed": 0, "retried": 1,
         "bytes_out": 10, "bytes_in": 20, "members": {"m.f": {"remote": 1, "local": 0}},
-        "workers": {"desk/0": {"calls": 1, "deaths": 0}},
+        "workers": {"desk/0": {"calls": 1, "deaths": 0}}, "verified": 0, "differing": 0, "differences": {},
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]

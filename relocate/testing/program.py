@@ -12,6 +12,8 @@ from ..driver import Driver
 from ..namespace import Namespace, Where
 from ..observe import Counters, Statistics
 from ..proxy import ProxyModule, Registry, populate
+from ..quiet import quiet
+from ..verify import Difference, Verifier
 from .network import Network
 
 
@@ -24,6 +26,9 @@ class Program:
         local: modules that are installed here; if given, calls may fall back to them.
         patience: seconds that a call waits while no worker is up.
         seed: of the choices among equals.
+        verify: share of the calls that run here too, see `relocate.verify`; what differs is counted, and
+            told in ``told``.
+        tolerance: by which fraction two numbers may then differ.
     """
 
     def __init__(
@@ -34,6 +39,8 @@ class Program:
         local: Mapping[str, ModuleType] | Iterable[ModuleType] | None = None,
         patience: float = 30.0,
         seed: int = 0,
+        verify: float = 0.0,
+        tolerance: float = 0.0,
     ) -> None:
         self.network = network
         self.namespace = Namespace()
@@ -44,6 +51,7 @@ class Program:
         if local is not None and not isinstance(local, Mapping):
             local = {m.__name__: m for m in local}
         self._local = local
+        self.told: list[str] = []
         self.driver = Driver(
             self.namespace,
             self.counters,
@@ -55,6 +63,10 @@ class Program:
             turn=network.turn,  # type: ignore[arg-type]
         )
         self.driver.links = network
+        if verify:
+            self.driver.verifier = Verifier(
+                verify, tolerance, self._real, compared=self._compared, missed=self._missed, quiet=quiet
+            )
         network.on_death = self.counters.died
         network.on_change = self.driver.places_changed
         self.registry = Registry(self._call, self._real, lambda name: None, lambda name: False)
@@ -87,6 +99,13 @@ class Program:
 
     def _call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.driver.call(target, args, kwargs)
+
+    def _compared(self, name: str, difference: Difference | None) -> None:
+        if self.counters.compared(name, difference):
+            self.told.append(str(difference))
+
+    def _missed(self, name: str, why: str) -> None:
+        self.told.append(f"{name} is not verified: {why}")
 
     def _real(self, name: str) -> ModuleType:
         if self._local is None or name not in self._local:
