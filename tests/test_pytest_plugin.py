@@ -192,6 +192,22 @@ def test_tests_within_a_designated_package_stay_here(suite: pytest.Pytester) -> 
     run(suite, "--relocate", "pack", "--relocate-workers", "1", passed=3)
 
 
+def test_folders_that_pytest_adds_to_the_path_later_are_found_by_the_workers(suite: pytest.Pytester) -> None:
+    for name in ("a", "b"):
+        (suite.path / name).mkdir()
+        (suite.path / name / f"shop_{name}.py").write_text("import os\ndef pid(): return os.getpid()\n")
+        text = f"import os, shop_{name}\ndef test_it(): assert shop_{name}.pid() != os.getpid()\n"
+        (suite.path / name / f"test_{name}.py").write_text(text)
+    run(suite, "--relocate", "shop_a,shop_b", "--relocate-workers", "1", passed=2)
+
+
+def test_pytest_does_not_warn_that_relocate_was_loaded_before(suite: pytest.Pytester) -> None:
+    suite.makepyfile(HERE)
+    program = "import relocate, pytest, sys; sys.exit(pytest.main(['-W', 'error', '-p', 'no:cacheprovider']))"
+    done = suite.run(sys.executable, "-c", program)
+    done.assert_outcomes(passed=1)
+
+
 def test_the_run_ends_its_executors(suite: pytest.Pytester) -> None:
     suite.makepyfile("import shop\n\ndef test_pid():\n    open('pid', 'w').write(str(shop.pid()))\n")
     run(suite, "--relocate", "shop", "--relocate-workers", "1", passed=1)
