@@ -29,6 +29,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .config import Config
+    from .dist import Distribution
     from .embedded import Child
     from .handle import Handle
     from .observe import Statistics
@@ -67,6 +68,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="relocate_strict",
         help="fail a test in which a function that should run on a worker ran here.",
     )
+    group.addoption(
+        "--relocate-dist",
+        action="store_true",
+        dest="relocate_dist",
+        help="run the tests themselves on the workers of --relocate-workers.",
+    )
     parser.addini("relocate", "modules whose functions run on workers", type="args", default=[])
     parser.addini("relocate_workers", "where they run")
     parser.addini("relocate_strict", "fail tests in which they run here", type="bool", default=False)
@@ -85,6 +92,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Relocate for the whole run, if that is asked for."""
     modules = _modules(early_config)
+    if early_config.known_args_namespace.relocate_dist and not is_executor():
+        options = early_config.known_args_namespace
+        for name, there in {
+            "--relocate": modules,
+            "pytest-xdist": _xdist_workers() or _is_controller(early_config),
+            "--pdb": options.usepdb,
+        }.items():
+            if there:
+                raise pytest.UsageError(f"--relocate-dist runs the tests on workers and does not go with {name}")
     if not modules or is_executor() or _is_controller(early_config):
         return
     folders = [early_config.rootpath, early_config.invocation_params.dir, early_config.rootpath / "src"]
@@ -95,6 +111,24 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         relocation.for_the_run(given, _workers(early_config))
     except ConfigError as error:
         raise pytest.UsageError(f"relocate: {error}") from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Under ``--relocate-dist``, let workers run the tests."""
+    option = session.config.option
+    broken = session.testsfailed and not option.continue_on_collection_errors
+    if not option.relocate_dist or is_executor() or option.collectonly or broken or not session.items:
+        return None  # pytest's own does it, or says what is wrong
+    from .dist import Distribution
+
+    try:
+        given = _configured({"modules": [], "fallback": False}, _workers(session.config))
+    except ConfigError as error:
+        raise pytest.UsageError(f"relocate: {error}") from None
+    distribution = _relocation(session.config).distribution = Distribution(session, given)
+    distribution.run()
+    return True
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -152,9 +186,12 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line: what was called, where it ran, what it moved."""
-    tally = _relocation(config).tally()
+    relocation = _relocation(config)
+    tally = relocation.tally()
     if tally.used:
         terminalreporter.write_line(str(tally))
+    if relocation.distribution is not None:
+        terminalreporter.write_line(str(relocation.distribution))
 
 
 # Fixtures ------------------------------------------------------------------------------------------
@@ -221,6 +258,7 @@ class Relocation:
     def __init__(self, config: pytest.Config) -> None:
         self.elsewhere = Tally()
         """What worker processes of pytest-xdist have counted."""
+        self.distribution: Distribution | None = None
         self._config = config
         self._run: Handle | None = None
         self._test: Handle | None = None

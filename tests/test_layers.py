@@ -19,13 +19,13 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache"},
+    {"keys", "embedded", "observe", "cache", "items"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder"},
     {"handle"},
-    {"cli", "_startup", "__init__"},
+    {"cli", "_startup", "__init__", "dist"},
     {"__main__", "pytest_plugin"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}

@@ -393,6 +393,193 @@ def test_strict_fails_tests_whose_calls_ran_here_and_names_the_functions(suite: 
     run(suite, *arguments, passed=2, failed=2, errors=1)
 
 
+# Tests that run on workers -------------------------------------------------------------------------
+
+DIST = ("--relocate-dist", "--relocate-workers", "1")
+
+
+def test_tests_that_run_on_workers_are_reported_as_if_they_ran_here(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import os, sys, time, warnings, pytest
+
+        def test_elsewhere():
+            assert os.environ["RELOCATE_EXECUTOR"]
+
+        def test_fails():
+            print("printed")
+            print("and this", file=sys.stderr)
+            left = 1
+            assert left == 2
+
+        def test_warns():
+            warnings.warn("beware")
+
+        @pytest.mark.skip(reason="no")
+        def test_skipped(): pass
+
+        @pytest.mark.xfail
+        def test_xfails(): assert 0
+
+        @pytest.fixture
+        def broken():
+            yield
+            raise OSError("at the end")
+
+        def test_teardown(broken): pass
+
+        def test_takes_its_time(record_property, tmp_path):
+            record_property("answer", 42)
+            time.sleep(0.2)
+        """
+    )
+    arguments = ("--durations=1", "--junitxml=report.xml")
+    there = run(suite, *DIST, *arguments, passed=4, failed=1, skipped=1, xfailed=1, errors=1, warnings=1)
+    report = (suite.path / "report.xml").read_text()
+    assert summary(there) == "relocate: 7 tests on 1 executor"
+    for said in ("assert 1 == 2", "printed", "and this", "OSError: at the end", "UserWarning: beware", "0.2"):
+        assert said in there
+    assert '<property name="answer" value="42"' in report
+    suite.path.joinpath("report.xml").unlink()
+
+
+def test_fixtures_are_set_up_once_for_each_group_on_workers(suite: pytest.Pytester) -> None:
+    suite.makeconftest(
+        """
+        import os, pytest
+
+        def note(text):
+            with open(os.environ["NOTES"], "a") as file:
+                file.write(text + "\\n")
+
+        @pytest.fixture(scope="session")
+        def whole():
+            note("session")
+            yield
+            note("session ends")
+
+        @pytest.fixture(scope="module")
+        def part(whole):
+            note("module")
+            yield
+            note("module ends")
+        """
+    )
+    for name in ("a", "b"):
+        suite.makepyfile(**{f"test_{name}": "def test_1(part): pass\ndef test_2(part): pass\n"})
+    notes = suite.path / "notes"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOTES", str(notes))
+        run(suite, *DIST, passed=4)
+    assert notes.read_text().split("\n")[:-1] == ["session", *["module", "module ends"] * 2, "session ends"]
+
+
+def test_an_error_at_the_end_of_the_session_is_told_too(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def whole():
+            yield
+            raise OSError("at the very end")
+
+        def test_1(whole): pass
+        """
+    )
+    assert "at the very end" in run(suite, *DIST, passed=1, errors=1)
+
+
+def test_files_run_at_the_same_time_on_several_executors(suite: pytest.Pytester) -> None:
+    wait = """
+        import pathlib, time
+
+        def test_meets_the_other():
+            pathlib.Path("{mine}").touch()
+            while not pathlib.Path("{other}").exists():
+                time.sleep(0.01)
+    """
+    suite.makepyfile(test_a=wait.format(mine="a", other="b"), test_b=wait.format(mine="b", other="a"))
+    printed = run(suite, "--relocate-dist", "--relocate-workers", "2", passed=2)
+    assert summary(printed) == "relocate: 2 tests on 2 executors"
+
+
+def test_a_test_that_ends_its_executor_has_failed_and_the_others_go_on(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import os
+
+        def test_before(): pass
+        def test_leaves(): os._exit(3)
+        def test_between(): pass
+        def test_killed(): os.kill(os.getpid(), 9)
+        def test_after(): pass
+        """
+    )
+    printed = run(suite, *DIST, passed=3, failed=2)
+    assert "the executor embedded/0 exited with status 3 while it ran this test" in printed
+    assert "the executor embedded/0 died of SIGKILL while it ran this test" in printed
+
+
+def test_a_test_whose_executor_was_killed_from_outside_runs_again(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import os, pathlib
+
+        def test_unlucky():
+            if not pathlib.Path("killed").exists():
+                pathlib.Path("killed").touch()
+                os.kill(os.getpid(), 9)
+        """
+    )
+    run(suite, *DIST, passed=1)
+
+
+def test_the_first_failure_ends_the_run_if_that_is_asked_for(suite: pytest.Pytester) -> None:
+    suite.makepyfile("def test_1(): pass\ndef test_2(): assert 0\ndef test_3(): pass\n")
+    assert "stopping after 1 failures" in run(suite, *DIST, "-x", passed=1, failed=1)
+
+
+def test_what_cannot_be_collected_or_selects_tests_is_as_ever(suite: pytest.Pytester) -> None:
+    suite.makepyfile(test_a="def test_1(): pass\ndef test_2(): pass\n", test_b="import no_such_module\n")
+    run(suite, *DIST, errors=1)
+    run(suite, *DIST, "-k", "test_1", "--ignore=test_b.py", passed=1, deselected=1)
+    run(suite, *DIST, "--continue-on-collection-errors", passed=2, errors=1)
+
+
+def test_a_worker_that_cannot_collect_says_why(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import os
+        if "RELOCATE_EXECUTOR" in os.environ:
+            import no_such_module
+        def test_1(): pass
+        """
+    )
+    assert "No module named 'no_such_module'" in run(suite, *DIST, failed=1)
+    suite.makeconftest("import os\nassert 'RELOCATE_EXECUTOR' not in os.environ, 'not there'\n")
+    done = suite.runpytest_subprocess(*DIST, timeout=100)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "not there" in done.stderr.str()
+
+
+@pytest.mark.parametrize("other", [("--relocate", "shop"), ("--pdb",), pytest.param(("-n", "2"), marks=xdist)])
+def test_what_does_not_go_with_it_is_said(suite: pytest.Pytester, other: tuple[str, ...]) -> None:
+    suite.makepyfile(HERE)
+    done = suite.runpytest_subprocess(*DIST, *other)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--relocate-dist runs the tests on workers and does not go with" in done.stderr.str()
+
+
+def test_an_edited_test_runs_anew_on_a_worker_that_stays(suite: pytest.Pytester, relocate_workers: Workers) -> None:
+    worker = relocate_workers.start(ipc=True)
+    arguments = ("--relocate-dist", "--relocate-workers", worker.url)
+    suite.makepyfile(test_it="def test_it(): pass\n")
+    run(suite, *arguments, passed=1)
+    suite.makepyfile(test_it="def test_it(): assert 0, 'edited'\n")
+    assert "edited" in run(suite, *arguments, failed=1)
+
+
 # Fixtures ------------------------------------------------------------------------------------------
 
 
