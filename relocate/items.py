@@ -7,6 +7,7 @@ client (`dist`) calls them one after the other, and each executor belongs to one
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
@@ -73,8 +74,10 @@ class Items:
         config.option.maxfail = 0  # the client counts
         config.option.usepdb = False
         config.option.basetemp = order.basetemp or None
-        config._do_configure()
-        config.pluginmanager.unregister(name="terminalreporter")
+        # Others want a terminal reporter to be there; what it reports, the client's does.
+        self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- as long as the session
+        with contextlib.redirect_stdout(self._nowhere):
+            config._do_configure()
         config.pluginmanager.register(self, "relocate-items")
         self._failures: list[str] = []
         self.session = pytest.Session.from_config(config)
@@ -107,6 +110,7 @@ class Items:
             self.pytest_runtest_logreport(report)
         self._config.hook.pytest_sessionfinish(session=self.session, exitstatus=pytest.ExitCode.OK)
         self._config._ensure_unconfigure()
+        self._nowhere.close()
         return self._take()
 
     def _take(self) -> list[Event]:
