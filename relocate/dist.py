@@ -46,7 +46,7 @@ class Line:
 
     def __init__(self, tests: Iterable[pytest.Item]) -> None:
         self._lock = threading.Lock()
-        groups = itertools.groupby(tests, lambda item: item.nodeid.partition("::")[0])
+        groups = itertools.groupby(tests, lambda test: test.path)
         self._groups = collections.deque(collections.deque(group) for _, group in groups)
         self.stopped = False
 
@@ -86,19 +86,20 @@ class Draining(Exception):
 class Crew:
     """The executors of one run."""
 
-    def __init__(self, handle: Handle, line: Line, order: items.Order) -> None:
+    def __init__(self, handle: Handle, line: Line, names: dict[pytest.Item, str], order: items.Order) -> None:
         self.said: queue.SimpleQueue[Said] = queue.SimpleQueue()
         self.executors: set[str] = set()
         """Labels of those that have run tests."""
         self._handle = handle
         self._line = line
+        self._names = names
         self._order = order
         self._threads: list[threading.Thread] = []
         self._known: set[str] = set()
         self._running: dict[str, tuple[Seat, bytes]] = {}
-        self._lost: set[str] = set()
+        self._lost: set[pytest.Item] = set()
         self._failed_beginnings = 0
-        self._names = itertools.count()
+        self._gateways = itertools.count()
         self._digest = interface.digest(items)
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(8)
@@ -152,9 +153,9 @@ class Crew:
             begun, self._failed_beginnings = True, 0
             while group or (group := self._line.take()):
                 here = group[0]
-                following = group[1].nodeid if len(group) > 1 else None
+                following = self._names[group[1]] if len(group) > 1 else None
                 try:
-                    events, printed = self._call(channel, seat, "run", here.nodeid, following)
+                    events, printed = self._call(channel, seat, "run", self._names[here], following)
                     said = Said(here, events, output + printed)
                 except items.NotCollected as error:
                     said = Said(here, failure=str(error))
@@ -189,7 +190,7 @@ class Crew:
             self._line.give_back(group)
 
     def _order_for(self, seat: Seat) -> items.Order:
-        name = f"gw{next(self._names)}"
+        name = f"gw{next(self._gateways)}"
         known = sum(len(link.seats) for link in self._handle._links)
         owned = seat.link.is_embedded
         basetemp = os.path.join(self._order.basetemp, f"executor-{name}") if owned else ""
@@ -213,8 +214,8 @@ class Crew:
         """Why ``test`` has failed, as its executor is gone; empty if it may run again."""
         obituary = obituary_of(seat, self._handle._driver.turn)
         outside = obituary is None or obituary.returncode == -signal.SIGKILL
-        if outside and test.nodeid not in self._lost:
-            self._lost.add(test.nodeid)
+        if outside and test not in self._lost:
+            self._lost.add(test)
             return ""
         how = "was lost" if obituary is None else end_of(obituary.returncode)
         return f"the executor {seat.label} {how} while it ran this test"
@@ -242,7 +243,7 @@ class Distribution:
             executors=0,
             owned=False,
         )
-        self._crew = Crew(self._handle, self._line, order)
+        self._crew = Crew(self._handle, self._line, items.named(session.items), order)
         self._ran = 0
 
     def run(self) -> None:

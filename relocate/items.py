@@ -7,10 +7,12 @@ client (`dist`) calls them one after the other, and each executor belongs to one
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import threading
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,16 +85,16 @@ class Items:
         self.session = pytest.Session.from_config(config)
         config.hook.pytest_sessionstart(session=self.session)
         config.hook.pytest_collection(session=self.session)
-        self._items = {item.nodeid: item for item in self.session.items}
+        self._items = {name: item for item, name in named(self.session.items).items()}
         self._elsewhere: pytest.Item = Elsewhere.from_parent(self.session, name="elsewhere")
         self._last: pytest.Item | None = None
 
-    def run(self, nodeid: str, following: str | None) -> list[Event]:
+    def run(self, name: str, following: str | None) -> list[Event]:
         """See `run`."""
-        item = self._items.get(nodeid)
+        item = self._items.get(name)
         if item is None:
             why = "\n".join(self._failures) or "it is not among what was collected there"
-            raise NotCollected(f"{nodeid} could not be collected on the worker: {why}")
+            raise NotCollected(f"{name} could not be collected on the worker: {why}")
         self._last = item
         try:
             nextitem = self._items.get(following or "", self._elsewhere)
@@ -147,6 +149,20 @@ class Items:
             self._events.append(("warning", data))
 
 
+def named(tests: Iterable[pytest.Item]) -> dict[pytest.Item, str]:
+    """A name for each test that no other one has, and that is the same in each process.
+
+    Node ids alone do not do: those of files outside of pytest's root folder have no file in them.
+    """
+    seen: collections.Counter[str] = collections.Counter()
+    names = {}
+    for test in tests:
+        name = f"{test.path}, {test.nodeid}"
+        seen[name] += 1
+        names[test] = name if seen[name] == 1 else f"{name}, for the {seen[name]}th time"
+    return names
+
+
 _items: Items | None = None
 
 
@@ -159,11 +175,11 @@ def begin(order: Order) -> None:
         _items = Items(order)
 
 
-def run(nodeid: str, following: str | None) -> list[Event]:
+def run(name: str, following: str | None) -> list[Event]:
     """Run a test.
 
     Args:
-        nodeid: which.
+        name: which, as `named` has it.
         following: the one that comes after it here: what that one needs too is not torn down.  None:
             it is not known yet; what the whole session has set up is kept.
 
@@ -171,7 +187,7 @@ def run(nodeid: str, following: str | None) -> list[Event]:
         NotCollected: it is not here.
     """
     assert _items is not None
-    return _items.run(nodeid, following)
+    return _items.run(name, following)
 
 
 def end() -> list[Event]:

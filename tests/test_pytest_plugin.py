@@ -490,6 +490,15 @@ def test_an_error_at_the_end_of_the_session_is_told_too(suite: pytest.Pytester) 
     assert "at the very end" in run(suite, *DIST, passed=1, errors=1)
 
 
+def test_tests_that_pytest_calls_the_same_are_told_apart(suite: pytest.Pytester) -> None:
+    # As for files outside of its root folder: their node ids have no file in them.
+    (suite.path / "root").mkdir()
+    (suite.path / "root" / "pytest.ini").write_text("[pytest]\n")
+    suite.makepyfile(test_a="def test_it(): pass\n", test_b="def test_it(): assert 0, 'the other'\n")
+    arguments = ("--rootdir=root", "-c", "root/pytest.ini", "test_a.py", "test_b.py", "--keep-duplicates", "test_a.py")
+    assert "the other" in run(suite, *DIST, *arguments, passed=2, failed=1)
+
+
 def test_files_run_at_the_same_time_on_several_executors(suite: pytest.Pytester) -> None:
     wait = """
         import pathlib, time
