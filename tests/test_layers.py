@@ -19,13 +19,13 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "items"},
+    {"keys", "embedded", "observe", "cache", "items", "tally"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder"},
     {"handle"},
-    {"cli", "_startup", "__init__", "dist"},
+    {"cli", "_startup", "__init__", "dist", "suite"},
     {"__main__", "pytest_plugin"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 import threading
@@ -13,8 +15,9 @@ from types import ModuleType
 
 import psutil
 import pytest
-from conftest import alive
+from conftest import WAIT, alive, until
 
+from relocate.tally import Tally
 from relocate.testing.workers import Workers
 
 SHOP = '''
@@ -393,6 +396,17 @@ def test_strict_fails_tests_whose_calls_ran_here_and_names_the_functions(suite: 
     run(suite, *arguments, passed=2, failed=2, errors=1)
 
 
+def test_the_summary_is_readable() -> None:
+    tally = Tally()
+    assert not tally.used
+    counts = {"calls": 1234, "remote": 1229, "local": 4, "failed": 1, "retried": 2}
+    tally.add_data({**counts, "bytes_out": 1_234_567, "bytes_in": 999, "executors": ["embedded/0", "desk/0"]}, "gw0")
+    tally.add_data({"executors": ["embedded/0", "desk/0"]}, "gw1")
+    assert str(tally) == (
+        "relocate: 1,234 calls: 1,229 on workers (3 executors), 4 here; 1 failed; 2 retried; 1.2 MB out, 999 B in"
+    )
+
+
 # Tests that run on workers -------------------------------------------------------------------------
 
 DIST = ("--relocate-dist", "--relocate-workers", "1")
@@ -578,6 +592,27 @@ def test_what_does_not_go_with_it_is_said(suite: pytest.Pytester, other: tuple[s
     done = suite.runpytest_subprocess(*DIST, *other)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert "--relocate-dist runs the tests on workers and does not go with" in done.stderr.str()
+
+
+def test_ctrl_c_ends_the_tests_on_workers_too(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import os, time
+
+        def test_long():
+            with open("draft", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename("draft", "pid")
+            time.sleep(60)
+        """
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *DIST]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until((suite.path / "pid").exists, "the start of the test")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, out
+    assert not psutil.pid_exists(int((suite.path / "pid").read_text()))
 
 
 def test_an_edited_test_runs_anew_on_a_worker_that_stays(suite: pytest.Pytester, relocate_workers: Workers) -> None:
