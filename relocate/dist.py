@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from . import ambient, config, interface, items, raising, wire
+from . import ambient, config, interface, items, raising, restoring, wire
 from .channel import Lost, ZmqChannel
 from .driver import show
 from .errors import WorkerError
@@ -201,11 +201,13 @@ class Crew:
         call = self._prefix + next(self._numbers).to_bytes(8, "big")
         request = wire.Call(call, items.__name__, member, self._digest, ambient.capture())
         self._running[seat.id] = seat, call
-        reply, result, _ = channel.exchange(request, wire.pack(request, wire.dumps((args, {}))), _lends_nothing)
-        if isinstance(reply, wire.Returned):
-            return wire.loads(result), reply.output
-        if isinstance(reply, wire.Raised):
-            raise raising.load(result, seat.label)
+        segments = wire.dumps((args, {}))
+        reply, result, _ = channel.exchange(request, wire.pack(request, segments), _lends_nothing)
+        if isinstance(reply, (wire.Returned, wire.Raised)):
+            value = restoring.accept(result, (args, {}), segments) if reply.refers else wire.loads(result)
+            if isinstance(reply, wire.Raised):
+                raise raising.rebuild(value, seat.label)
+            return value, reply.output
         if isinstance(reply, wire.Rejected) and reply.code == "draining":
             raise Draining
         raise WorkerError(reply.text if isinstance(reply, (wire.Rejected, wire.Refused)) else "it asks for something")
