@@ -5,6 +5,8 @@
 
 From here on, ``import scipy.ndimage`` gives a proxy whose functions run on the worker.  See
 `enable`, `Handle`, `statistics`; ``relocate --help`` for the command line.
+
+PYTEST_DONT_REWRITE: under ``relocate run -m pytest`` this is loaded before pytest is, which would warn.
 """
 
 from __future__ import annotations

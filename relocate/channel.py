@@ -114,6 +114,9 @@ def check_socket_file(url: str) -> None:
 class ZmqChannel:
     """A channel over a DEALER socket."""
 
+    path: list[str] | None = None
+    """This program's import path as the executor was told of it; None if that has its own."""
+
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],

@@ -92,9 +92,11 @@ class Seat:
         self.depth = self._base + (self._pace < SHORT)
 
     def take(self) -> channel.ZmqChannel | None:
-        """An idle channel, if there is one."""
+        """An idle channel, if there is one; those that told of another import path are closed."""
         try:
-            return self.idle.pop()
+            while (taken := self.idle.pop()).path not in (None, sys.path):
+                taken.close()
+            return taken
         except IndexError:
             return None
 
@@ -108,8 +110,9 @@ class Seat:
     def dismiss(self) -> None:
         """The executor is gone: close what is idle, keep nothing more."""
         self.gone = True
-        while (used := self.take()) is not None:
-            used.close()
+        while self.idle:
+            with contextlib.suppress(IndexError):  # another thread has just taken it
+                self.idle.pop().close()
 
 
 class Local:
@@ -227,6 +230,7 @@ class Links:
         path = import_path() if link.is_embedded else None
         opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
         made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.server)
+        made.path = None if path is None else sys.path[:]
         self._channels.add(made)
         return made
 

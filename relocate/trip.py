@@ -15,7 +15,7 @@ from . import channel, lending, raising, wire
 from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from .driver import Driver
+    from .driver import Driver, Turn
     from .links import Seat
 
 CRASHES = 2
@@ -140,7 +140,7 @@ class Trip:
             elif obituary.returncode == -signal.SIGKILL:
                 kills += 1
             else:
-                crashes.append(f"{seat.label} {_how(obituary.returncode)}")
+                crashes.append(f"{seat.label} {end_of(obituary.returncode)}")
         if losses >= LOSSES:
             where = ", ".join(dict.fromkeys(seat.label for seat in self.ends))
             raise NoWorkerLeft(f"{self.name}: the connection was lost {losses} times while it ran, on {where}")
@@ -155,18 +155,23 @@ class Trip:
     def _obituary(self, seat: Seat) -> wire.Obituary | None:
         """How the executor at ``seat`` ended, waited for once; None if it did not, as far as is known."""
         if seat.id not in self._verdicts:
-            key = (seat.slot, seat.incarnation)
-            turn = self.driver.turn
             began = self.driver.clock()
-            with turn:
-                turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
-                same_life = seat.id.endswith(seat.link.ticket[:4].hex())
-                self._verdicts[seat.id] = seat.link.obituaries.get(key) if same_life else None
+            self._verdicts[seat.id] = obituary_of(seat, self.driver.turn)
             self.waited += self.driver.clock() - began
         return self._verdicts[seat.id]
 
 
-def _how(code: int) -> str:
+def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:
+    """How the executor at ``seat`` ended, waited for; None if it did not, as far as is known."""
+    key = (seat.slot, seat.incarnation)
+    with turn:
+        turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
+        same_life = seat.id.endswith(seat.link.ticket[:4].hex())
+        return seat.link.obituaries.get(key) if same_life else None
+
+
+def end_of(code: int) -> str:
+    """What became of an executor, by its exit status as `subprocess` has it."""
     if code >= 0:
         return f"exited with status {code}"
     try:

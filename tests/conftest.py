@@ -18,6 +18,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["pytester"]
+
 # The same examples at every run, however slow the machine is.
 settings.register_profile("relocate", derandomize=True, deadline=None)
 settings.load_profile("relocate")

@@ -19,14 +19,14 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "quiet"},
+    {"keys", "embedded", "observe", "cache", "quiet", "items", "tally"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder"},
     {"handle", "check", "launch"},
-    {"cli", "_startup", "__init__"},
-    {"__main__"},
+    {"cli", "_startup", "__init__", "dist", "suite"},
+    {"__main__", "pytest_plugin"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 PURE = sorted(set().union(*ROWS[:4]))

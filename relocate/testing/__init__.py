@@ -10,9 +10,12 @@ network, the workers and time are simulated, and fail when a test says so::
     shop = testing.module("shop", "def price(n): return n * 3")
     desk = network.worker("desk", modules=[shop])
     program = testing.Program(network, ["desk"])
+    shop = program.load("shop")
     desk.next(testing.Kill())
-    assert program.load("shop").price(2) == 6
+    assert shop.price(2) == 6
     assert program.statistics().retried == 1
+
+`relocate.testing.workers` has real processes instead, where a test is about those.
 
 `Clock`, `Turn`: virtual time.  `Network`, `Worker`, `Executor`: who can run calls, and the link to
 them.  `Kill`, `CutOff`, `Delay`, `Refuse`, `Drain`, `Garble`: faults.  `Program`: the caller's side.

@@ -306,6 +306,8 @@ class Executor:
 class Channel:
     """A connection to an executor that is a function call."""
 
+    path = None
+
     def __init__(self, network: Network, seat: Seat, executor: Executor | None) -> None:
         self._network = network
         self._executor = executor
