@@ -72,6 +72,7 @@ class Executor:
             # handshake must need no thread of ours, as a call may hold the interpreter for minutes.
             self._socket.curve_server = True
             self._socket.curve_secretkey = bytes.fromhex(settings["secret"])
+        self._poll: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)]
         self._bind(settings["bind"])
 
     def _bind(self, url: str) -> None:
@@ -119,16 +120,12 @@ class Executor:
                 continue  # the call that was to be interrupted had just ended
 
     def _step(self) -> bool:
-        # To poll is cheaper than to try to receive in vain, so it comes first.
-        patience = 0 if self._queue else -1
-        for ready, _ in zmq.zmq_poll([(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)], patience):
-            if isinstance(ready, int):
-                self._ear.recv(4096)
-            else:
-                self._take()
+        if not self._queue:
+            self._await()
         while self._commands:
             self._obey(self._commands.popleft())
         if self._draining:
+            self._take()
             for identity, message, _ in self._queue:
                 self._send(identity, wire.Rejected(message.call, "draining", "the worker is shutting down"))
             self._socket.close(linger=2000)
@@ -142,10 +139,20 @@ class Executor:
             self._send(identity, reply, result)
         return True
 
-    def _take(self) -> None:
-        """Take in all messages that have come; there is one."""
+    def _await(self) -> None:
+        """Take in messages, or else wait for one or for a command."""
+        if not self._take():
+            for ready, _ in zmq.zmq_poll(self._poll, -1):
+                if isinstance(ready, int):
+                    self._ear.recv(4096)
+
+    def _take(self) -> bool:
+        """Take in all messages that have come or come soon; whether there was one."""
         while True:
-            identity = self._socket.recv()
+            try:
+                identity = self._socket.recv()
+            except zmq.Again:
+                return False
             known = self._sessions.get(identity)
             frames: list[wire.Buffer] = [self._socket.recv()]
             while self._socket.getsockopt(zmq.RCVMORE):
@@ -174,7 +181,7 @@ class Executor:
             # A channel's opening is followed by its first call; then there is seldom more.
             events: Any = self._socket.get(zmq.EVENTS)
             if not events & zmq.POLLIN:
-                return
+                return True
 
     def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
         frames = wire.pack(reply, segments)
