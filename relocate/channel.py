@@ -8,6 +8,7 @@ computes, turn a frozen or cut-off peer into the same event.
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from . import session, wire
-from .errors import WorkerError
+from .errors import RemoteProtocolError, WorkerError
 from .keys import Keys
 
 MONITORED = (
@@ -35,6 +36,8 @@ short calls begin with it; whatever else may happen is noticed so much later."""
 GLANCE = 200
 """Milliseconds of one poll.  A signal that comes just before a poll begins does not end it, and
 Ctrl-C must not wait for the answer."""
+HUGE = 32 << 20
+"""Bytes from which on malloc never keeps what is freed (glibc's DEFAULT_MMAP_THRESHOLD_MAX)."""
 NEVER = 1 << 30
 """Milliseconds: a channel whose peer is gone is thrown away, it does not reconnect."""
 
@@ -81,6 +84,55 @@ def bound_to(socket: zmq.Socket[bytes]) -> str:
     endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint, bytes)
     return endpoint.rstrip(b"\0").decode()
+
+
+def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[wire.Buffer]:
+    """The frames of the next message; the chunks of a long segment are put together as they are read.
+
+    Raises:
+        zmq.Again: there is none.
+        RemoteProtocolError: what follows the header is not what it announces.
+    """
+    frames: list[wire.Buffer] = [socket.recv(flags)]
+    if socket.getsockopt(zmq.RCVMORE):
+        try:
+            frames += [_segment(socket, size) for size in wire.sizes_in(frames[0]) if size]
+        finally:  # the next message begins after this one's last frame
+            while socket.getsockopt(zmq.RCVMORE):
+                frames.append(socket.recv(copy=False).buffer)
+    return frames
+
+
+def _segment(socket: zmq.Socket[bytes], size: int) -> wire.Buffer:
+    if size <= wire.CHUNK:
+        if socket.getsockopt(zmq.RCVMORE):
+            return socket.recv(copy=False).buffer
+    else:
+        whole = _room(size)
+        view = memoryview(whole)
+        for start in range(0, size, wire.CHUNK):
+            part = view[start : start + wire.CHUNK]
+            if not socket.getsockopt(zmq.RCVMORE) or socket.recv_into(part) != len(part):
+                break
+        else:
+            return whole
+    raise RemoteProtocolError("segments do not match their announced sizes")
+
+
+def _room(size: int) -> wire.Whole:
+    """Memory for ``size`` bytes.
+
+    Large pieces come fresh from the kernel whoever asks for them, and to get them in pages of 4 KiB
+    takes six times as long as to fill them.
+    """
+    if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(size)
+    try:
+        room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        room.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # the kernel has no large pages, or not so much memory: then this says so
+        return bytearray(size)
+    return room
 
 
 def read_event(monitor: zmq.Socket[bytes]) -> int:
@@ -180,10 +232,7 @@ class ZmqChannel:
                     raise Lost(lost) from None
 
     def _receive(self, flags: int = 0) -> Exchanged:
-        socket = self._socket
-        frames: list[wire.Buffer] = [socket.recv(flags)]
-        while socket.getsockopt(zmq.RCVMORE):
-            frames.append(socket.recv(copy=False).buffer)
+        frames = receive(self._socket, flags)
         reply, segments = self._session.receive(frames)
         return reply, segments, sum(map(len, frames))
 

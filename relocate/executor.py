@@ -154,18 +154,12 @@ class Executor:
             except zmq.Again:
                 return False
             known = self._sessions.get(identity)
-            frames: list[wire.Buffer] = [self._socket.recv()]
-            while self._socket.getsockopt(zmq.RCVMORE):
-                frame = self._socket.recv(copy=False)
-                if known is not None:  # a stranger's first message has one frame
-                    frames.append(frame.buffer)
-            if known is None:
-                while len(self._sessions) >= MAX_SESSIONS:
-                    del self._sessions[next(iter(self._sessions))]
-                # A client may not choose its identity, or it could take over a known one.
-                known = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
-                self._sessions[identity] = known
             try:
+                if known is not None and known.state is session.State.KNOWN:
+                    frames = channel.receive(self._socket)
+                else:  # of what a stranger sends only the header is kept
+                    frames = [*self._socket.recv_multipart()[:1]]
+                    known = known or self._stranger(identity)
                 message, segments = known.receive(frames)
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
@@ -182,6 +176,14 @@ class Executor:
             events: Any = self._socket.get(zmq.EVENTS)
             if not events & zmq.POLLIN:
                 return True
+
+    def _stranger(self, identity: bytes) -> session.ServerSession:
+        while len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        # A client may not choose its identity, or it could take over a known one.
+        made = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
+        self._sessions[identity] = made
+        return made
 
     def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
         frames = wire.pack(reply, segments)
