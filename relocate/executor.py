@@ -41,6 +41,7 @@ NOTHING = bytes(16)
 SLATE = 32
 """Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
 MAX_SESSIONS = 65_536
+READABLE = int(zmq.POLLIN)
 
 
 class Executor:
@@ -172,9 +173,8 @@ class Executor:
             elif isinstance(message, wire.Open) and message.path is not None and message.path != sys.path:
                 sys.path[:] = message.path
                 importlib.invalidate_caches()
-            # A channel's opening is followed by its first call; then there is seldom more.
-            events: Any = self._socket.get(zmq.EVENTS)
-            if not events & zmq.POLLIN:
+            # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
+            if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
                 return True
 
     def _stranger(self, identity: bytes) -> session.ServerSession:
