@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__, config, embedded
+from . import __version__, config
 from .errors import ConfigError, RelocateError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -149,7 +149,7 @@ def run(
     # interpreter activates relocation for it.
     environment.setdefault(config.ENV_MODULES, ",".join(found.modules))
     environment.setdefault(config.ENV_WORKERS, found.workers)
-    if environment.get(embedded.MARK):
+    if environment.get(config.ENV_EXECUTOR):
         fail("this is a relocate executor; nothing is relocated here")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     if not activation_is_installed():

@@ -6,7 +6,6 @@ part out again.  The longest matching name decides.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,8 @@ ENV_MODULES = "RELOCATE_MODULES"
 ENV_WORKERS = "RELOCATE_WORKERS"
 ENV_REPORT = "RELOCATE_REPORT"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
+ENV_EXECUTOR = "RELOCATE_EXECUTOR"
+"""Set in the environment of workers: nothing is relocated there."""
 """Set by the program that the report is about, for its children to see."""
 
 Ranks = tuple[tuple[str, ...], ...]
@@ -180,6 +181,8 @@ def _check(values: dict[str, Any], origin: str) -> Config:
 
 
 def _unknown(key: str, origin: str) -> ConfigError:
+    import difflib
+
     near = difflib.get_close_matches(key, Config.__struct_fields__, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(Config.__struct_fields__)}"
     return ConfigError(f"{origin}: unknown key {key!r}; {hint}")

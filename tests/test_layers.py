@@ -19,7 +19,7 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "policy"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache"},
+    {"keys", "embedded", "observe", "cache", "places"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},

@@ -16,7 +16,8 @@ from typing import Any
 from .. import ambient, channel, interface, lending, raising, session, wire
 from ..errors import ArgumentError, WorkerUnreachable
 from ..executor import NOTHING, Output, piece
-from ..links import Link, Links, Seat
+from ..links import Links
+from ..places import Link, Seat
 from .clock import Clock, Turn
 from .faults import CutOff, Delay, Drain, Fault, Garble, Kill, Refuse
 
