@@ -135,6 +135,17 @@ def _room(size: int) -> wire.Whole:
     return room
 
 
+def keep_freed_memory() -> None:
+    """Let malloc keep freed pieces of less than `HUGE` for the next message, not return them to the kernel.
+
+    glibc does so from when a piece that large was freed for the first time, which is therefore done
+    here, without touching it: nothing can be read.  Other systems' malloc does not mind.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.read(nothing, HUGE - (8 << 10))
+    os.close(nothing)
+
+
 def read_event(monitor: zmq.Socket[bytes]) -> int:
     """Take one event from a socket's monitor (zmq_socket_monitor(3): 16 bits, 32 bits of value, address).
 

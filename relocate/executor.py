@@ -102,6 +102,7 @@ class Executor:
 
     def run(self) -> int:
         """Serve until told to stop."""
+        channel.keep_freed_memory()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.stdout, sys.stderr = self._output.stream("stdout"), self._output.stream("stderr")

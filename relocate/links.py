@@ -57,6 +57,7 @@ class Links:
         on_change: Callable[[], None],
         on_death: Callable[[str], None],
     ) -> None:
+        channel.keep_freed_memory()
         self.links = links
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.context.set(zmq.MAX_SOCKETS, 65_000)
