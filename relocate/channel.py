@@ -86,6 +86,13 @@ def bound_to(socket: zmq.Socket[bytes]) -> str:
     return endpoint.rstrip(b"\0").decode()
 
 
+def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer]) -> None:
+    """Send a message of several frames.  Only small ones are copied: to lend them to libzmq costs more."""
+    last = len(frames) - 1
+    for i, frame in enumerate(frames):
+        socket.send(frame, zmq.SNDMORE if i < last else 0, len(frame) < zmq.COPY_THRESHOLD)
+
+
 def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[wire.Buffer]:
     """The frames of the next message; the chunks of a long segment are put together as they are read.
 
@@ -94,29 +101,31 @@ def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[wire.Buffer]:
         RemoteProtocolError: what follows the header is not what it announces.
     """
     frames: list[wire.Buffer] = [socket.recv(flags)]
-    if socket.getsockopt(zmq.RCVMORE):
+    more = socket.getsockopt(zmq.RCVMORE)
+    if more:
         try:
-            frames += [_segment(socket, size) for size in wire.sizes_in(frames[0]) if size]
+            for size in wire.sizes_in(frames[0]):
+                if size > wire.CHUNK:
+                    frames.append(_whole(socket, size))
+                    more = socket.getsockopt(zmq.RCVMORE)
+                elif more and size:
+                    frame = socket.recv(copy=False)
+                    frames.append(frame.buffer)
+                    more = frame.more
         finally:  # the next message begins after this one's last frame
             while socket.getsockopt(zmq.RCVMORE):
                 frames.append(socket.recv(copy=False).buffer)
     return frames
 
 
-def _segment(socket: zmq.Socket[bytes], size: int) -> wire.Buffer:
-    if size <= wire.CHUNK:
-        if socket.getsockopt(zmq.RCVMORE):
-            return socket.recv(copy=False).buffer
-    else:
-        whole = _room(size)
-        view = memoryview(whole)
-        for start in range(0, size, wire.CHUNK):
-            part = view[start : start + wire.CHUNK]
-            if not socket.getsockopt(zmq.RCVMORE) or socket.recv_into(part) != len(part):
-                break
-        else:
-            return whole
-    raise RemoteProtocolError("segments do not match their announced sizes")
+def _whole(socket: zmq.Socket[bytes], size: int) -> wire.Whole:
+    room = _room(size)
+    view = memoryview(room)
+    for start in range(0, size, wire.CHUNK):
+        part = view[start : start + wire.CHUNK]
+        if not socket.getsockopt(zmq.RCVMORE) or socket.recv_into(part) != len(part):
+            raise RemoteProtocolError("segments do not match their announced sizes")
+    return room
 
 
 def _room(size: int) -> wire.Whole:
@@ -210,18 +219,12 @@ class ZmqChannel:
     def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
         """See `Channel`."""
         self._session.send(request)
-        self._send(frames)
+        send(self._socket, frames)
         while True:
             exchanged = self._await()
             if not isinstance(exchanged[0], wire.Ask):
                 return exchanged
-            self._send(answer(exchanged[0]))
-
-    def _send(self, frames: list[wire.Buffer]) -> None:
-        if len(frames) == 1:
-            self._socket.send(frames[0])
-        else:
-            self._socket.send_multipart(frames, copy=False)
+            send(self._socket, answer(exchanged[0]))
 
     def _await(self) -> Exchanged:
         """The next message; raises `Lost` if the peer's end comes first."""

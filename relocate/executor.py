@@ -190,10 +190,7 @@ class Executor:
         frames = wire.pack(reply, segments)
         try:
             self._socket.send(identity, zmq.SNDMORE)
-            if len(frames) == 1:
-                self._socket.send(frames[0])
-            else:
-                self._socket.send_multipart(frames, copy=False)
+            channel.send(self._socket, frames)
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:  # a client that is gone needs no answer
                 raise
