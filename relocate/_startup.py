@@ -11,9 +11,9 @@ import sys
 
 def activate() -> None:
     """Enable what the environment asks for; a mistake in it ends the program before it begins."""
-    from .embedded import MARK
+    from .config import ENV_EXECUTOR
 
-    if MARK in os.environ:
+    if ENV_EXECUTOR in os.environ:
         return
     from .errors import ConfigError
     from .handle import enable

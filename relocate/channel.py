@@ -8,6 +8,7 @@ computes, turn a frozen or cut-off peer into the same event.
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from . import session, wire
-from .errors import WorkerError
+from .errors import RemoteProtocolError, WorkerError
 from .keys import Keys
 
 MONITORED = (
@@ -29,9 +30,14 @@ MONITORED = (
     | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_DISCONNECTED
 )
+SOON = 2
+"""Milliseconds to wait for a message alone.  To wait in recv costs half of what a poll costs, so that
+short calls begin with it; whatever else may happen is noticed so much later."""
 GLANCE = 200
 """Milliseconds of one poll.  A signal that comes just before a poll begins does not end it, and
 Ctrl-C must not wait for the answer."""
+HUGE = 32 << 20
+"""Bytes from which on malloc never keeps what is freed (glibc's DEFAULT_MMAP_THRESHOLD_MAX)."""
 NEVER = 1 << 30
 """Milliseconds: a channel whose peer is gone is thrown away, it does not reconnect."""
 
@@ -65,6 +71,7 @@ def configure(socket: zmq.Socket[bytes], heartbeat: float) -> None:
     socket.linger = 0
     socket.sndhwm = 0
     socket.rcvhwm = 0
+    socket.rcvtimeo = SOON
     socket.setsockopt(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 200)))
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, max(1, int(heartbeat * 1000)))
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
@@ -77,6 +84,75 @@ def bound_to(socket: zmq.Socket[bytes]) -> str:
     endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint, bytes)
     return endpoint.rstrip(b"\0").decode()
+
+
+def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer]) -> None:
+    """Send a message of several frames.  Only small ones are copied: to lend them to libzmq costs more."""
+    last = len(frames) - 1
+    for i, frame in enumerate(frames):
+        socket.send(frame, zmq.SNDMORE if i < last else 0, len(frame) < zmq.COPY_THRESHOLD)
+
+
+def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[wire.Buffer]:
+    """The frames of the next message; the chunks of a long segment are put together as they are read.
+
+    Raises:
+        zmq.Again: there is none.
+        RemoteProtocolError: what follows the header is not what it announces.
+    """
+    frames: list[wire.Buffer] = [socket.recv(flags)]
+    more = socket.getsockopt(zmq.RCVMORE)
+    if more:
+        try:
+            for size in wire.sizes_in(frames[0]):
+                if size > wire.CHUNK:
+                    frames.append(_whole(socket, size))
+                    more = socket.getsockopt(zmq.RCVMORE)
+                elif more and size:
+                    frame = socket.recv(copy=False)
+                    frames.append(frame.buffer)
+                    more = frame.more
+        finally:  # the next message begins after this one's last frame
+            while socket.getsockopt(zmq.RCVMORE):
+                frames.append(socket.recv(copy=False).buffer)
+    return frames
+
+
+def _whole(socket: zmq.Socket[bytes], size: int) -> wire.Whole:
+    room = _room(size)
+    view = memoryview(room)
+    for start in range(0, size, wire.CHUNK):
+        part = view[start : start + wire.CHUNK]
+        if not socket.getsockopt(zmq.RCVMORE) or socket.recv_into(part) != len(part):
+            raise RemoteProtocolError("segments do not match their announced sizes")
+    return room
+
+
+def _room(size: int) -> wire.Whole:
+    """Memory for ``size`` bytes.
+
+    Large pieces come fresh from the kernel whoever asks for them, and to get them in pages of 4 KiB
+    takes six times as long as to fill them.
+    """
+    if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(size)
+    try:
+        room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        room.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # the kernel has no large pages, or not so much memory: then this says so
+        return bytearray(size)
+    return room
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep freed pieces of less than `HUGE` for the next message, not return them to the kernel.
+
+    glibc does so from when a piece that large was freed for the first time, which is therefore done
+    here, without touching it: nothing can be read.  Other systems' malloc does not mind.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.read(nothing, HUGE - (8 << 10))
+    os.close(nothing)
 
 
 def read_event(monitor: zmq.Socket[bytes]) -> int:
@@ -146,27 +222,26 @@ class ZmqChannel:
     def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
         """See `Channel`."""
         self._session.send(request)
-        socket = self._socket
-        if len(frames) == 1:
-            socket.send(frames[0])
-        else:
-            socket.send_multipart(frames, copy=False)
+        send(self._socket, frames)
+        while True:
+            exchanged = self._await()
+            if not isinstance(exchanged[0], wire.Ask):
+                return exchanged
+            send(self._socket, answer(exchanged[0]))
+
+    def _await(self) -> Exchanged:
+        """The next message; raises `Lost` if the peer's end comes first."""
         until = None if self._connected else time.monotonic() + self._heartbeat
         while True:
-            ready = zmq.zmq_poll(self._poll, GLANCE)
+            try:
+                return self._receive()
+            except zmq.Again:
+                ready = zmq.zmq_poll(self._poll, GLANCE)
             if not ready and until is not None and time.monotonic() > until:
                 raise Lost(f"no connection within {self._heartbeat:g} s")
-            lost = ""
-            for polled, _ in ready:
-                if polled is socket:
-                    exchanged = self._receive()
-                    if not isinstance(exchanged[0], wire.Ask):
-                        return exchanged
-                    socket.send_multipart(answer(exchanged[0]), copy=False)
-                    break
-                lost = self._watch()
-                if self._connected:
-                    until = None
+            lost = self._watch() if any(polled is self._monitor for polled, _ in ready) else ""
+            if self._connected:
+                until = None
             if lost:
                 try:
                     return self._receive(zmq.DONTWAIT)  # the answer came just before the end
@@ -174,10 +249,7 @@ class ZmqChannel:
                     raise Lost(lost) from None
 
     def _receive(self, flags: int = 0) -> Exchanged:
-        socket = self._socket
-        frames: list[wire.Buffer] = [socket.recv(flags)]
-        while socket.getsockopt(zmq.RCVMORE):
-            frames.append(socket.recv(copy=False).buffer)
+        frames = receive(self._socket, flags)
         reply, segments = self._session.receive(frames)
         return reply, segments, sum(map(len, frames))
 

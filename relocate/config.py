@@ -7,7 +7,6 @@ they are not covered.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,8 @@ ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set by the program that the report is about, for its children to see."""
+ENV_EXECUTOR = "RELOCATE_EXECUTOR"
+"""Set in the environment of workers: nothing is relocated there."""
 
 Ranks = tuple[tuple[str, ...], ...]
 
@@ -201,6 +202,8 @@ def _check(values: dict[str, Any], origin: str) -> Config:
 
 
 def _unknown(key: str, origin: str) -> ConfigError:
+    import difflib
+
     near = difflib.get_close_matches(key, Config.__struct_fields__, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(Config.__struct_fields__)}"
     return ConfigError(f"{origin}: unknown key {key!r}; {hint}")

@@ -31,10 +31,11 @@ import pytest
 
 from . import ambient, config, interface, items, raising, restoring, wire
 from .channel import Lost, ZmqChannel
-from .driver import show
 from .errors import WorkerError
 from .handle import Handle
-from .links import Links, Seat
+from .links import Links
+from .output import show
+from .places import Seat
 from .trip import end_of, obituary_of
 
 BEGINNINGS = 3

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 from . import ambient, channel, lending, policy, raising, restoring, wire
 from .difference import Raised
 from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
-from .links import Link, Links, Local, Seat
+from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .output import show
+from .places import Link, Local, Seat
 from .proxy import Target
 from .trip import Trip
 from .verify import Verifier
@@ -277,8 +278,11 @@ class Driver:
             found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
         return found
 
-    def forget(self) -> None:
-        """Forget what was worked out from places that are no longer the same objects."""
+    def forked(self, links: dict[str, Link]) -> None:
+        """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
+        self.links = None
+        self.turn = Turn()
+        self.places.update(links)
         self._ranks = (None, {})
         self._line = []
         self._prefix = os.urandom(8)

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .config import ENV_EXECUTOR
 from .errors import ConfigError
 
-MARK = "RELOCATE_EXECUTOR"
-"""Set in the environment of workers: nothing is relocated there."""
 SOCKET = "worker"
 _PREFIX = "relocate-"
 
@@ -100,7 +99,7 @@ def boot(module: str) -> str:
 
 def environment() -> dict[str, str]:
     """The environment of workers and executors: this one's, marked."""
-    return {**os.environ, MARK: "1"}
+    return {**os.environ, ENV_EXECUTOR: "1"}
 
 
 def is_loopback(url: str) -> bool:

@@ -41,6 +41,7 @@ NOTHING = bytes(16)
 SLATE = 32
 """Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
 MAX_SESSIONS = 65_536
+READABLE = int(zmq.POLLIN)
 
 
 class Executor:
@@ -74,6 +75,7 @@ class Executor:
             # handshake must need no thread of ours, as a call may hold the interpreter for minutes.
             self._socket.curve_server = True
             self._socket.curve_secretkey = bytes.fromhex(settings["secret"])
+        self._poll: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)]
         self._bind(settings["bind"])
 
     def _bind(self, url: str) -> None:
@@ -102,6 +104,7 @@ class Executor:
 
     def run(self) -> int:
         """Serve until told to stop."""
+        channel.keep_freed_memory()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.stdout, sys.stderr = self._output.stream("stdout"), self._output.stream("stderr")
@@ -122,16 +125,12 @@ class Executor:
                 continue  # the call that was to be interrupted had just ended
 
     def _step(self) -> bool:
-        # To poll is cheaper than to try to receive in vain, so it comes first.
-        patience = 0 if self._queue else -1
-        for ready, _ in zmq.zmq_poll([(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)], patience):
-            if isinstance(ready, int):
-                self._ear.recv(4096)
-            else:
-                self._take()
+        if not self._queue:
+            self._await()
         while self._commands:
             self._obey(self._commands.popleft())
         if self._draining:
+            self._take()
             for identity, message, _ in self._queue:
                 self._send(identity, wire.Rejected(message.call, "draining", "the worker is shutting down"))
             self._socket.close(linger=2000)
@@ -145,23 +144,27 @@ class Executor:
             self._send(identity, reply, result)
         return True
 
-    def _take(self) -> None:
-        """Take in all messages that have come; there is one."""
+    def _await(self) -> None:
+        """Take in messages, or else wait for one or for a command."""
+        if not self._take():
+            for ready, _ in zmq.zmq_poll(self._poll, -1):
+                if isinstance(ready, int):
+                    self._ear.recv(4096)
+
+    def _take(self) -> bool:
+        """Take in all messages that have come or come soon; whether there was one."""
         while True:
-            identity = self._socket.recv()
-            known = self._sessions.get(identity)
-            frames: list[wire.Buffer] = [self._socket.recv()]
-            while self._socket.getsockopt(zmq.RCVMORE):
-                frame = self._socket.recv(copy=False)
-                if known is not None:  # a stranger's first message has one frame
-                    frames.append(frame.buffer)
-            if known is None:
-                while len(self._sessions) >= MAX_SESSIONS:
-                    del self._sessions[next(iter(self._sessions))]
-                # A client may not choose its identity, or it could take over a known one.
-                known = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
-                self._sessions[identity] = known
             try:
+                identity = self._socket.recv()
+            except zmq.Again:
+                return False
+            known = self._sessions.get(identity)
+            try:
+                if known is not None and known.state is session.State.KNOWN:
+                    frames = channel.receive(self._socket)
+                else:  # of what a stranger sends only the header is kept
+                    frames = [*self._socket.recv_multipart()[:1]]
+                    known = known or self._stranger(identity)
                 message, segments = known.receive(frames)
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
@@ -174,19 +177,23 @@ class Executor:
             elif isinstance(message, wire.Open) and message.path is not None and message.path != sys.path:
                 sys.path[:] = message.path
                 importlib.invalidate_caches()
-            # A channel's opening is followed by its first call; then there is seldom more.
-            events: Any = self._socket.get(zmq.EVENTS)
-            if not events & zmq.POLLIN:
-                return
+            # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
+            if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
+                return True
+
+    def _stranger(self, identity: bytes) -> session.ServerSession:
+        while len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        # A client may not choose its identity, or it could take over a known one.
+        made = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
+        self._sessions[identity] = made
+        return made
 
     def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
         frames = wire.pack(reply, segments)
         try:
             self._socket.send(identity, zmq.SNDMORE)
-            if len(frames) == 1:
-                self._socket.send(frames[0])
-            else:
-                self._socket.send_multipart(frames, copy=False)
+            channel.send(self._socket, frames)
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:  # a client that is gone needs no answer
                 raise

@@ -1,38 +1,42 @@
 """`enable` and what it returns: a handle on one relocation, which undoes itself.
 
-Puts the layers together: configuration, name space, finder, driver, links.  Nothing that talks to
-the network is imported before the first designated module is.
+Puts the layers together: configuration, name space, finder, driver, links.  What starts workers and
+talks to them is loaded when the first designated module is imported, in a thread if its interface is
+in the cache.  But if modules are designated that relocate itself may need, all is loaded before they
+are replaced.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
-import logging
 import os
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
-from . import embedded
 from .config import Config
 from .errors import ModuleUnavailable, RelocateError
 from .finder import Finder
 from .namespace import Namespace, Where
 
 if TYPE_CHECKING:
+    from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
     from .proxy import Registry, Target
-    from .verify import Difference
+    from .verify import Difference, Verifier
 
-log = logging.getLogger("relocate")
+OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "tblib", "typing_extensions", "zmq"}
+"""What relocate itself imports, beside the standard library."""
 
 _active: list[Handle] = []
 _abandoned: list[Any] = []
@@ -47,12 +51,9 @@ class Handle:
 
     def __init__(self, config: Config) -> None:
         from .cache import Cache
-        from .driver import Driver
-        from .links import Link, place_name
         from .observe import Counters
+        from .places import Link, place_name
         from .proxy import Registry
-        from .quiet import quiet
-        from .verify import Verifier
 
         self.config = config
         self.namespace = Namespace()
@@ -65,18 +66,6 @@ class Handle:
         self._finder = Finder(
             config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
         )
-        self._driver = Driver(
-            self.namespace, self._counters, self._finder.real, self._refresh, patience=config.patience
-        )
-        if config.verify:
-            self._driver.verifier = Verifier(
-                config.verify,
-                config.tolerance,
-                self._finder.real,
-                compared=self._compared,
-                missed=lambda name, why: self._warn(f"{name} is not verified: {why}"),
-                quiet=quiet,
-            )
         self._registry: Registry = Registry(self._call, self._finder.real, self._finder.loaded.get, config.designates)
         self._specs: dict[str, ModuleSpec | None] = {}
         self._restore: list[tuple[dict[str, Any], str, Any]] = []
@@ -84,6 +73,7 @@ class Handle:
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
         self._starting = threading.RLock()
+        self._ahead: threading.Thread | None = None
         self._mine = threading.local()
         self._enabled = False
         self._links: list[Link] = []
@@ -96,7 +86,36 @@ class Handle:
         self.namespace.mount("local", "local")
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
-        self._driver.places.update({link.name: link for link in self._links})
+        if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
+            from . import driver, embedded  # noqa: F401
+
+    @cached_property
+    def _driver(self) -> Driver:
+        from .driver import Driver  # not under the lock: whoever imports may wait for another thread's import
+
+        with self._starting:
+            made: Driver | None = self.__dict__.get("_driver")
+            if made is None:
+                made = self.__dict__["_driver"] = Driver(
+                    self.namespace, self._counters, self._finder.real, self._refresh, patience=self.config.patience
+                )
+                made.places.update({link.name: link for link in self._links})
+                if self.config.verify:
+                    made.verifier = self._verifier()
+        return made
+
+    def _verifier(self) -> Verifier:
+        from .quiet import quiet
+        from .verify import Verifier
+
+        return Verifier(
+            self.config.verify,
+            self.config.tolerance,
+            self._finder.real,
+            compared=self._compared,
+            missed=lambda name, why: self._warn(f"{name} is not verified: {why}"),
+            quiet=quiet,
+        )
 
     # The user's side -------------------------------------------------------------------------------
 
@@ -195,7 +214,9 @@ class Handle:
             try:
                 proxy = importlib.import_module(name)
             except ImportError as error:
-                log.warning("%s stays local: %s", name, error)
+                import logging
+
+                logging.getLogger("relocate").warning("%s stays local: %s", name, error)
                 sys.modules[name] = proxy = module
             if proxy is module:
                 continue
@@ -223,6 +244,8 @@ class Handle:
                     space[key] = found[1]
 
     def _start_embedded(self) -> None:
+        from . import embedded
+
         with self._starting:
             for link in self._links:
                 if link.is_embedded and link.child is None:
@@ -246,15 +269,28 @@ class Handle:
                     )
 
     def _start_ahead(self) -> None:
-        """In a thread: the first call will need the links."""
-        with self._starting:
-            if self._enabled:
-                self._start()
+        """In a thread: the first call will need the workers and the links to them."""
+        with contextlib.suppress(RelocateError, OSError):  # the first call will say what is wrong
+            driver = self._driver
+            with self._starting:
+                if self._enabled and driver.links is None:
+                    self._start_embedded()
+                    self._start()
+
+    def settle(self) -> None:
+        """Wait until what was begun ahead is done: a fork in between would leave the child with its locks."""
+        ahead = self._ahead
+        if ahead is not None and ahead is not threading.current_thread():
+            ahead.join(10)
 
     def close(self) -> None:
         """End the links and embedded executors; they start again when they are needed."""
+        self.settle()
+        self._ahead = links = None
         with self._starting:
-            links, self._driver.links = self._driver.links, None
+            driver: Driver | None = self.__dict__.get("_driver")
+            if driver is not None:
+                links, driver.links = driver.links, None
         if links is not None:
             links.stop()
         for link in self._links:
@@ -264,14 +300,13 @@ class Handle:
 
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
-        from .driver import Turn
-        from .links import Link
+        from .places import Link
 
-        _abandoned.append((self._driver.links, self._driver.turn, self._links, self._starting))
-        self._driver.links = None
+        driver: Driver | None = self.__dict__.get("_driver")
+        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
         self._finder.forked()
-        self._driver.turn = Turn()
         self._starting = threading.RLock()
+        self._ahead = None
         self._counters.forked()
         links = []
         for old in self._links:
@@ -279,8 +314,8 @@ class Handle:
             link.child = old.child
             links.append(link)
         self._links = links
-        self._driver.places.update({link.name: link for link in links})
-        self._driver.forget()
+        if driver is not None:
+            driver.forked({link.name: link for link in links})
 
     # What the finder and the proxies ask -----------------------------------------------------------
 
@@ -329,18 +364,19 @@ class Handle:
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
         from . import interface as face
 
-        self._start_embedded()
         self._specs[module] = spec
         file, path = _files(spec)
         found = self._cache.get(module, file, path)
         if found is None:
+            self._start_embedded()
             self._start()
             local = spec is not None and self.config.fallback
             data = self._driver.describe(module, self.config.start_timeout, local=local)
             found = face.decode(data)
             self._cache.put(module, file, path, found, data)
-        else:
-            threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True).start()
+        elif self._ahead is None:
+            self._ahead = threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True)
+            self._ahead.start()
         return found
 
     def _refresh(self, module: str) -> None:
@@ -436,7 +472,7 @@ def enable(
         if any(map(other.config.designates, ours)) or any(map(config.designates, theirs)):
             other.disable()  # as when a notebook's cell is run again
     handle = Handle(config)
-    if embedded.MARK not in os.environ:
+    if configuration.ENV_EXECUTOR not in os.environ:
         handle.enable(early=early and bool(config.modules))
     return handle
 
@@ -452,12 +488,17 @@ def active() -> Handle:
     return _active[-1]
 
 
+def _before_fork() -> None:
+    for handle in _active:
+        handle.settle()
+
+
 def _after_fork() -> None:
     for handle in _active:
         handle.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 __all__ = ["Handle", "ModuleUnavailable", "RelocateWarning", "active", "enable"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import config, embedded
+from . import config
 from .errors import ConfigError
 
 VALUED = ("-M", "--module", "-w", "--workers", "--config", "--report", "--sample", "--tolerance")
@@ -72,7 +72,7 @@ def prepared(
     # interpreter activates relocation for it.
     environment.setdefault(config.ENV_MODULES, ",".join(found.modules))
     environment.setdefault(config.ENV_WORKERS, found.workers)
-    if environment.get(embedded.MARK):
+    if environment.get(config.ENV_EXECUTOR):
         raise ConfigError("this is a relocate executor; nothing is relocated here")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     if not activation_is_installed():

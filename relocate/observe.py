@@ -5,7 +5,6 @@ A call counts once, however often it was tried.  Counting never breaks a call.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
@@ -147,6 +146,8 @@ def write_report(statistics: Statistics, path: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    import json
+
     data: dict[str, Any] = msgspec.to_builtins(statistics)
     text = json.dumps(data, indent=2) + "\n"
     if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe: write to it, do not replace it

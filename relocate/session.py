@@ -19,7 +19,7 @@ from __future__ import annotations
 import hmac
 import sys
 from collections.abc import Sequence
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from . import wire
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -27,8 +27,8 @@ from .errors import LocalProtocolError, RemoteProtocolError
 PYTHON = (sys.version_info[0], sys.version_info[1])
 
 
-class State(Enum):
-    """Of either role."""
+class State(IntEnum):
+    """Of either role.  Integers, because the hash of other members is computed in Python at each look-up."""
 
     FRESH = auto()
     IDLE = auto()
@@ -81,7 +81,7 @@ class ClientSession:
         if following is None:
             raise LocalProtocolError(f"{type(message).__name__} may not be sent on a channel that is {self.state.name}")
         self.state = following
-        if following is State.BUSY and self._call != getattr(message, "call", b""):
+        if following is State.BUSY:
             self._call = message.call  # type: ignore[union-attr]
 
     def receive(self, frames: Sequence[wire.Buffer]) -> tuple[Reply, list[wire.Buffer]]:

@@ -16,7 +16,7 @@ from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
-    from .links import Seat
+    from .places import Seat
 
 CRASHES = 2
 """Executors that a call may end by a crash of its own making before it is given up."""

@@ -19,6 +19,7 @@ Nothing here does I/O.
 
 from __future__ import annotations
 
+import mmap
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,9 @@ MAX_SEGMENTS = 1 << 20
 MAX_MESSAGE = 16 << 30
 """The most bytes that the values of one message may have."""
 
-Buffer = bytes | bytearray | memoryview
+Whole = bytearray | mmap.mmap
+"""A segment of several frames that whoever received them has put together; a single frame is bytes or a memoryview."""
+Buffer = bytes | memoryview | Whole
 Segments = Sequence[Buffer]
 
 
@@ -263,36 +266,56 @@ def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     return frames
 
 
+def sizes_in(header: Buffer) -> list[int]:
+    """The lengths of the segments that follow ``header``.
+
+    Raises:
+        RemoteProtocolError: it is not a header of this protocol.
+    """
+    return _sizes(_decode(header))
+
+
+def _decode(header: Buffer) -> AnyMessage:
+    try:
+        return _decoder.decode(header)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
+
+
+def _sizes(message: AnyMessage) -> list[int]:
+    sizes: list[int] = getattr(message, "sizes", [])
+    if len(sizes) > MAX_SEGMENTS or sum(sizes) > MAX_MESSAGE:
+        raise RemoteProtocolError(f"{sum(sizes)} bytes in {len(sizes)} segments are more than one message may have")
+    return sizes
+
+
 def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
     """The message and its segments.
 
     A segment of one frame is that frame's memory, not a copy; a longer one is put together once,
-    writable.
+    writable, unless whoever received it has done so.
 
     Raises:
         RemoteProtocolError: the frames are not a message of this protocol.
     """
-    try:
-        message = _decoder.decode(frames[0])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, IndexError) as error:
-        raise RemoteProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
+    message = _decode(frames[0] if frames else b"")
     body = getattr(message, "body", b"")
     if body:
         if len(frames) != 1:
             raise RemoteProtocolError("a message with a body inside its header has further frames")
         return message, [body]
-    sizes: list[int] = getattr(message, "sizes", [])
+    sizes = _sizes(message)
     if not sizes:
         if len(frames) != 1:
             raise RemoteProtocolError("a message without segments has further frames")
         return message, []
-    if len(sizes) > MAX_SEGMENTS or sum(sizes) > MAX_MESSAGE:
-        raise RemoteProtocolError(f"{sum(sizes)} bytes in {len(sizes)} segments are more than one message may have")
     segments: list[Buffer] = []
     position = 1
     for size in sizes:
         count = -(-size // CHUNK)
         parts = frames[position : position + count]
+        if parts and isinstance(parts[0], Whole) and len(parts[0]) == size:
+            parts, count = [memoryview(parts[0])], 1
         position += count
         if len(parts) != count or sum(map(len, parts)) != size or size < 0:
             raise RemoteProtocolError("segments do not match their announced sizes")

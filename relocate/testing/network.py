@@ -16,8 +16,9 @@ from typing import Any
 from .. import ambient, channel, interface, lending, raising, restoring, session, wire
 from ..errors import ArgumentError, WorkerUnreachable
 from ..executor import NOTHING, piece
-from ..links import Link, Links, Seat
+from ..links import Links
 from ..output import Output
+from ..places import Link, Seat
 from .clock import Clock, Turn
 from .faults import CutOff, Delay, Drain, Fault, Garble, Kill, Refuse
 

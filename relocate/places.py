@@ -1,0 +1,144 @@
+"""The places that a call can go to, as the client sees them: workers with their seats, and the local copy.
+
+The links' thread writes what it learns here, calls read it.  Nothing that talks to the network is
+loaded for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import zmq
+
+    from . import channel, embedded, keys, wire
+    from .errors import RelocateError
+
+SHORT = 0.05
+"""Seconds, on the average of the last calls, below which one more call waits at the executor."""
+
+
+class Seat:
+    """One executor as this client sees it.  The driver's lock guards what changes."""
+
+    __slots__ = (
+        "_base",
+        "_pace",
+        "avoid_until",
+        "depth",
+        "endpoint",
+        "failures",
+        "gone",
+        "id",
+        "idle",
+        "incarnation",
+        "label",
+        "link",
+        "outstanding",
+        "slot",
+    )
+
+    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int) -> None:
+        self.link = link
+        self.slot = executor.slot
+        self.incarnation = executor.incarnation
+        self.label = f"{link.name}/{executor.slot}"
+        # The ticket tells apart the lives of a supervisor, each of which counts from 0.
+        self.id = f"{self.label}.{executor.incarnation}.{link.ticket[:4].hex()}"
+        self.endpoint = endpoint
+        self.depth = self._base = depth
+        self._pace = 2 * SHORT
+        self.outstanding = 0
+        self.failures = 0
+        self.avoid_until = 0.0
+        self.idle: list[channel.ZmqChannel] = []
+        self.gone = False
+
+    def timed(self, seconds: float) -> None:
+        """Note how long a call took; where calls are short, one more may wait at the executor.
+
+        It then begins when the one before it ends, without the trip there and back in between.  Who
+        waits behind a long call at one executor cannot go to another one that becomes free, so for
+        long calls the trip is the smaller loss.
+        """
+        self._pace += 0.2 * (seconds - self._pace)
+        self.depth = self._base + (self._pace < SHORT)
+
+    def take(self) -> channel.ZmqChannel | None:
+        """An idle channel, if there is one; those that told of another import path are closed."""
+        try:
+            while (taken := self.idle.pop()).path not in (None, sys.path):
+                taken.close()
+            return taken
+        except IndexError:
+            return None
+
+    def put(self, used: channel.ZmqChannel) -> None:
+        """Keep a channel for the next call."""
+        if self.gone:
+            used.close()
+        else:
+            self.idle.append(used)
+
+    def dismiss(self) -> None:
+        """The executor is gone: close what is idle, keep nothing more."""
+        self.gone = True
+        while self.idle:
+            with contextlib.suppress(IndexError):  # another thread has just taken it
+                self.idle.pop().close()
+
+
+class Local:
+    """The place where the local copies run."""
+
+    name = "local"
+    local = True
+    state = "up"
+    seats: tuple[Seat, ...] = ()
+    error: RelocateError | None = None
+
+
+class Link:
+    """The connection to one worker."""
+
+    local = False
+
+    def __init__(self, name: str, spec: str) -> None:
+        self.name = name
+        self.spec = spec
+        self.url = spec
+        self.state = "starting"
+        self.seats: tuple[Seat, ...] = ()
+        self.error: RelocateError | None = None
+        self.ticket = b""
+        self.worker = ""
+        self.obituaries: dict[tuple[int, int], wire.Obituary] = {}
+        self.keys: keys.Keys | None = None
+        self.server = b""
+        self.child: embedded.Child | None = None
+        # Only the links' thread uses what follows.
+        self.socket: zmq.Socket[bytes] | None = None
+        self.monitor: zmq.Socket[bytes] | None = None
+        self.candidates: list[bytes] = []
+        self.shaken = False
+        self.again_at = 0.0
+        self.attempts = 0
+        self.began = time.monotonic()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this program started the worker."""
+        return self.spec.startswith("local:")
+
+
+def place_name(spec: str) -> str:
+    """The name under ``/n`` of the worker ``spec``."""
+    if spec.startswith("local:"):
+        return "embedded"
+    parts = urlsplit(spec)
+    return parts.netloc if parts.scheme == "tcp" else Path(parts.netloc + parts.path).name
