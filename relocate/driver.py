@@ -14,7 +14,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -54,14 +55,6 @@ class Waiting:
         self.trip = trip
         self.bell = bell
         self.seat: Seat | None = None
-
-
-class Sent:
-    """The arguments of a generator function, pickled once for all pieces: what was lent stays lent."""
-
-    def __init__(self, segments: list[wire.Buffer] | None = None, lent: list[lending.Lent] | None = None) -> None:
-        self.segments = segments
-        self.lent: list[lending.Lent] = [] if lent is None else lent
 
 
 class Driver:
@@ -113,26 +106,49 @@ class Driver:
         return self._call(target, args, kwargs)
 
     def _generate(
-        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: Sent | None = None
-    ) -> Iterator[Any]:
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent | None = None
+    ) -> Generator[Any, Any, Any]:
         """What a generator function yields, fetched piece by piece.
 
         No worker keeps the generator: each piece is a call that generates again from the start and
         skips what was delivered.  Pieces grow fourfold, so that costs a third more, until they are
-        ``PIECE`` items long.
+        ``PIECE`` items long.  A generator that something is sent to goes on here.
         """
-        sent = sent or Sent()
         skip, count = 0, 1
         while True:
             answer = self._call(target, args, kwargs, (skip, count), sent)  # counted with its first piece
             if not isinstance(answer, Piece):  # the local copy's own generator
-                yield from itertools.islice(answer, skip, None)
-                return
-            yield from answer.items
+                for _ in range(skip):
+                    next(answer, None)
+                return (yield from answer)
+            sent = answer.sent
+            for item in answer.items:
+                skip += 1
+                try:
+                    got = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    here = self._go_on(target, args, kwargs, sent, skip)
+                    return (yield from _resumed(here, partial(here.throw, error)))
+                if got is not None:
+                    here = self._go_on(target, args, kwargs, sent, skip)
+                    return (yield from _resumed(here, partial(here.send, got)))
             if answer.ended:
-                return
-            skip += len(answer.items)
+                return answer.value
             count = min(count * 4, PIECE)
+
+    def _go_on(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent, skip: int
+    ) -> Generator[Any, Any, Any]:
+        """The local copy's generator, with so many items taken."""
+        if not self._may_run_here(target):
+            raise ArgumentError(f"{target.name}: nothing can be sent to a generator that runs on a worker")
+        args, kwargs = _again(target.name, args, kwargs, sent.lent)
+        generator: Generator[Any, Any, Any] = self._local(target)(*args, **kwargs)
+        for _ in range(skip):
+            next(generator)
+        return generator
 
     def _call(
         self,
@@ -140,59 +156,66 @@ class Driver:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         stream: tuple[int, int] | None = None,
-        sent: Sent | None = None,
+        sent: restoring.Sent | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.path, piece=stream is not None and stream[0] > 0)
         try:
-            if sent is None:
-                segments = wire.dumps((args, kwargs), trip.lent)
-            else:
-                sent.segments = segments = sent.segments or wire.dumps((args, kwargs), sent.lent)
-                trip.lent = sent.lent
+            sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
             raise
-        twin = self.verifier.twin(target, segments, trip.lent) if self.verifier and stream is None else None
+        trip.lent = sent.lent
+        twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and stream is None else None
         described = target.described
         for _ in range(STALE_TRIES):
             digest = described.digest
             request = wire.Call(self._next_id(), described.name, target.member, digest, ambient.capture(), stream)
             try:
-                answer = trip.make(request, segments)
+                answer = trip.make(request, sent.segments)
             except RelocateError:
                 trip.settle("failed", None)
                 raise
             if answer is None:
                 return self._here(target, args, kwargs, trip)
             reply, result, seat = answer
-            if not isinstance(reply, wire.Rejected) and reply.output:
+            if isinstance(reply, wire.Rejected):
+                code, why = reply.code, reply.text
+            elif any(loan.unfit for loan in sent.lent):
+                code, why = "arguments", "an item of a generator cannot travel"
+            else:
                 try:
-                    show(reply.output)
-                except BaseException:  # a warning that is an error here
-                    trip.settle("raised", seat)
-                    raise
-            if isinstance(reply, wire.Returned):
-                try:
-                    value = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
+                    value, restore = sent.accept(result) if reply.refers else (wire.loads(result), None)
+                    if isinstance(reply, wire.Raised):
+                        value = trip.own(raising.rebuild(value, seat))
+                except restoring.Unrestorable as error:
+                    code, why = "result", str(error)
                 except Exception as error:
                     trip.settle("failed", None)
                     raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
-                trip.settle("returned", seat)
-                if twin is not None:
-                    twin.compare(value, seat, args, kwargs)
-                return value if stream is None else Piece(*value)
-            if isinstance(reply, wire.Raised):
-                nodes = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
-                raised = trip.own(raising.rebuild(nodes, seat))
-                trip.settle("raised", seat)
-                if twin is not None:
-                    twin.compare(Raised(raised), seat, args, kwargs)
-                raise raised
-            if reply.code == "generator":
-                return self._generate(target, args, kwargs, Sent(segments, trip.lent))
-            if reply.code == "stale":
+                else:
+                    raised = value if isinstance(reply, wire.Raised) else None
+                    try:
+                        if restore is not None:
+                            restore()
+                        if reply.output:
+                            show(reply.output)
+                    except BaseException:  # a warning that is an error here
+                        trip.settle("raised", seat)
+                        raise
+                    trip.settle("returned" if raised is None else "raised", seat)
+                    if twin is not None:
+                        twin.compare(value if raised is None else Raised(raised), seat, args, kwargs)
+                    if raised is not None:
+                        raise raised
+                    if stream is None:
+                        return value
+                    items, ended, end = value
+                    return Piece(items, ended, end, sent)
+            if code == "generator":
+                return self._generate(target, args, kwargs, sent)
+            if code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
                     self._refresh(described.name)
@@ -205,8 +228,8 @@ class Driver:
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
-            kind = ModuleUnavailable if reply.code in ("module", "stale") else ArgumentError
-            raise kind(f"{target.name} could not run on {seat}: {reply.text}")
+            kind = ModuleUnavailable if code in ("module", "stale") else ArgumentError
+            raise kind(f"{target.name} could not run on {seat}: {why}")
         trip.settle("failed", None)
         raise ModuleUnavailable(f"the workers offer different versions of {described.name!r}; bring them to one")
 
@@ -242,9 +265,7 @@ class Driver:
         """Run the local copy."""
         trip = trip or Trip(self, target.name, target.path)
         try:
-            function: Any = self._real(target.described.name)
-            for part in target.member.split("."):
-                function = getattr(function, part)
+            function = self._local(target)
         except (ImportError, AttributeError) as error:
             trip.settle("failed", None)
             raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from error
@@ -260,6 +281,13 @@ class Driver:
             raise
         trip.settle("returned", None)
         return value
+
+    def _local(self, target: Target) -> Any:
+        """The local copy's function."""
+        function: Any = self._real(target.described.name)
+        for part in target.member.split("."):
+            function = getattr(function, part)
+        return function
 
     # Places ----------------------------------------------------------------------------------------
 
@@ -391,6 +419,27 @@ class Piece(NamedTuple):
 
     items: list[Any]
     ended: bool
+    value: Any
+    """What it returns, if it has ended."""
+    sent: restoring.Sent
+
+
+def _resumed(generator: Generator[Any, Any, Any], step: Callable[[], Any]) -> Generator[Any, Any, Any]:
+    """``generator``, of which ``step`` gives the next item."""
+    try:
+        item = step()
+        while True:
+            try:
+                got = yield item
+            except GeneratorExit:
+                generator.close()
+                raise
+            except BaseException as error:
+                item = generator.throw(error)
+            else:
+                item = generator.send(got)
+    except StopIteration as end:
+        return end.value
 
 
 def _again(

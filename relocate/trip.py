@@ -12,7 +12,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
-from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
+from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolError
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
@@ -123,7 +123,11 @@ class Trip:
             value = self.lent[ask.lent].give(ask.skip, ask.count)
         except Exception as error:
             return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
-        return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
+        try:
+            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
+        except ArgumentError as error:  # the call will run here
+            self.lent[ask.lent].unfit = True
+            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error))
 
     def _judge(self, call: bytes) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""

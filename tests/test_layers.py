@@ -15,11 +15,11 @@ import relocate
 HOME = Path(relocate.__file__).parent
 ROWS = (
     {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient", "output", "difference", "purity"},
+    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity"},
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "places", "quiet", "items", "tally"},
+    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
