@@ -12,9 +12,9 @@ each object of the arguments by one number, and nothing is added to a call:
 * When the function has ended, its arguments are pickled again.  The same bytes as received: nothing
   has changed.  Otherwise each object is compared with that of a fresh copy, and what happened to it
   travels back and is done to the caller's own (see `changes`).
-* The memory of large arrays is lent to the function read-only, without a copy.  A function that
-  objects is run again with a copy (pure calls may), which is compared with the original afterwards,
-  and from then on at once.
+* A function gets copies of large arrays once.  If it did not write into them, their memory is lent to
+  it read-only from then on, which costs nothing.  Should it object, it is run again with copies (pure
+  calls may).
 * Where this cannot be faithful, nothing is changed and the call runs where its arguments are:
   when an array was changed that shares its memory with another argument, for example.
 """
@@ -85,6 +85,11 @@ class Received:
             seen.append(cause)
             cause = cause.__cause__ or cause.__context__
         return False
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether there are copies, and nothing was written into them."""
+        return bool(self._copies) and all(map(_same_memory, self._copies, self._segments[1:]))
 
     def give(self, value: Any, *, look: bool = True) -> tuple[list[wire.Buffer], bool]:
         """Segments of ``value``, and whether they refer to the arguments.
@@ -255,7 +260,8 @@ def _same_memory(one: wire.Buffer, other: wire.Buffer) -> bool:
     """Whether two buffers hold the same bytes; that of the same memory is seen without a look at them."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and len(one) == len(other):
-        first, second = numpy.frombuffer(one, "u1"), numpy.frombuffer(other, "u1")
+        unit = "u1" if len(one) % 8 else "u8"
+        first, second = numpy.frombuffer(one, unit), numpy.frombuffer(other, unit)
         return first.ctypes.data == second.ctypes.data or bool((first == second).all())
     return bytes(one) == bytes(other)
 

@@ -30,8 +30,8 @@ class Runner:
         self._output = output
         self._guard = guard or nullcontext()
         self._through = through
-        self._writers: set[tuple[str, str]] = set()
-        """Functions that write into arrays that they are given, or need to be able to."""
+        self._readers: set[tuple[str, str]] = set()
+        """Functions that did not write into arrays that they were given: they get no copies."""
 
     def run(
         self, message: wire.Call, function: Callable[..., Any], segments: list[wire.Buffer], waiting: int
@@ -47,15 +47,17 @@ class Runner:
         call, key = message.call, (message.module, message.member)
         while True:
             try:
-                received = restoring.Received(segments, copied=key in self._writers)
+                received = restoring.Received(segments, copied=key not in self._readers)
             except BaseException as error:
                 return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
             failure, result = self._call(message, function, received)
             if failure is None or not received.refused(failure):
                 break
             # It writes into an array: again, with one that it may write into.
-            self._writers.add(key)
+            self._readers.discard(key)
             self._output.take()
+        if received.unwritten:
+            self._readers.add(key)
         try:
             if failure is not None:
                 given, refers = received.give(_described(failure))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import copy
+import ctypes
 import dataclasses
 import io
 import itertools
@@ -67,11 +69,11 @@ def received(segments: list[wire.Buffer]) -> list[wire.Buffer]:
     return [bytes(first), *map(bytearray, rest)]
 
 
-def remotely(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, bool]:
+def remotely(function: Callable[..., Any], *args: Any, runner: Runner | None = None, **kwargs: Any) -> tuple[Any, bool]:
     """What the caller gets, and whether the answer refers to arguments."""
     sent = restoring.Sent(args, kwargs)
     message = wire.Call(b"c" * 16, "shop", "function", b"")
-    reply, given = Runner(Output()).run(message, function, received(sent.segments), 0)
+    reply, given = (runner or Runner(Output())).run(message, function, received(sent.segments), 0)
     if isinstance(reply, wire.Rejected):
         raise ArgumentError(reply.text)
     assert isinstance(reply, (wire.Returned, wire.Raised))
@@ -237,6 +239,47 @@ def test_views_of_a_subclass_of_arrays_see_the_change(tmp_path: Any) -> None:
         assert view.ravel()[0] == 7
     mapped.flush()
     assert np.fromfile(tmp_path / "values", "f8", 1) == 7
+
+
+def cautious(values: np.ndarray[Any, Any], write: bool) -> None:
+    if write and values.flags.writeable:
+        values[0] = 1
+
+
+def trying(values: np.ndarray[Any, Any], write: bool) -> None:
+    with contextlib.suppress(TypeError):
+        if write:
+            values[0] = 1
+
+
+def past_the_flag(values: np.ndarray[Any, Any], write: bool) -> None:
+    if write:
+        ctypes.memset(values.ctypes.data, 255, 8)
+
+
+@pytest.mark.parametrize("function", [cautious, trying, past_the_flag])
+def test_functions_that_look_whether_they_may_write_may(function: Callable[..., Any]) -> None:
+    runner = Runner(Output())
+    for _ in range(3):
+        own = np.zeros(LARGE)
+        remotely(function, own, True, runner=runner)
+        assert own[0] != 0
+
+
+def test_a_function_that_begins_to_write_later_may() -> None:
+    runner = Runner(Output())
+    printed: list[bool] = []
+
+    def late(values: np.ndarray[Any, Any], write: bool) -> None:
+        printed.append(values.flags.writeable)
+        if write:
+            values[0] = 1
+
+    own = np.zeros(LARGE)
+    for write in (False, False, True, True):
+        remotely(late, own, write, runner=runner)
+    assert own[0] == 1
+    assert printed == [True, False, False, True, True]  # lent, and the third call run again
 
 
 class Handle:
