@@ -71,7 +71,7 @@ class Driver:
         self,
         namespace: Namespace,
         counters: Counters,
-        real: Callable[[str], ModuleType],
+        real: Callable[[str, str], ModuleType],
         refresh: Callable[[str], None],
         *,
         patience: float,
@@ -242,7 +242,7 @@ class Driver:
         """Run the local copy."""
         trip = trip or Trip(self, target.name, target.path)
         try:
-            function: Any = self._real(target.described.name)
+            function: Any = self._real(target.described.name, target.member)
             for part in target.member.split("."):
                 function = getattr(function, part)
         except (ImportError, AttributeError) as error:

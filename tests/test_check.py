@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from conftest import Place
+from test_modules import FILES, PROGRAMS
 
 SHOP = """
     import random
@@ -166,6 +168,16 @@ def test_the_first_difference_of_each_function_is_told(place: Place) -> None:
     seen = place.report()
     assert (seen["verified"], seen["differing"]) == (6, 4)
     assert list(seen["differences"]) == ["work.pid", "work.spin"]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_real_modules_give_the_same_there_and_here(place: Place, module: str) -> None:
+    for name, text in FILES.items():
+        place.write(name, text)
+    script = place.write("main.py", PROGRAMS[module])
+    done = place.relocate("check", "--run", "-M", module, "-w", "1", "--tolerance", "1e-12", str(script))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"relocate: (\d+) calls?, \1 compared: none differed\n$", done.stderr), done.stderr
 
 
 def test_the_tolerance_is_handed_on(place: Place) -> None:
