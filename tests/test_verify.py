@@ -6,11 +6,13 @@ import datetime
 import decimal
 import doctest
 import functools
+import logging
 import math
 import operator
 import re
 import sys
 import threading
+import warnings
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
@@ -370,6 +372,54 @@ def test_only_the_quiet_threads_output_is_dropped(capsys: pytest.CaptureFixture[
     print("and kept")
     assert sys.stdout is before
     assert capsys.readouterr() == ("kept\nand kept\n", "")
+
+
+def test_warnings_and_log_records_of_the_quiet_thread_are_dropped_too(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("a.module")
+    before = warnings.showwarning, logging.Logger.handle
+
+    def speak(text: str) -> None:
+        log.warning(text)
+        warnings.warn(text, stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with quiet():
+            speak("dropped")
+            thread = threading.Thread(target=speak, args=("kept",))
+            thread.start()
+            thread.join()
+        speak("and kept")
+    assert [str(w.message) for w in caught] == ["kept", "and kept"]
+    assert [r.message for r in caplog.records] == ["kept", "and kept"]
+    assert (warnings.showwarning, logging.Logger.handle) == before
+
+
+def test_what_a_compared_call_says_is_said_once(place: Place) -> None:
+    place.write(
+        "loud.py",
+        """
+        import logging, warnings
+        def speak(n):
+            print("text", n)
+            warnings.warn(f"warning {n}")
+            logging.getLogger("loud").error("record %s", n)
+        """,
+    )
+    script = place.write(
+        "main.py",
+        """
+        import logging, warnings
+        logging.basicConfig(format="%(name)s %(message)s")
+        warnings.simplefilter("always")
+        import loud
+        loud.speak(1)
+        """,
+    )
+    done = place.relocate("check", "--run", "-M", "loud", "-w", "1", str(script))
+    assert (done.returncode, done.stdout) == (0, "text 1\n")
+    for said in ("UserWarning: warning 1", "loud record 1"):
+        assert done.stderr.count(said) == 1, done.stderr
 
 
 def test_the_twin_keeps_what_was_sent() -> None:
