@@ -43,6 +43,13 @@ def test_a_module_that_is_fit_ends_with_0(place: Place) -> None:
     assert done.stdout == "pure.f  pure\npure.g  pure\n\npure: 2 functions: 2 pure; fit\n"
 
 
+def test_a_module_may_be_named_by_its_file(place: Place) -> None:
+    place.write("pack/__init__.py", "")
+    place.write("pack/pure.py", "def f(x): return x\n")
+    for name in ("pack/pure.py", "./pack/pure.py", "pack.pure", str(place.folder / "pack" / "pure.py")):
+        assert place.relocate("check", name).stdout.startswith("pack.pure.f  pure\n")
+
+
 def test_what_is_found_is_told_with_its_place_and_1(place: Place) -> None:
     place.write("shop.py", SHOP)
     done = place.relocate("check", "shop")

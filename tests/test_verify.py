@@ -9,6 +9,7 @@ import functools
 import logging
 import math
 import operator
+import pickle
 import re
 import sys
 import threading
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Place
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 
 from relocate import difference as differences
@@ -153,6 +156,23 @@ def test_a_difference_is_found_where_it_is(there: Any, here: Any, expected: tupl
     assert found.at == expected[0]
     if expected[1] is not None:
         assert (found.there, found.here) == expected[1:]
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.complex_numbers() | st.dates()
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner) | st.builds(Plain, inner)
+        | st.builds(Slotted, inner) | st.builds(Point, st.floats(), inner) | st.frozensets(leaves)
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(values, values)
+def test_a_copy_is_the_same_and_both_sides_are_alike(one: Any, two: Any) -> None:
+    assert difference(one, pickle.loads(pickle.dumps(one))) is None
+    assert (difference(one, two) is None) == (difference(two, one) is None)
 
 
 @pytest.mark.parametrize(
