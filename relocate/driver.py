@@ -64,7 +64,7 @@ class Driver:
         self,
         namespace: Namespace,
         counters: Counters,
-        real: Callable[[str], ModuleType],
+        real: Callable[[str, str], ModuleType],
         refresh: Callable[[str], None],
         *,
         patience: float,
@@ -284,7 +284,7 @@ class Driver:
 
     def _local(self, target: Target) -> Any:
         """The local copy's function."""
-        function: Any = self._real(target.described.name)
+        function: Any = self._real(target.described.name, target.member)
         for part in target.member.split("."):
             function = getattr(function, part)
         return function

@@ -118,14 +118,21 @@ class Finder:
 
     # The real modules ------------------------------------------------------------------------------
 
-    def real(self, name: str) -> ModuleType:
+    def real(self, name: str, member: str = "") -> ModuleType:
         """The real module ``name``, loaded beside its proxy.
+
+        Args:
+            name: the module.
+            member: what will be asked of it.  A package that loads its parts when they are asked for
+                does so among the real modules: it would find their proxies otherwise, and in them the
+                stub of this very function.
 
         Raises:
             ImportError: it is not installed here, or fails.
         """
+        first = member.partition(".")[0]
         found = self.loaded.get(name)
-        if found is not None:
+        if found is not None and (not first or first in found.__dict__):
             return found
         try:
             self._lock.acquire()
@@ -138,11 +145,13 @@ class Finder:
             return partial
         try:
             found = self.loaded.get(name)
-            if found is None:
-                with self._real_world():
+            with self._real_world():
+                if found is None:
                     found = importlib.import_module(name)
                     self.loaded.setdefault(name, found)
-                self._reconcile()
+                if first and first not in found.__dict__ and hasattr(found, first):
+                    setattr(found, first, getattr(found, first))
+            self._reconcile()
             return found
         finally:
             self._lock.release()

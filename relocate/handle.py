@@ -323,7 +323,7 @@ class Handle:
         mine = self._mine
         if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
-            function: Any = self._finder.real(target.module)
+            function: Any = self._finder.real(target.module, target.member)
             for part in target.member.split("."):
                 function = getattr(function, part)
             return function(*args, **kwargs)

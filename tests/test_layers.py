@@ -71,7 +71,7 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
             home = path.parents[node.level - 1]
             for name in [node.module] if node.module else [a.name for a in node.names]:
                 first = name.split(".")[0]
-                if (home / f"{first}.py").exists() or (home / first / "__init__.py").exists():
+                if (home / f"{first}.py").exists() or first in ROW:
                     yield home.name, first
         elif isinstance(node, ast.ImportFrom):
             yield "", str(node.module).split(".")[0]

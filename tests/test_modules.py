@@ -201,6 +201,33 @@ def test_a_function_that_a_relocated_one_made_uses_the_real_functions(place: Pla
     assert place.report()["members"] == counted
 
 
+def test_a_package_that_loads_its_parts_when_they_are_asked_for_runs_here_too(place: Place) -> None:
+    package = """
+        import importlib
+
+        def __getattr__(name):
+            if name != "double":
+                raise AttributeError(name)
+            return importlib.import_module("late._part").double
+
+        def __dir__():
+            return ["double"]
+    """
+    place.write("late/__init__.py", package)
+    place.write("late/_part.py", "def double(x): return half(x) * 4\ndef half(x): return x / 2\n")
+    program = """
+        import relocate
+        with relocate.enable(modules=["late"], workers=1) as handle:
+            import late
+            print(late.double(2))
+            handle.namespace.bind("/n/local/chan/late/double", "/chan/late/double")
+            print(late.double(3), handle.statistics().remote, handle.statistics().local)
+        print(late.double(4))
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout == "4.0\n6.0 1 1\n8.0\n", done.stderr[-2000:]
+
+
 def test_what_doctest_runs_is_relocated(place: Place) -> None:
     place.write("changes.py", FILES["changes.py"])
     script = place.write("main.py", "import doctest, changes\nprint(doctest.testmod(changes))\n")
