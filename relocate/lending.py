@@ -22,6 +22,8 @@ AHEAD = 1024
 Ask = Callable[[int, int, int], tuple[list[Any], bool]]
 """``ask(lent, skip, count)`` -> the items, and whether that was the end; raises what they raise."""
 
+marks: dict[int, object] = {}
+"""Each object() that a relocated module offers, by its id: functions compare arguments with it."""
 asking: list[Ask] = []
 """In an executor: how the running call asks its caller."""
 
@@ -55,6 +57,8 @@ class Lender(Cloud):
         if type(value) is GeneratorType:
             self._lent.append(Lent(value))
             return borrow, (len(self._lent) - 1,)
+        if type(value) is object and id(value) not in marks:
+            return NotImplemented  # only the caller knows it, and gets it back by its number
         return super().reducer_override(value)
 
 

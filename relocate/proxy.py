@@ -239,7 +239,12 @@ def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
             f"{what} {module.__name__}.{name} needs the real module, which is not installed here ({error}); "
             f"install it, or use only the module's functions"
         ) from error
-    return getattr(real, name)
+    value = getattr(real, name)
+    if type(value) is object:
+        from . import lending
+
+        lending.marks[id(value)] = value
+    return value
 
 
 def _refer(member: face.Reference, module: str, name: str) -> Any:

@@ -21,6 +21,7 @@ each object of the arguments by one number, and nothing is added to a call:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import sys
@@ -116,10 +117,11 @@ class Received:
             if type(value) in ATOMS:
                 return wire.dumps(value), False
             taken = wire.Taken()
-            segments, pickler = _dump(value, taken)
             numbers = numbers or _numbers(_memo(self._unpickler))
-            if not (taken.frozen and self._lent) and numbers.keys().isdisjoint(pickler.memo.copy()):
-                return segments, False
+            with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
+                segments, pickler = _dump(value, taken)
+                if not (taken.frozen and self._lent) and numbers.keys().isdisjoint(pickler.memo.copy()):
+                    return segments, False
         return _dump((value, changes), wire.Taken(), numbers)[0], True
 
     def _unchanged(self) -> bool:
