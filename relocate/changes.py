@@ -236,7 +236,7 @@ class Comparison:
         ours, old = _reduced(now), _reduced(then)
         if ours is None or old is None:
             return
-        if not self._alike(ours[2], old[2]) and hasattr(now, "__setstate__"):
+        if ours[2] is not None and hasattr(now, "__setstate__") and not self._alike(ours[2], old[2]):
             yield "state", ours[2]
         elif not held and not (self._alike(ours[1], old[1]) and self._alike(ours[2:], old[2:])):
             if not hasattr(now, "__next__") or next(now, END) is not END:

@@ -130,6 +130,8 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "numpy's generator": (lambda: np.random.default_rng(1), lambda v: v.random(3)),
     "iterator": (lambda: iter([1, 2, 3]), next),
     "iterator to its end": (lambda: iter([1, 2, 3]), list),
+    "chain": (lambda: itertools.chain([1, 2], [3]), next),
+    "chain to its end": (lambda: itertools.chain([1, 2], [3]), list),
     "iterator of a set": (lambda: iter({1, 2, 3}), next),
     "iterator of a dictionary": (lambda: iter({1: 2, 3: 4}), list),
     "iterator of text": (lambda: iter("abc"), next),
