@@ -68,6 +68,7 @@ class Executor:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         channel.configure(self._socket, settings["heartbeat"])
+        self._socket.rcvtimeo = channel.SOON
         self._socket.router_mandatory = True
         if settings["secret"]:
             # The client's key was checked by the supervisor, which gave it the ticket; here the

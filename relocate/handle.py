@@ -270,7 +270,7 @@ class Handle:
 
     def _start_ahead(self) -> None:
         """In a thread: the first call will need the workers and the links to them."""
-        with contextlib.suppress(RelocateError, OSError):  # the first call will say what is wrong
+        with contextlib.suppress(Exception):  # the first call will say what is wrong
             driver = self._driver
             with self._starting:
                 if self._enabled and driver.links is None:
