@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0)
@@ -21,6 +22,13 @@ RECURSION = 1000
 DIGITS: int = sys.int_info.default_max_str_digits
 
 
+@cache
+def _default_traps() -> Any:
+    import decimal
+
+    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS]).traps
+
+
 def capture() -> bytes:
     """The calling thread's state, empty if it is the default."""
     state: dict[str, Any] = {}
@@ -28,7 +36,7 @@ def capture() -> bytes:
     if decimal is not None:
         context = decimal.getcontext()
         plain = (context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp)
-        if plain != DECIMAL or any(on is not (kind.__name__ in TRAPS) for kind, on in context.traps.items()):
+        if plain != DECIMAL or context.traps != _default_traps():
             state["decimal"] = context
     numpy = sys.modules.get("numpy")
     if numpy is not None and hasattr(numpy, "geterr") and (errors := numpy.geterr()) != NUMPY:
