@@ -12,8 +12,8 @@ each object of the arguments by one number, and nothing is added to a call:
 * When the function has ended, its arguments are pickled again.  The same bytes as received: nothing
   has changed.  Otherwise each object is compared with that of a fresh copy, and what happened to it
   travels back and is done to the caller's own (see `changes`).
-* A function gets copies of large arrays once.  If it did not write into them, their memory is lent to
-  it read-only from then on, which costs nothing.  Should it object, it is run again with copies (pure
+* A function gets copies of large arrays once for each way of calling it.  If it did not write into them,
+  their memory is lent to it read-only from then on, which costs nothing.  Should it object, it is run again with copies (pure
   calls may).
 * Where this cannot be faithful, nothing is changed and the call runs where its arguments are:
   when an array was changed that shares its memory with another argument, for example.
@@ -28,7 +28,7 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 from . import wire
@@ -86,6 +86,16 @@ class Received:
             seen.append(cause)
             cause = cause.__cause__ or cause.__context__
         return False
+
+    @property
+    def lends(self) -> bool:
+        """Whether the memory of large arrays is lent."""
+        return bool(self._lent)
+
+    @property
+    def way(self) -> tuple[Any, ...]:
+        """What, beside the arrays, may decide whether a function writes: switches and their like."""
+        return (*map(_switch, self.args), *((name, _switch(value)) for name, value in self.kwargs.items()))
 
     @property
     def unwritten(self) -> bool:
@@ -256,6 +266,12 @@ def _has_a_name(value: Any) -> bool:
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is value and value.__module__ != "__main__"
+
+
+def _switch(value: Any) -> Any:
+    """A value that may be a switch, else its type."""
+    is_one = isinstance(value, (bool, NoneType)) or (isinstance(value, str) and len(value) < FEW)
+    return value if is_one else type(value)
 
 
 def _same_memory(one: wire.Buffer, other: wire.Buffer) -> bool:

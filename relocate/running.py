@@ -11,6 +11,9 @@ from . import ambient, raising, restoring, wire
 from .errors import ArgumentError
 from .output import Output
 
+MOST = 10_000
+"""Ways of calling functions that are remembered."""
+
 
 class Runner:
     """Runs calls, one at a time.
@@ -30,8 +33,8 @@ class Runner:
         self._output = output
         self._guard = guard or nullcontext()
         self._through = through
-        self._readers: set[tuple[str, str]] = set()
-        """Functions that did not write into arrays that they were given: they get no copies."""
+        self._readers: set[tuple[Any, ...]] = set()
+        """Ways of calling a function in which it did not write into arrays: it gets no copies then."""
 
     def run(
         self, message: wire.Call, function: Callable[..., Any], segments: list[wire.Buffer], waiting: int
@@ -44,10 +47,15 @@ class Runner:
             segments: its value.
             waiting: calls in the line behind it, for the answer.
         """
-        call, key = message.call, (message.module, message.member)
+        call = message.call
+        key: tuple[Any, ...] = ()
         while True:
             try:
-                received = restoring.Received(segments, copied=key not in self._readers)
+                received = restoring.Received(segments)
+                if received.lends:
+                    key = (message.module, message.member, received.way)
+                    if key not in self._readers:
+                        received = restoring.Received(segments, copied=True)
             except BaseException as error:
                 return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
             failure, result = self._call(message, function, received)
@@ -57,6 +65,8 @@ class Runner:
             self._readers.discard(key)
             self._output.take()
         if received.unwritten:
+            if len(self._readers) >= MOST:
+                self._readers.clear()
             self._readers.add(key)
         try:
             if failure is not None:

@@ -268,20 +268,28 @@ def test_functions_that_look_whether_they_may_write_may(function: Callable[..., 
         assert own[0] != 0
 
 
-def test_a_function_that_begins_to_write_later_may() -> None:
+def test_a_function_that_does_not_write_gets_no_copies_and_may_write_later() -> None:
     runner = Runner(Output())
-    printed: list[bool] = []
+    writable: list[bool] = []
 
-    def late(values: np.ndarray[Any, Any], write: bool) -> None:
-        printed.append(values.flags.writeable)
-        if write:
+    def late(values: np.ndarray[Any, Any], number: int) -> None:
+        writable.append(values.flags.writeable)
+        if number > 1:
             values[0] = 1
 
     own = np.zeros(LARGE)
-    for write in (False, False, True, True):
-        remotely(late, own, write, runner=runner)
+    for number in (0, 1, 2, 3):
+        remotely(late, own, number, runner=runner)
     assert own[0] == 1
-    assert printed == [True, False, False, True, True]  # lent, and the third call run again
+    assert writable == [True, False, False, True, True]  # lent twice, and then the third call run again
+
+
+def test_another_way_of_calling_a_function_may_be_one_that_writes() -> None:
+    runner = Runner(Output())
+    for write in (False, False, True):
+        own = np.zeros(LARGE)
+        remotely(cautious, own, write=write, runner=runner)
+        assert own[0] == write
 
 
 class Handle:
