@@ -67,7 +67,9 @@ class Function(msgspec.Struct, tag="function"):
     two modules that offer it then share one proxy.  ``name`` is the name under which it is counted
     and bound.  ``actual`` are the parameters it really takes, ``shown`` what `inspect.signature`
     says if that differs (a decorator that keeps ``__wrapped__`` takes what it likes).  ``generates``
-    and ``awaits`` mark generator functions and asynchronous ones.
+    and ``awaits`` mark generator functions and asynchronous ones.  ``attributes`` are those of its own
+    that are values; the others have names only: those in ``methods`` can be called, those in
+    ``objects`` cannot.
     """
 
     home: str
@@ -82,6 +84,8 @@ class Function(msgspec.Struct, tag="function"):
     generates: bool = False
     awaits: bool = False
     attributes: dict[str, Value] = {}
+    methods: list[str] = []
+    objects: list[str] = []
 
 
 class Constant(msgspec.Struct, tag="value"):
@@ -342,13 +346,7 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
         counted = parent
     builtin = not isinstance(value, types.FunctionType)
     actual, shown = _signatures(value)
-    attributes = {}
-    for key, item in getattr(value, "__dict__", {}).items():
-        if key.startswith("__") or (callable(item) and not isinstance(item, type)):
-            continue
-        captured = capture(item)
-        if captured.plain:
-            attributes[key] = captured
+    attributes, methods, objects = _attributes(value)
     doc = getattr(value, "__doc__", None)
     return Function(
         home=home,
@@ -363,7 +361,30 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
         generates=inspect.isgeneratorfunction(value),
         awaits=inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value),
         attributes=attributes,
+        methods=methods,
+        objects=objects,
     )
+
+
+def _attributes(value: Any) -> tuple[dict[str, Value], list[str], list[str]]:
+    """What a function has beside what every function has: values, names of callables, other names."""
+    values: dict[str, Value] = {}
+    methods, objects = [], []
+    for key in sorted({*dir(value), *getattr(value, "__dict__", ())}):
+        if key.startswith("__"):
+            continue
+        try:
+            item = getattr(value, key)
+        except Exception:
+            continue  # a property of the callable's class that has nothing to say
+        captured = capture(item)
+        if captured.plain or (captured.pickled and (isinstance(item, type) or not callable(item))):
+            values[key] = captured
+        elif callable(item):
+            methods.append(key)
+        else:
+            objects.append(key)
+    return values, methods, objects
 
 
 def _signatures(value: Any) -> tuple[Signature | None, Signature | None]:

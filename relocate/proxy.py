@@ -77,12 +77,18 @@ class Placeholder:
 
 
 class BuiltinProxy:
-    """The proxy of a C function.  Like one, it does not become a method when a class holds it."""
+    """The proxy of a C function.  Like one, it does not become a method when a class holds it.
 
-    __slots__ = ("__dict__", "__weakref__", "__wrapped__")
+    Attributes that only the real function has are those of the local copy.
+    """
 
-    def __init__(self, function: FunctionType) -> None:
+    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_more", "_real")
+
+    def __init__(self, function: FunctionType, real: Callable[[], Any], more: frozenset[str]) -> None:
         self.__wrapped__ = function
+        self._real = real
+        self._more = more
+        self.__dict__.update((key, value) for key, value in function.__dict__.items() if key != "__wrapped__")
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             setattr(self, name, getattr(function, name))
 
@@ -92,11 +98,35 @@ class BuiltinProxy:
     def __get__(self, instance: object, owner: type | None = None) -> BuiltinProxy:
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        if name in self._more:
+            return getattr(self._real(), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._more})
+
     def __reduce__(self) -> str:
         return self.__qualname__  # type: ignore[attr-defined, no-any-return]
 
     def __repr__(self) -> str:
         return f"<built-in function {self.__name__}>"  # type: ignore[attr-defined]
+
+
+class Method:
+    """An attribute of a function that can be called: that of the local copy, loaded when it is needed."""
+
+    def __init__(self, name: str, real: Callable[[], Any]) -> None:
+        self.__name__ = name
+        self._real = real
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._real(), self.__name__)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked of anything, by tools that look at it
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(getattr(self._real(), self.__name__), name)
 
 
 class Registry:
@@ -115,6 +145,22 @@ class Registry:
         self.designated = designated
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+
+    def function(self, target: Target) -> Any:
+        """The local copy of a function.
+
+        Raises:
+            AttributeError: it is not installed here.
+        """
+        try:
+            found: Any = self.real(target.module)
+        except ImportError as error:
+            raise AttributeError(
+                f"this attribute of {target.name} needs the real module, which is not installed here ({error})"
+            ) from error
+        for part in target.member.split("."):
+            found = getattr(found, part)
+        return found
 
 
 class ProxyModule(ModuleType):
@@ -290,7 +336,13 @@ def _functions(
         _dress(stub, function, function.actual, registry)
         if function.shown is not None:
             stub.__wrapped__ = _shown(function, inner, registry)
-        made.append(BuiltinProxy(stub) if function.builtin else stub)
+        real = partial(registry.function, target)
+        if function.builtin:
+            more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())
+            stub = BuiltinProxy(stub, real, more)
+        else:
+            stub.__dict__.update((key, Method(key, real)) for key in function.methods)
+        made.append(stub)
     return made
 
 
@@ -387,18 +439,22 @@ def _dress(stub: Any, function: Function, signature: Signature | None, registry:
             notes["return"] = signature.returns
         stub.__annotations__ = {name: _annotation(value, registry) for name, value in notes.items()}
     for name, value in function.attributes.items():
-        stub.__dict__[name] = marshal.loads(value.plain)
+        if (found := _read(value)) is not None:
+            stub.__dict__[name] = found[0]
 
 
 def _default(parameter: face.Parameter) -> tuple[Any] | None:
     value = parameter.default
-    if value is None:
-        return None
+    return None if value is None else _read(value) or (Placeholder(value.text),)
+
+
+def _read(value: Value) -> tuple[Any] | None:
+    """The value itself if that loads nothing."""
     if value.plain:
         return (marshal.loads(value.plain),)
     if value.pickled and all(m in sys.modules and not isinstance(sys.modules[m], ProxyModule) for m in value.modules):
         return (pickle.loads(value.pickled),)
-    return (Placeholder(value.text),)
+    return None
 
 
 def _annotation(value: Value, registry: Registry) -> Any:

@@ -72,6 +72,11 @@ def test_a_decorated_function_takes_one_list_and_shows_another() -> None:
     assert [p.name for p in found.shown.parameters] == ["a", "b"]
 
 
+def test_a_functions_own_attributes_are_values_or_names() -> None:
+    found = function("import threading\ndef f(): pass\nf.unit = 'm'\nf.reset = f.__call__\nf.lock = threading.Lock()")
+    assert (set(found.attributes), found.methods, found.objects) == ({"unit"}, ["reset"], ["lock"])
+
+
 def test_members_are_what_they_are() -> None:
     shop = testing.module(
         "shop",

@@ -178,6 +178,44 @@ def test_c_functions_work_with_and_without_signatures_and_do_not_bind() -> None:
     assert str(inspect.signature(proxy.floor)) == str(inspect.signature(math.floor))
 
 
+def test_a_wrapped_functions_own_attributes_are_those_of_the_local_copy() -> None:
+    source = (
+        "import functools\n"
+        "@functools.lru_cache(maxsize=7)\n"
+        "def cached(a): return a\n"
+        "cached.unit = 'm'\n"
+        "@functools.singledispatch\n"
+        "def show(a): return 'any'\n"
+        "@show.register\n"
+        "def _(a: int): return 'int'\n"
+        "show.limits = (1, 2)"
+    )
+    real, proxy, far = both(source)
+    far.installed = False
+    assert (proxy.cached.unit, proxy.show.limits) == ("m", (1, 2))
+    assert callable(proxy.show.register)
+    assert {"cache_clear", "unit"} <= set(dir(proxy.cached))
+    assert not hasattr(proxy.cached, "nothing")
+    with pytest.raises(AttributeError, match=r"attribute of shop.cached needs the real module, .* not installed here"):
+        proxy.cached.cache_clear()
+    far.installed = True
+    assert proxy.cached(5) == 5
+    assert proxy.cached.cache_parameters() == {"maxsize": 7, "typed": False}
+    assert proxy.cached.cache_info().currsize == 1  # the far side is here, in this test
+    proxy.cached.cache_clear()
+    assert real.cached.cache_info().currsize == 0
+    proxy.show.register(str, lambda a: "text")
+    assert real.show("x") == "text"
+    assert proxy.show.dispatch(int)(1) == "int"
+
+
+def test_a_ufuncs_methods_are_there() -> None:
+    _, proxy, far = both("import numpy\nadd = numpy.frompyfunc(lambda a, b: a + b, 2, 1)")
+    assert (proxy.add.nin, proxy.add.nout) == (2, 1)
+    assert proxy.add.reduce([1, 2, 3]) == 6
+    assert far.sent == []
+
+
 def test_a_python_function_binds_when_a_class_holds_it() -> None:
     _, proxy, _ = both("def f(self, x): return type(self).__name__, x")
 
