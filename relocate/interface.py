@@ -67,9 +67,9 @@ class Function(msgspec.Struct, tag="function"):
     two modules that offer it then share one proxy.  ``name`` is the name under which it is counted
     and bound.  ``actual`` are the parameters it really takes, ``shown`` what `inspect.signature`
     says if that differs (a decorator that keeps ``__wrapped__`` takes what it likes).  ``generates``
-    and ``awaits`` mark generator functions and asynchronous ones.  ``attributes`` are those of its own
-    that are values; the others have names only: those in ``methods`` can be called, those in
-    ``objects`` cannot.
+    and ``awaits`` mark generator functions and coroutine functions, both together the functions of
+    asynchronous generators.  ``attributes`` are those of its own that are values; the others have names
+    only: those in ``methods`` can be called, those in ``objects`` cannot.
     """
 
     home: str
@@ -358,7 +358,7 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
         actual=actual,
         shown=shown,
         builtin=builtin,
-        generates=inspect.isgeneratorfunction(value),
+        generates=inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value),
         awaits=inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value),
         attributes=attributes,
         methods=methods,

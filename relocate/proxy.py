@@ -7,7 +7,8 @@ traffic, and their globals are the module's dictionary.  What would load other c
 
 A generated function sends only what the caller gave: an argument that *is* the default object is
 left out, and the real function fills in its own.  So a default that cannot travel (a mark made by
-``object()``) need not.
+``object()``) need not.  The stub of a generator function or coroutine function is one too, and sends
+nothing before its first item is asked for or it is awaited.
 """
 
 from __future__ import annotations
@@ -93,7 +94,11 @@ class BuiltinProxy:
             setattr(self, name, getattr(function, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__wrapped__(*args, **kwargs)
+        try:
+            return self.__wrapped__(*args, **kwargs)
+        except BaseException as error:
+            trimmed(error)
+            raise
 
     def __get__(self, instance: object, owner: type | None = None) -> BuiltinProxy:
         return self
@@ -107,10 +112,10 @@ class BuiltinProxy:
         return sorted({*super().__dir__(), *self._more})
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+        return self.__qualname__  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        return f"<built-in function {self.__name__}>"  # type: ignore[attr-defined]
+        return f"<built-in function {self.__name__}>"
 
 
 class Method:
@@ -324,7 +329,9 @@ def _functions(
     """The function objects; all are compiled in one go, as that costs a third of one by one."""
     if not functions:
         return []
-    source = "\n".join(_source(i, f.actual) for i, (_, f) in enumerate(functions))
+    source = "\n".join(
+        _source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions)
+    )
     makers: dict[str, Any] = {}
     exec(compile(source, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
     made = []
@@ -346,6 +353,8 @@ def _functions(
     return made
 
 
+CALL = "__relocate_call"
+"""The free variable by which a stub calls, and by which its frame is known."""
 _ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
 
 
@@ -356,10 +365,19 @@ def _parameters(signature: Signature | None) -> list[face.Parameter]:
     return signature.parameters
 
 
-def _source(index: int, signature: Signature | None) -> str:
-    """A factory ``_<index>(call, *defaults)`` whose result takes ``signature`` and calls ``call``."""
+def _source(index: int, signature: Signature | None, *, generates: bool = False, awaits: bool = False) -> str:
+    """A factory ``_<index>(call, trimmed, *defaults)`` whose result takes ``signature`` and calls ``call``.
+
+    The result is a genuine generator function or coroutine function if the real one is.  Of an
+    asynchronous generator function, whose items no simple code passes on, it is a plain one.
+    """
+    start, give, end = "def", f"return {CALL}", ""
+    if generates and not awaits:
+        give, end = f"return (yield from {CALL}", ")"
+    elif awaits and not generates:
+        start, give = "async def", f"return await {CALL}"
     parameters = _parameters(signature)
-    call, keywords, trimmed, error = (f"__relocate_{n}" for n in ("call", "keywords", "trimmed", "error"))
+    keywords, trimmed, error = (f"__relocate_{n}" for n in ("keywords", "trimmed", "error"))
     defaults = {p.name: f"__relocate_default_{p.name}" for p in parameters if p.default is not None}
     head: list[str] = []
     for i, p in enumerate(parameters):
@@ -382,19 +400,20 @@ def _source(index: int, signature: Signature | None) -> str:
         body.append(f"if {p.name} is not {defaults[p.name]}: {put}" if p.name in defaults else put)
     if var is not None:
         everything = "".join(f"{p.name}, " for p in positional)
-        body.append(f"if {var}: return {call}(({everything}*{var},), {keywords})")
+        body.append(f"if {var}: {give}(({everything}*{var},), {keywords}){end}")
     body += [f"if {name} is not {defaults[name]}: {keywords}[{name!r}] = {name}" for name in by_name]
     for count in range(len(only), 0, -1):
         given = "".join(f"{n}, " for n in required + only[:count])
-        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: return {call}(({given}), {keywords})")
-    body.append(f"return {call}(({''.join(f'{n}, ' for n in required)}), {keywords})")
+        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: {give}(({given}), {keywords}){end}")
+    body.append(f"{give}(({''.join(f'{n}, ' for n in required)}), {keywords}){end}")
     lines = [
-        f"def _{index}({', '.join([call, trimmed, *defaults.values()])}):",
-        f"    def stub({', '.join(head)}):",
+        f"def _{index}({', '.join([CALL, trimmed, *defaults.values()])}):",
+        f"    {start} stub({', '.join(head)}):",
         "        try:",
         *(f"            {line}" for line in body),
         f"        except BaseException as {error}:",
-        f"            raise {trimmed}({error})",
+        f"            {trimmed}({error})",
+        "            raise",
         "    return stub",
     ]
     return "\n".join(lines) + "\n"
@@ -403,18 +422,16 @@ def _source(index: int, signature: Signature | None) -> str:
 _OWN = __file__.removesuffix("proxy.py")
 
 
-def trimmed(error: BaseException) -> BaseException:
-    """``error`` without the frames of this package at the head of its traceback.
+def trimmed(error: BaseException) -> None:
+    """Take off the head of ``error``'s traceback the frame that has caught it, and those of this package.
 
-    What the function's own frames (remote or local) and the caller's are, stays.
+    What the function's own frames (remote or local) and the caller's are, stays.  A stub raises it again
+    by a bare ``raise``, which adds no frame.
     """
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_OWN, "<relocated ")):
-            break
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
         trace = trace.tb_next
-    return error.with_traceback(trace)
+    error.__traceback__ = trace
 
 
 def _shown(function: Function, inner: dict[str, Any], registry: Registry) -> FunctionType:

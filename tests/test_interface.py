@@ -51,9 +51,8 @@ def test_a_function_is_described_by_its_own_parameters() -> None:
 
 
 def test_generators_and_coroutines_are_marked() -> None:
-    assert function("def f(): yield").generates
-    assert function("async def f(): pass").awaits
-    assert function("async def f(): yield").awaits
+    kinds = [function(source) for source in ("def f(): yield", "async def f(): pass", "async def f(): yield")]
+    assert [(f.generates, f.awaits) for f in kinds] == [(True, False), (False, True), (True, True)]
 
 
 def test_a_decorated_function_takes_one_list_and_shows_another() -> None:

@@ -148,6 +148,13 @@ FILES = {
             def total():
                 return twice(sum(items))
             return total
+        def each(items):
+            for item in items:
+                yield twice(item)
+        def every(items):
+            def all():
+                return list(each(items))
+            return all
         def twice(value):
             "Double.\\n\\n>>> twice(21)\\n42\\n"
             return value * 2
@@ -191,14 +198,21 @@ def test_a_program_gives_the_same_and_every_call_is_remote(place: Place, module:
         assert seen["retried"] == 0
 
 
+CALLED = ["later", "twice", "every", "each"]
+
+
 def test_a_function_that_a_relocated_one_made_uses_the_real_functions(place: Place) -> None:
     place.write("changes.py", FILES["changes.py"])
-    script = place.write("main.py", "import changes\nprint(changes.later([1, 2])(), changes.twice(4))\n")
+    program = """
+        import changes
+        print(changes.later([1, 2])(), changes.twice(4), changes.every([1, 2])(), list(changes.each([3])))
+    """
+    script = place.write("main.py", program)
     done = place.relocate("run", "-M", "changes", "-w", "1", "--report", "report.json", str(script))
-    assert done.stdout == "6 8\n"
-    # `later` made a function here, whose own call of `twice` is not the program's.
-    counted = {"changes.later": {"remote": 1, "local": 0}, "changes.twice": {"remote": 1, "local": 0}}
-    assert place.report()["members"] == counted
+    assert done.stdout == "6 8 [2, 4] [6]\n"
+    # `later` and `every` made functions here, whose own calls of `twice` and `each` are not the program's.
+    once = {"remote": 1, "local": 0}
+    assert place.report()["members"] == dict.fromkeys([f"changes.{n}" for n in CALLED], once)
 
 
 def test_what_doctest_runs_is_relocated(place: Place) -> None:

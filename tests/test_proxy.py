@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import math
 import pickle
 import sys
+import traceback
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -214,6 +217,87 @@ def test_a_ufuncs_methods_are_there() -> None:
     assert (proxy.add.nin, proxy.add.nout) == (2, 1)
     assert proxy.add.reduce([1, 2, 3]) == 6
     assert far.sent == []
+
+
+SEVERAL = """
+def count(n, *, step=1):
+    for i in range(n):
+        if (yield i * step): return 'sent'
+    return 'ended'
+def failing(n):
+    try: yield n
+    finally: raise LookupError(n)
+async def later(a, b=2): return a + b
+async def each(n):
+    for i in range(n): yield i
+"""
+
+
+def test_generator_and_coroutine_functions_are_such() -> None:
+    real, proxy, _ = both(SEVERAL)
+    for ask in (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isgenerator, inspect.isfunction):
+        for name in ("count", "failing", "later"):
+            assert ask(getattr(proxy, name)) == ask(getattr(real, name))
+    assert inspect.isgenerator(proxy.count(1))
+    assert str(inspect.signature(proxy.count)) == "(n, *, step=1)"
+
+
+def test_a_stub_of_a_generator_function_delegates_and_sends_nothing_before_the_first_item() -> None:
+    _, proxy, far = both(SEVERAL)
+    with pytest.raises(TypeError, match=r"count\(\) missing 1 required positional argument"):
+        proxy.count()
+    items = proxy.count(3, step=5)
+    assert far.sent == []
+    assert (next(items), next(items)) == (0, 5)
+    assert far.sent == [("count", (3,), {"step": 5})]
+    with pytest.raises(StopIteration) as stopped:
+        items.send(True)
+    assert stopped.value.value == "sent"
+    with pytest.raises(KeyError):
+        proxy.count(2).throw(KeyError)
+    begun = proxy.failing(4)
+    assert next(begun) == 4
+    with pytest.raises(LookupError, match="4"):
+        begun.close()
+    assert list(proxy.count(3)) == [0, 1, 2]
+
+
+def test_a_stub_of_a_coroutine_function_awaits() -> None:
+    _, proxy, far = both(SEVERAL)
+    with pytest.raises(TypeError, match=r"later\(\) missing 1 required positional argument"):
+        proxy.later()
+    waiting = proxy.later(1)
+    assert far.sent == []
+    assert asyncio.run(waiting) == 3
+
+    async def collect() -> list[int]:
+        return [i async for i in proxy.each(3)]
+
+    assert asyncio.run(collect()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["fail", "items", "later", "cached"])
+def test_a_traceback_goes_from_the_caller_to_the_function(name: str) -> None:
+    source = """
+import functools
+def fail(): 1 / 0
+def items():
+    yield 1
+    1 / 0
+async def later(): 1 / 0
+@functools.cache
+def cached(): 1 / 0
+"""
+    _, proxy, _ = both(source)
+    run: dict[str, Callable[[], object]] = {
+        "fail": proxy.fail, "items": lambda: list(proxy.items()), "later": lambda: asyncio.run(proxy.later()),
+        "cached": proxy.cached,
+    }  # fmt: skip
+    with pytest.raises(ZeroDivisionError) as caught:
+        run[name]()
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert [frame.name for frame in frames if frame.name in run] == [name]
+    assert not [frame for frame in frames if "relocate" in Path(frame.filename).parent.name]
 
 
 def test_a_python_function_binds_when_a_class_holds_it() -> None:
