@@ -24,6 +24,7 @@ import marshal
 import os
 import pickle
 import pickletools
+import re
 import sys
 import types
 from typing import Any
@@ -302,7 +303,7 @@ def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> M
     if isinstance(home, str) and home != module.__name__ and _found(home, getattr(value, "__qualname__", None), value):
         return Reference(home, value.__qualname__)
     described = capture(value)
-    if described.plain or described.pickled:
+    if described.plain or (described.pickled and not _is_name_in(module.__name__, described)):
         return Constant(described)
     kind = type(value)
     return Opaque(f"{kind.__module__}.{kind.__qualname__}")
@@ -417,12 +418,24 @@ def _signature(signature: inspect.Signature) -> Signature:
                 p.name,
                 int(p.kind),
                 None if p.default is empty else capture(p.default),
-                None if p.annotation is empty else capture(p.annotation),
+                None if p.annotation is empty else _hint(p.annotation),
             )
             for p in signature.parameters.values()
         ],
-        None if signature.return_annotation is inspect.Signature.empty else capture(signature.return_annotation),
+        None if signature.return_annotation is inspect.Signature.empty else _hint(signature.return_annotation),
     )
+
+
+def _hint(annotation: Any) -> Value:
+    """An annotation; its text is an expression of dotted names, as postponed evaluation has it."""
+    captured = capture(annotation)
+    if not captured.plain:
+        text = repr(annotation)
+        if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
+            text = f"{annotation.__module__}.{annotation.__qualname__}".removeprefix("builtins.")
+        text = re.sub(r"ForwardRef\('([^']*)'[^)]*\)", r"\1", text)
+        captured.text = re.sub(r"[~+-](?=[^\W\d])", "", text)  # of type variables
+    return captured
 
 
 def _class(module: types.ModuleType, name: str, value: type) -> Member:
@@ -514,6 +527,12 @@ def is_plain(value: Any) -> bool:
 
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+
+
+def _is_name_in(module: str, value: Value) -> bool:
+    """Whether ``value`` is pickled as a name in ``module``, as type variables are: nothing else would give it."""
+    made = [opcode.name for opcode, _, _ in pickletools.genops(value.pickled)][-3:]
+    return module in value.modules and made == ["STACK_GLOBAL", "MEMOIZE", "STOP"]
 
 
 def _modules(data: bytes) -> set[str]:

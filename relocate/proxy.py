@@ -13,6 +13,8 @@ nothing before its first item is asked for or it is awaited.
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import keyword
 import marshal
 import pickle
@@ -92,6 +94,8 @@ class BuiltinProxy:
         self.__dict__.update((key, value) for key, value in function.__dict__.items() if key != "__wrapped__")
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             setattr(self, name, getattr(function, name))
+        if function.__annotations__:
+            self.__annotations__ = function.__annotations__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -221,6 +225,26 @@ def namespace_of(module: ModuleType) -> dict[str, Any]:
 _dictionary: Any = vars(ModuleType)["__dict__"]
 
 
+class Builtins(dict[str, Any]):
+    """What a proxy's namespace holds as ``__builtins__``.
+
+    It finds the names in annotations, which `typing.get_type_hints` evaluates there: those that are
+    still to be made, and modules, as the text of an annotation names a class with its module.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        module = sys.modules.get(sys._getframe(1).f_globals.get("__name__", ""))
+        if isinstance(module, ProxyModule) and name in _late(module):
+            return getattr(module, name)
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            raise KeyError(name) from None
+
+
+_builtins = Builtins(vars(builtins))
+
+
 def populate(module: ProxyModule, interface: Interface, registry: Registry) -> None:
     """Fill ``module`` from ``interface``.
 
@@ -245,6 +269,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     module._relocate_registry = registry
     module._relocate_late = late = {}
     inner["__doc__"] = interface.doc
+    inner["__builtins__"] = _builtins
     if interface.file is not None and "__file__" not in inner:
         inner["__file__"] = interface.file
     if interface.exported is not None:
@@ -294,8 +319,6 @@ def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
 
 
 def _refer(member: face.Reference, module: str, name: str) -> Any:
-    import importlib
-
     try:
         value: Any = importlib.import_module(member.module)
         for part in member.qualname.split(".") if member.qualname else ():
@@ -343,6 +366,7 @@ def _functions(
         _dress(stub, function, function.actual, registry)
         if function.shown is not None:
             stub.__wrapped__ = _shown(function, inner, registry)
+            stub.__annotations__ = stub.__wrapped__.__annotations__
         real = partial(registry.function, target)
         if function.builtin:
             more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())

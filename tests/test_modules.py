@@ -116,8 +116,11 @@ PROGRAMS = {
         print(later(), changes.pick({"a": items})["a"] is items)
     """,
     "pack": """
+        import typing
         import pack.sub.inner
         from pack import price, Option, PriceError
+        hints = typing.get_type_hints(pack.halve)
+        print(hints, hints["return"] is Option)
         print(price(Option(3.0)), pack.sub.inner.square(4), pack.VERSION, isinstance(Option(1), pack.core.Option))
         try:
             price(Option(-1.0))

@@ -10,6 +10,7 @@ import pickle
 import sys
 import traceback
 import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,46 @@ def test_a_ufuncs_methods_are_there() -> None:
     assert (proxy.add.nin, proxy.add.nout) == (2, 1)
     assert proxy.add.reduce([1, 2, 3]) == 6
     assert far.sent == []
+
+
+HINTS = """
+import functools
+import typing
+from collections.abc import Callable
+class Point: pass
+T = typing.TypeVar('T')
+def f(a: Point, b: list[Point], c: Point | None, d: Callable[[Point], int], e: int, g: 'Point' = 1) -> T: pass
+def g(a: typing.Optional['Point'], b: typing.Literal['-x'], c: Point, d: typing.Any, *e: dict[str, T]): pass
+@functools.wraps(f)
+def wrapped(*args): pass
+@functools.cache
+def cached(a: Point, b: tuple[Point, ...] = ()) -> 'list[Point]': pass
+"""
+
+
+@pytest.mark.parametrize("name", ["f", "g", "wrapped", "cached"])
+@pytest.mark.parametrize("postponed", [False, True])
+def test_type_hints_are_those_of_the_function(monkeypatch: pytest.MonkeyPatch, name: str, postponed: bool) -> None:
+    source = "from __future__ import annotations\n" * postponed + HINTS
+    real = types.ModuleType("shop")
+    monkeypatch.setitem(sys.modules, "shop", real)
+    exec(source, vars(real))
+    far = Far(real)
+    expected = typing.get_type_hints(getattr(real, name))
+    proxy = far.proxy("shop")
+    monkeypatch.setitem(sys.modules, "shop", proxy)
+    assert typing.get_type_hints(getattr(proxy, name)) == expected
+
+
+def test_a_type_variable_is_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = testing.module("shop", "import logging, typing\nT = typing.TypeVar('T')\nlog = logging.getLogger('shop')")
+    monkeypatch.setitem(sys.modules, "shop", real)
+    far = Far(real)
+    proxy = far.proxy("shop")
+    monkeypatch.setitem(sys.modules, "shop", proxy)
+    assert proxy.T is real.T
+    far.installed = False
+    assert proxy.log is real.log
 
 
 SEVERAL = """
