@@ -3,6 +3,7 @@
 An exception whose ``__init__`` does not match its ``args`` cannot be rebuilt by calling its class,
 so it is not called: it is made with ``__new__`` and its state is put back.  Classes that keep state
 in C or define their own reduction go through pickle, if pickle is known to give the same back.
+Arguments and attributes that cannot travel are left out, and a note names them.
 
 The remote frames become real traceback objects, of code that raises at the same lines and columns, so
 that carets stand where they stand there.  Their source lines travel too and are put into
@@ -100,10 +101,28 @@ def _reduce(error: BaseException) -> tuple[str, Any]:
             return "pickle", found
     # Some put themselves among their own arguments, which pickle cannot follow.
     args = tuple(Itself if value is error else value for value in args)
-    found = _faithful((cls, args, dict(error.__dict__)), lambda again: again[0] is cls)
-    if found is not None:
-        return "new", found
-    return "text", None
+    state = dict(error.__dict__)
+    found = _faithful((cls, args, state), lambda again: again[0] is cls)
+    if found is None:
+        found = _faithful((cls, *_without(args, state)), lambda again: again[0] is cls)
+    return ("text", None) if found is None else ("new", found)
+
+
+def _without(args: tuple[Any, ...], state: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments and attributes without what cannot travel, and with a note that names it.
+
+    ``except`` goes by the class, and few handlers look at everything that an exception holds.
+    """
+
+    def stays(value: object) -> bool:
+        return _faithful(value, lambda again: True) is None
+
+    missing = [f"argument {i + 1}" for i, value in enumerate(args) if stays(value)]
+    args = tuple(_text(value) if stays(value) else value for value in args)
+    missing += [f"attribute {name}" for name, value in state.items() if stays(value)]
+    state = {name: value for name, value in state.items() if not stays(value)}
+    note = f"relocate: of this exception cannot travel, and stayed on the worker: {', '.join(missing)}"
+    return args, state | {"__notes__": [*state.get("__notes__", []), note]}
 
 
 def _as_text(error: BaseException) -> tuple[str, str, list[str]]:
@@ -111,11 +130,15 @@ def _as_text(error: BaseException) -> tuple[str, str, list[str]]:
     cls = type(error)
     base = next(c for c in cls.__mro__ if c.__module__ == "builtins")
     name = cls.__qualname__ if cls is base else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        said = str(error)
-    except Exception as worse:
-        said = f"<its text raises {type(worse).__name__}>"
+    said = _text(error, str)
     return base.__name__, f"{name}: {said}" if said else name, [str(n) for n in getattr(error, "__notes__", [])]
+
+
+def _text(value: object, show: Callable[[object], str] = repr) -> str:
+    try:
+        return show(value)
+    except Exception as worse:
+        return f"<its text raises {type(worse).__name__}>"
 
 
 def _faithful(value: object, same: Callable[[Any], bool]) -> list[bytes] | None:

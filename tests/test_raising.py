@@ -194,12 +194,28 @@ def test_a_group_brings_members_that_pickle_refuses(member: Exception) -> None:
     assert str(member) in str(back.exceptions[1])
 
 
-def test_what_cannot_travel_comes_as_its_nearest_builtin_with_its_name_and_notes() -> None:
+def test_what_cannot_travel_is_left_out_and_named() -> None:
     error = Holding()
     error.add_note("by hand")
+    error.args = ("held", error.lock, 3)
+    error.code = 7  # type: ignore[attr-defined]
     back = travelled(error)
-    assert type(back) is Exception
-    assert str(back) == f"{__name__}.Holding: held"
+    assert type(back) is Holding
+    assert back.args == ("held", repr(error.lock), 3)
+    left_out = "relocate: of this exception cannot travel, and stayed on the worker: argument 2, attribute lock"
+    assert vars(back) == {"code": 7, "__notes__": ["by hand", left_out]}
+    assert error.__notes__ == ["by hand"]
+
+
+def test_one_whose_class_cannot_travel_comes_as_its_nearest_builtin_with_its_name_and_notes() -> None:
+    class Local(LookupError):
+        lock = threading.Lock()
+
+    error = Local("held")
+    error.add_note("by hand")
+    back = travelled(error)
+    assert type(back) is LookupError
+    assert str(back) == f"{__name__}.{Local.__qualname__}: held"
     assert back.__notes__ == ["by hand"]
 
 
