@@ -218,6 +218,48 @@ def test_a_function_that_a_relocated_one_made_uses_the_real_functions(place: Pla
     assert place.report()["members"] == dict.fromkeys([f"changes.{n}" for n in CALLED], once)
 
 
+def test_an_exception_class_that_was_rebuilt_is_the_real_modules_wherever_that_holds_it(place: Place) -> None:
+    module = """
+        class Broken(ValueError):
+            pass
+        class Worse(Broken):
+            pass
+        Made = type("Made", (ValueError,), {"__module__": __name__})
+        ERRORS = (KeyError, Broken)
+        def closed():
+            kind = Broken
+            return lambda: kind
+        class Shop:
+            Error = Broken
+            closed = staticmethod(closed())
+            def sell(self, kind=Broken):
+                raise self.Error(kind, ERRORS)
+            def worse(self):
+                raise Worse
+            def made(self):
+                raise Made
+    """
+    program = """
+        import builtins, shop
+        usual = builtins.__build_class__
+        Broken, Made = shop.Broken, shop.Made
+        print(type(shop).__name__, Broken is vars(shop)["Shop"].Error)  # the real module is loaded by now
+        try:
+            shop.Shop().sell()
+        except Broken as error:
+            print(type(error) is Broken, error.args[0] is Broken, error.args[1][1] is Broken)
+        print(shop.Shop.closed() is Broken, shop.Broken is Broken, usual is builtins.__build_class__)
+        for name, kind in [("worse", Broken), ("made", Made)]:
+            try:
+                getattr(shop.Shop(), name)()
+            except kind as error:
+                print(type(error).__name__)
+    """
+    place.write("shop.py", module)
+    done = place.relocate("run", "-M", "shop", "-w", "1", str(place.write("main.py", program)))
+    assert done.stdout == "ProxyModule True\nTrue True True\nTrue True True\nWorse\nMade\n", done.stderr
+
+
 def test_what_doctest_runs_is_relocated(place: Place) -> None:
     place.write("changes.py", FILES["changes.py"])
     script = place.write("main.py", "import doctest, changes\nprint(doctest.testmod(changes))\n")
