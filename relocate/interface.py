@@ -180,7 +180,7 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
     # A lazily populated package (lazy_loader, PEP 562) says by dir() and __all__ what it has.
     exported = getattr(module, "__all__", None)
     exported = [str(n) for n in exported] if exported is not None else None
-    dynamic = [n for n in {*dir(module), *(exported or ())} if n not in module.__dict__]
+    dynamic = [n for n in {*dir(module), *(exported or ()), *_of_class(module)} if n not in module.__dict__]
     members: dict[str, Member] = {}
     for member in [*names, *sorted(dynamic)]:
         if member in _MODULE_DUNDERS:
@@ -205,6 +205,13 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
         dynamic=[d for d in dynamic if d in members],
         members=members,
     )
+
+
+def _of_class(module: types.ModuleType) -> set[str]:
+    """The names that a module has from a class of its own, which dir() does not tell."""
+    mro = type(module).__mro__
+    own = mro[: mro.index(types.ModuleType)] if types.ModuleType in mro else ()
+    return {name for kind in own for name in vars(kind) if not name.startswith("__")}
 
 
 _MODULE_DUNDERS = frozenset(
@@ -233,6 +240,10 @@ def digest(module: types.ModuleType) -> bytes:
     hasher = blake3(f"{module.__name__}\0{sys.version_info[:2]}\0{getattr(module, '__version__', '')}\0".encode())
     file = getattr(module, "__file__", None)
     spec = getattr(module, "__spec__", None)
+    if file is None and spec is None:  # it has put another object in its place
+        parent = sys.modules.get(module.__name__.rpartition(".")[0])
+        spec = importlib.machinery.PathFinder.find_spec(module.__name__, getattr(parent, "__path__", None))
+        file = spec.origin if spec is not None else None
     if getattr(module, "__path__", None):
         for folder in module.__path__:
             for path in sorted(_code_files(folder)):

@@ -169,6 +169,21 @@ def test_the_digest_names_the_content_of_every_code_file(package: Path) -> None:
     assert interface.digest(store) == first
 
 
+def test_the_digest_of_a_module_that_replaces_itself_is_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = set()
+    for limit in (1, 2):
+        source = f"import sys, types\nsys.modules[__name__] = types.ModuleType(__name__)\nLIMIT = {limit}\n"
+        (tmp_path / "replaced.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "replaced", raising=False)
+        importlib.invalidate_caches()
+        found.add(interface.digest(importlib.import_module("replaced")))
+    monkeypatch.delitem(sys.modules, "replaced")
+    assert len(found) == 2
+
+
 def test_a_value_is_captured_in_the_simplest_faithful_form() -> None:
     import decimal
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy
 import pytest
+from conftest import Place
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -403,6 +404,33 @@ def test_lazy_names_are_listed_and_found() -> None:
     assert proxy.late == 5
     assert {"late", "price"} <= set(dir(proxy))
     assert proxy.price(2) == 6
+
+
+def test_names_of_a_modules_class_are_there(place: Place) -> None:
+    module = """
+        import sys, types
+        class Shop(types.ModuleType):
+            LIMIT = 5
+            def price(self, n, *, times=3):
+                return n * times
+            @property
+            def unit(self):
+                return "m"
+        {0}
+    """
+    program = """
+        import relocate
+        with relocate.enable(modules=["one", "two"], workers=1) as handle:
+            import inspect, one, two
+            for shop in (one, two):
+                print(shop.LIMIT, shop.unit, shop.price(2), shop.price(2, times=4), inspect.signature(shop.price))
+            print(handle.statistics().remote, sorted({"LIMIT", "price", "unit"} - set(dir(one))), shop.absent)
+    """
+    place.write("one.py", module.format("sys.modules[__name__].__class__ = Shop"))
+    place.write("two.py", module.format("sys.modules[__name__] = Shop(__name__)"))
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout.splitlines() == ["5 m 6 8 (n, *, times=3)"] * 2, done.stderr
+    assert "AttributeError: module 'two' has no attribute 'absent'" in done.stderr
 
 
 def test_a_missing_name_is_pythons_own_error() -> None:
