@@ -158,7 +158,7 @@ class Driver:
         stream: tuple[int, int] | None = None,
         sent: restoring.Sent | None = None,
     ) -> Any:
-        trip = Trip(self, target.name, target.path, piece=stream is not None and stream[0] > 0)
+        trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
         try:
             sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
@@ -245,7 +245,7 @@ class Driver:
             ModuleUnavailable: nobody has it.
             NoWorkerLeft: nobody answered in time.
         """
-        trip = Trip(self, module, ("chan", *module.split(".")), patience=timeout, here=local)
+        trip = Trip(self, module, module, ("chan", *module.split(".")), patience=timeout, here=local)
         answer = trip.make(wire.Describe(self._next_id(), module), ())
         if answer is None:
             raise NoWorkerLeft(f"{module}: {self.troubles(trip.path)}")
@@ -263,7 +263,7 @@ class Driver:
 
     def _here(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip | None = None) -> Any:
         """Run the local copy."""
-        trip = trip or Trip(self, target.name, target.path)
+        trip = trip or Trip(self, target.name, target.module, target.path)
         try:
             function = self._local(target)
         except (ImportError, AttributeError) as error:

@@ -18,6 +18,7 @@ never import a designated module.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
 import threading
@@ -145,7 +146,7 @@ class Finder:
             return partial
         try:
             found = self.loaded.get(name)
-            with self._real_world():
+            with self._real_world(), self._rebuilt_classes():
                 if found is None:
                     found = importlib.import_module(name)
                     self.loaded.setdefault(name, found)
@@ -170,6 +171,33 @@ class Finder:
         finally:
             self._mine.real = False
             self._restore()
+
+    @contextmanager
+    def _rebuilt_classes(self) -> Iterator[None]:
+        """A class statement whose class was rebuilt from an interface before yields the rebuilt one.
+
+        So whoever takes hold of it while the module runs (a class's attribute, a tuple, a default,
+        a closure) has the class that the program has.
+        """
+        made = self._registry().made
+        if not any(isinstance(value, type) for value in made.values()):
+            yield
+            return
+        usual = builtins.__build_class__
+
+        def build(body: Any, name: str, /, *bases: Any, **keywords: Any) -> Any:
+            built = usual(body, name, *bases, **keywords)
+            if getattr(self._mine, "real", False) and isinstance(built, type):
+                rebuilt = made.get((built.__module__, built.__qualname__))
+                return rebuilt if isinstance(rebuilt, type) else built
+            return built
+
+        builtins.__build_class__ = build
+        try:
+            yield
+        finally:
+            if builtins.__build_class__ is build:  # not if another handle's has come on top of it
+                builtins.__build_class__ = usual
 
     def _restore(self) -> None:
         """`sys.modules` holds the proxies again."""
@@ -200,7 +228,8 @@ class Finder:
     def _reconcile(self) -> None:
         """Let the classes that were rebuilt from interfaces be the real modules' classes too.
 
-        Identity counts: ``except`` compares classes by it.
+        Those that no class statement makes: C's, or what a call of `type` gives.  Identity counts:
+        ``except`` compares classes by it.
         """
         for (home, qualname), rebuilt in list(self._registry().made.items()):
             module = self.loaded.get(home)

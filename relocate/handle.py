@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .proxy import Registry, Target
     from .verify import Difference, Verifier
 
-OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "tblib", "typing_extensions", "zmq"}
+OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
 """What relocate itself imports, beside the standard library."""
 
 _active: list[Handle] = []

@@ -39,6 +39,7 @@ class Seat:
         "incarnation",
         "label",
         "link",
+        "modules",
         "outstanding",
         "slot",
     )
@@ -54,6 +55,7 @@ class Seat:
         self.depth = self._base = depth
         self._pace = 2 * SHORT
         self.outstanding = 0
+        self.modules: set[str] = set()
         self.failures = 0
         self.avoid_until = 0.0
         self.idle: list[channel.ZmqChannel] = []

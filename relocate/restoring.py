@@ -13,8 +13,8 @@ each object of the arguments by one number, and nothing is added to a call:
   has changed.  Otherwise each object is compared with that of a fresh copy, and what happened to it
   travels back and is done to the caller's own (see `changes`).
 * A function gets copies of large arrays once for each way of calling it.  If it did not write into them,
-  their memory is lent to it read-only from then on, which costs nothing.  Should it object, it is run again with copies (pure
-  calls may).
+  their memory is lent to it read-only from then on, which costs nothing.  Should it object, it is run
+  again with copies (pure calls may).
 * Where this cannot be faithful, nothing is changed and the call runs where its arguments are:
   when an array was changed that shares its memory with another argument, for example.
 """

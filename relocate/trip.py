@@ -35,6 +35,7 @@ class Trip:
         self,
         driver: Driver,
         name: str,
+        module: str,
         path: tuple[str, ...],
         *,
         patience: float = 0.0,
@@ -43,6 +44,7 @@ class Trip:
     ) -> None:
         self.driver = driver
         self.name = name
+        self.module = module
         self.path = path
         self.patience = patience or driver.patience
         self.here = here
@@ -90,6 +92,8 @@ class Trip:
                     failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
                     if not failed:
                         seat.timed(driver.clock() - began)
+                        if not isinstance(reply, wire.Rejected):
+                            seat.modules.add(self.module)
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 self.ends.append(seat)

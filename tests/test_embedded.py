@@ -200,6 +200,18 @@ print(len(pids))
     assert done.stdout == "2\n", done.stderr
 
 
+def test_calls_one_after_the_other_import_the_module_once(place: Place) -> None:
+    place.write("heavy.py", "import os\ndef f(): return os.getpid()\n")
+    worker = place.worker("--executors", "3")
+    program = (
+        "import relocate\n"
+        f"with relocate.enable(modules=['heavy'], workers={worker.url!r}, depth=2):\n"
+        "    import heavy\n"
+        "    print(len({heavy.f() for _ in range(20)}))\n"
+    )
+    assert [place.python("-c", program).stdout for _ in range(2)] == ["1\n", "1\n"]
+
+
 def test_asyncio_to_thread(place: Place) -> None:
     program = (
         RUN
