@@ -25,7 +25,7 @@ from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .output import show
-from .places import Link, Local, Seat
+from .places import Link, Local, Seat, nobody_at
 from .proxy import Target
 from .trip import Trip
 from .verify import Verifier
@@ -54,6 +54,22 @@ class Waiting:
         self.trip = trip
         self.bell = bell
         self.seat: Seat | None = None
+
+
+class Outside:
+    """Around code of the program's that runs in the middle of a call: calls in it are the program's own."""
+
+    def __init__(self, lending: list[int], inside: Callable[[bool], object]) -> None:
+        self._lending = lending
+        self._inside = inside
+
+    def __enter__(self) -> None:
+        self._lending.append(threading.get_ident())
+        self._inside(False)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside(True)
+        self._lending.remove(threading.get_ident())
 
 
 class Sent:
@@ -86,6 +102,12 @@ class Driver:
         self.places: dict[str, Link | Local] = {"local": Local()}
         self.links: Links | None = None
         self.verifier: Verifier | None = None
+        self.lending: list[int] = []
+        """The threads, by their ids, in which a generator that was lent to a call is asked for items now."""
+        self.inside: Callable[[bool], object] = bool
+        """Told whether what this thread does is relocate's own work."""
+        self.missed: Callable[[str, str], object] = lambda name, why: None
+        """Told of a function that ran here because no worker could run it, and why none could."""
         self._real = real
         self._refresh = refresh
         self.patience = patience
@@ -287,18 +309,35 @@ class Driver:
         self._line = []
         self._prefix = os.urandom(8)
 
+    def detach(self) -> Links | None:
+        """Part with the links, and wake whoever waits for a seat: nobody will be given one any more."""
+        with self.turn.lock:
+            links, self.links = self.links, None
+            for waiting in self._line:
+                waiting.bell.notify_all()
+            self.turn.notify_all()
+        return links
+
+    def programs_code(self) -> Outside:
+        """The context in which a lent generator runs."""
+        return Outside(self.lending, self.inside)
+
+    def fell_back(self, trip: Trip) -> None:
+        """Tell of a call that runs here, unless here is where its name leads first."""
+        ranks = self.ranks(trip.path)
+        if self.links is not None and not trip.nested and ranks and not any(place.local for place in ranks[0]):
+            self.missed(trip.name, self.troubles(trip.path))
+
     def troubles(self, path: tuple[str, ...]) -> str:
         """Why none of the places of ``path`` can run a call."""
-        said = [
-            str(place.error) if place.error else f"{place.name} is {place.state}"
-            for rank in self.ranks(path)
-            for place in rank
-            if not place.local
-        ]
+        said = [_trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
         return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
 
     def lease(self, trip: Trip) -> Seat | None:
-        """A seat for the next attempt, its counter raised; None for the local copy.
+        """A seat for the next attempt, its counter raised; None for the local copy, or if the links are gone.
+
+        The seat is noted in ``trip.seat`` at once: the interpreter lets no interrupt in between two
+        plain assignments.
 
         Raises:
             RelocateError: nobody is left.
@@ -306,11 +345,12 @@ class Driver:
         waiting: Waiting | None = None
         with self.turn.lock:
             try:
-                while True:
+                while self.links is not None:
                     now = self.clock()
                     decision = self._decide(trip, now)
                     if isinstance(decision, policy.Run):
                         seat: Seat = decision.seat  # type: ignore[assignment]
+                        trip.seat = seat
                         seat.outstanding += 1
                         return seat
                     if isinstance(decision, policy.RunHere):
@@ -322,9 +362,10 @@ class Driver:
                         self._line.append(waiting)
                     waiting.bell.wait(decision.seconds)
                     if waiting.seat is not None:
-                        seat, waiting.seat = waiting.seat, None
-                        return seat
+                        trip.seat, waiting.seat = waiting.seat, None
+                        return trip.seat
                     trip.waited = 0.0 if decision.hopeful else trip.waited + self.clock() - now
+                return None
             finally:
                 if waiting is not None:
                     if waiting in self._line:
@@ -337,17 +378,26 @@ class Driver:
         ranks: list[list[Link | Local]] = self.ranks(trip.path)
         if not trip.here:
             ranks = [[p for p in rank if not p.local] for rank in ranks]
+        if trip.nested:
+            return policy.decide(trip, [[Idle(p) for p in rank] for rank in ranks], now, self._chance())
         return policy.decide(trip, ranks, now, self._chance())
 
     def _nobody(self, trip: Trip) -> RelocateError:
         places = [p for rank in self.ranks(trip.path) for p in rank if not p.local]
         if places and all(p.state == "refused" and p.error for p in places) and places[0].error:
             return places[0].error
+        if trip.nested and any(place.seats for place in places):
+            return NoWorkerLeft(
+                f"{trip.name}: no executor is idle; a generator that was lent to a call calls it, and that call waits "
+                "on its executor meanwhile; use more executors"
+            )
         return NoWorkerLeft(f"{trip.name}: {self.troubles(trip.path)}")
 
-    def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool) -> None:
+    def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
         with self.turn.lock:
+            if holder is not None:
+                holder.seat = None
             seat.outstanding -= 1
             if kept is not None:
                 seat.put(kept)
@@ -384,6 +434,24 @@ class Driver:
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):
                 return
+
+
+class Idle:
+    """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
+
+    def __init__(self, place: Link | Local) -> None:
+        self.local = place.local
+        self.state = place.state
+        self.seats = tuple(seat for seat in place.seats if not seat.outstanding)
+
+
+def _trouble(place: Link | Local) -> str:
+    """Why nothing runs at ``place``."""
+    if place.error is not None:
+        return str(place.error)
+    if isinstance(place, Link) and place.state == "starting" and not place.is_embedded:
+        return nobody_at(place.url)
+    return f"{place.name} is {place.state}" + (", but its executors cannot be reached" if place.state == "up" else "")
 
 
 class Piece(NamedTuple):

@@ -66,9 +66,10 @@ class Handle:
         self._finder = Finder(
             config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
         )
-        self._registry: Registry = Registry(self._call, self._finder.real, self._finder.loaded.get, config.designates)
+        self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
         self._specs: dict[str, ModuleSpec | None] = {}
-        self._restore: list[tuple[dict[str, Any], str, Any]] = []
+        self._restore: list[tuple[dict[str, Any], str, Any, Any]] = []
+        """Dictionary, key, what was there, what was put there."""
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
@@ -97,9 +98,11 @@ class Handle:
             made: Driver | None = self.__dict__.get("_driver")
             if made is None:
                 made = self.__dict__["_driver"] = Driver(
-                    self.namespace, self._counters, self._finder.real, self._refresh, patience=self.config.patience
+                    self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience
                 )
                 made.places.update({link.name: link for link in self._links})
+                made.inside = self._set_inside
+                made.missed = self._fell_back
                 if self.config.verify:
                     made.verifier = self._verifier()
         return made
@@ -121,8 +124,10 @@ class Handle:
 
     def disable(self) -> None:
         """Restore every module and name, end embedded executors, write the report.  Idempotent."""
-        if not self._enabled:
-            return
+        if self._enabled:
+            self._end(report=True)
+
+    def _end(self, *, report: bool) -> None:
         self._enabled = False
         if self in _active:
             _active.remove(self)
@@ -131,12 +136,13 @@ class Handle:
         for name in [n for n in list(sys.modules) if self.config.designates(n)]:
             if name in self._specs:
                 _put_back(name, self._finder.loaded.get(name))
-        for holder, key, value in reversed(self._restore):
-            holder[key] = value
+        for holder, key, value, put in reversed(self._restore):
+            if holder.get(key) is put:  # the program has assigned nothing else meanwhile
+                holder[key] = value
         self._restore.clear()
         self.close()
         atexit.unregister(self.disable)
-        if self.config.report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
+        if report and self.config.report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
             from .observe import write_report
 
             try:
@@ -201,28 +207,41 @@ class Handle:
         loaded = [n for n in list(sys.modules) if self.config.designates(n)]
         if early or loaded:
             self._start_embedded()
-        self._swap(loaded)
+        try:
+            self._swap(loaded)
+        except BaseException:
+            self._end(report=False)
+            raise
 
     def _swap(self, names: list[str]) -> None:
-        """Put proxies in the place of designated modules that were imported before."""
-        real = {n: sys.modules[n] for n in names if isinstance(sys.modules[n], ModuleType)}
+        """Put proxies in the place of designated modules that were imported before.
+
+        Raises:
+            ImportError: one cannot be relocated, and may not stay.
+        """
+        # A module under a second name (os.path) stays: what it holds is not of that name.
+        real = {n: m for n in names if isinstance(m := sys.modules[n], ModuleType) and m.__name__ == n}
         self._finder.loaded.update(real)
         replaced: dict[int, tuple[Any, Any]] = {}
         for name in real:
             del sys.modules[name]
         for name, module in real.items():
+            from .proxy import ProxyModule, namespace_of
+
             try:
                 proxy = importlib.import_module(name)
             except ImportError as error:
-                import logging
-
-                logging.getLogger("relocate").warning("%s stays local: %s", name, error)
-                sys.modules[name] = proxy = module
-            if proxy is module:
+                if not self.config.fallback and (isinstance(error, RelocateError) or name in self.config.modules):
+                    for other, there in real.items():
+                        sys.modules.setdefault(other, there)
+                    raise
+                if isinstance(error, RelocateError) or name in self.config.modules:
+                    self._warn(f"{name} is not relocated: {error}")
+                proxy = module
+            if not isinstance(proxy, ProxyModule):
+                _stays(name, proxy, module)
                 continue
             replaced[id(module)] = (module, proxy)
-            from .proxy import namespace_of
-
             for key, value in namespace_of(proxy).items():
                 original = module.__dict__.get(key)
                 if callable(value) and original is not None and original is not value:
@@ -240,7 +259,7 @@ class Handle:
             for key, value in list(space.items()):
                 found = replaced.get(id(value))
                 if found is not None and found[0] is value:
-                    self._restore.append((space, key, value))
+                    self._restore.append((space, key, value, found[1]))
                     space[key] = found[1]
 
     def _start_embedded(self) -> None:
@@ -290,7 +309,7 @@ class Handle:
         with self._starting:
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is not None:
-                links, driver.links = driver.links, None
+                links = driver.detach()
         if links is not None:
             links.stop()
         for link in self._links:
@@ -305,7 +324,9 @@ class Handle:
         driver: Driver | None = self.__dict__.get("_driver")
         _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
         self._finder.forked()
+        self.namespace.forked()
         self._starting = threading.RLock()
+        self._mine = threading.local()
         self._ahead = None
         self._counters.forked()
         links = []
@@ -323,7 +344,7 @@ class Handle:
         mine = self._mine
         if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
-            function: Any = self._finder.real(target.module)
+            function: Any = self._real(target.module)
             for part in target.member.split("."):
                 function = getattr(function, part)
             return function(*args, **kwargs)
@@ -334,6 +355,22 @@ class Handle:
             return self._driver.call(target, args, kwargs)
         finally:
             mine.inside = False
+
+    def _real(self, name: str) -> ModuleType:
+        """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
+        if not self._enabled:
+            from .proxy import ProxyModule
+
+            module = importlib.import_module(name)
+            if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
+                return module
+        return self._finder.real(name)
+
+    def _set_inside(self, inside: bool) -> None:
+        self._mine.inside = inside
+
+    def _fell_back(self, name: str, why: str) -> None:
+        self._warn(f"{name} runs here, not on a worker: {why}", once=why)
 
     def _is_own(self, caller: FrameType | None, target: Target) -> bool:
         """Whether designated code is the caller: a function that a designated one has made, say.
@@ -405,9 +442,10 @@ class Handle:
         if self._counters.compared(name, difference):
             self._warn(f"{DIFFER}: {difference}")
 
-    def _warn(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
+    def _warn(self, text: str, once: str = "") -> None:
+        """Warn of ``text``, unless that was done, or of another text with the same ``once``."""
+        if (once or text) not in self._warned:
+            self._warned.add(once or text)
             warnings.warn(text, RelocateWarning, stacklevel=_level_of_importer())
 
 
@@ -430,6 +468,15 @@ def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:
     if spec is None:
         return None, []
     return spec.origin if spec.has_location else None, list(spec.submodule_search_locations or ())
+
+
+def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
+    """Let ``module`` be what it was, if it was imported once more."""
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    holder = sys.modules.get(parent)
+    if holder is not None and holder.__dict__.get(last) is imported:
+        setattr(holder, last, module)
 
 
 def _put_back(name: str, real: ModuleType | None) -> None:
