@@ -27,7 +27,7 @@ ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
-"""Set by the program that the report is about, for its children to see."""
+"""Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
 """Set in the environment of workers: nothing is relocated there."""
 
@@ -50,7 +50,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cache: str = ""
     """Folder of cached interfaces; empty: the user's cache folder."""
     report: str = ""
-    """File that gets the statistics as JSON when the program ends."""
+    """File that gets the statistics as JSON when the program ends; ``-``: standard error."""
     depth: int = 1
     """Calls that one program may have outstanding on one executor; more hides a long round trip.
     Where calls take less than 50 ms there may be one more."""
@@ -175,7 +175,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: tool.relocate is not a table; write [tool.relocate] on a line of its own")
     for key in ("keys", "cache", "report"):
         # A relative folder in a file is relative to the file, not to wherever the program starts.
-        if isinstance(values.get(key), str) and values[key]:
+        if isinstance(values.get(key), str) and values[key] and (key, values[key]) != ("report", "-"):
             values[key] = str(path.parent / values[key])
     return values
 
@@ -212,7 +212,8 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
     for module in config.modules:
         if not all(part.isidentifier() for part in module.removeprefix("!").split(".")):
             raise ConfigError(
-                f"{origin('modules')}: modules: {module!r} is not a module's dotted name; write for example 'scipy.ndimage'"
+                f"{origin('modules')}: modules: {module!r} is not a module's dotted name; "
+                "write for example 'scipy.ndimage'"
             )
         if module.removeprefix("!").split(".")[0] in ("relocate", "builtins", "sys", "__main__"):
             raise ConfigError(

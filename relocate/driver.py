@@ -252,6 +252,8 @@ class Driver:
         if isinstance(reply, wire.Returned):
             return bytes(result[0])
         text = reply.text if isinstance(reply, wire.Rejected) else "it answered something else"
+        if "No module named" in text and not seat.startswith("embedded/"):
+            text += "; install it there, or set PYTHONPATH of the worker"
         raise ModuleUnavailable(f"{seat} cannot describe {module!r}: {text}", name=module)
 
     def _next_id(self) -> bytes:
@@ -267,9 +269,9 @@ class Driver:
             function: Any = self._real(target.described.name)
             for part in target.member.split("."):
                 function = getattr(function, part)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError):
             trip.settle("failed", None)
-            raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from error
+            raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from None
         try:
             args, kwargs = _again(target.name, args, kwargs, trip.lent)
         except ArgumentError:
@@ -300,11 +302,10 @@ class Driver:
             found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
         return found
 
-    def forked(self, links: dict[str, Link]) -> None:
+    def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         self.links = None
         self.turn = Turn()
-        self.places.update(links)
         self._ranks = (None, {})
         self._line = []
         self._prefix = os.urandom(8)
@@ -321,6 +322,11 @@ class Driver:
     def programs_code(self) -> Outside:
         """The context in which a lent generator runs."""
         return Outside(self.lending, self.inside)
+
+    def place(self, links: dict[str, Link]) -> None:
+        """Let names lead to these links from now on."""
+        self.places.update(links)
+        self._ranks = (None, {})
 
     def fell_back(self, trip: Trip) -> None:
         """Tell of a call that runs here, unless here is where its name leads first."""

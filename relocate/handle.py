@@ -66,6 +66,7 @@ class Handle:
         self._finder = Finder(
             config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
         )
+        self._finder.on_reload = self._reload
         self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
         self._specs: dict[str, ModuleSpec | None] = {}
         self._restore: list[tuple[dict[str, Any], str, Any, Any]] = []
@@ -76,7 +77,7 @@ class Handle:
         self._starting = threading.RLock()
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
-        self._enabled = False
+        self._enabled = self._exiting = self._asked = False
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -127,6 +128,10 @@ class Handle:
         if self._enabled:
             self._end(report=True)
 
+    def _at_exit(self) -> None:
+        self._exiting = True
+        self.disable()
+
     def _end(self, *, report: bool) -> None:
         self._enabled = False
         if self in _active:
@@ -141,14 +146,48 @@ class Handle:
                 holder[key] = value
         self._restore.clear()
         self.close()
-        atexit.unregister(self.disable)
-        if report and self.config.report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
+        atexit.unregister(self._at_exit)
+        if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
+            self._tell()
+        if report:
+            self._tell_of_misspelt()
+
+    def _tell(self) -> None:
+        """Write what was asked for: the report, the summary."""
+        if self.config.report:
             from .observe import write_report
 
             try:
                 write_report(self.statistics(), self.config.report)
             except OSError as error:
                 print(f"relocate: the report was not written: {error}", file=sys.stderr)
+        if os.environ.get(configuration.ENV_SUMMARY):
+            from .observe import summary
+
+            print(f"relocate: {summary(self.statistics())}", file=sys.stderr)
+
+    def _tell_of_misspelt(self) -> None:
+        """Tell of designated names that nobody imported and that are no modules.
+
+        In a program that merely inherited its environment nothing of a designated package need be
+        there, and others may be on the workers only: then only of what resembles an imported module.
+        """
+        asked = self._asked or os.environ.get(configuration.ENV_REPORT_PID) == str(os.getpid())
+        here = asked and all(link.is_embedded for link in self._links)
+        for name in (m for m in self.config.modules if not m.startswith("!")):
+            if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
+                continue
+            from . import spelling
+
+            said = spelling.unknown(name, self._finder.elsewhere)
+            if said is not None and not here:
+                said = spelling.imported(name)
+            if said is None:
+                continue
+            if self._exiting:
+                print(f"relocate: {said}", file=sys.stderr)
+            else:
+                self._warn(said)
 
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
@@ -199,8 +238,9 @@ class Handle:
         """
         self._enabled = True
         _active.append(self)
-        atexit.register(self.disable)
-        if self.config.report:
+        atexit.register(self._at_exit)
+        self._asked = early
+        if self.config.report or os.environ.get(configuration.ENV_SUMMARY):
             # Children inherit the name of the report, but it is this program's.
             os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))
         sys.meta_path.insert(0, self._finder)
@@ -236,7 +276,7 @@ class Handle:
                         sys.modules.setdefault(other, there)
                     raise
                 if isinstance(error, RelocateError) or name in self.config.modules:
-                    self._warn(f"{name} is not relocated: {error}")
+                    self._may_be_real(name, error)
                 proxy = module
             if not isinstance(proxy, ProxyModule):
                 _stays(name, proxy, module)
@@ -316,11 +356,30 @@ class Handle:
             if link.child is not None:
                 link.child.stop()
                 link.child = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget what was known of the workers: the next links learn it."""
+        from .places import Link
+
+        links = []
+        for old in self._links:
+            link = Link(old.name, old.spec)
+            link.child = old.child
+            links.append(link)
+        self._links = links
+        driver: Driver | None = self.__dict__.get("_driver")
+        if driver is not None:
+            driver.place({link.name: link for link in links})
+
+    def _reload(self, module: str) -> None:
+        """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
+        self._cache.forget(module, _files(self._specs.get(module))[0])
+        if any(link.is_embedded for link in self._links):
+            self.close()
 
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
-        from .places import Link
-
         driver: Driver | None = self.__dict__.get("_driver")
         _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
         self._finder.forked()
@@ -329,14 +388,9 @@ class Handle:
         self._mine = threading.local()
         self._ahead = None
         self._counters.forked()
-        links = []
-        for old in self._links:
-            link = Link(old.name, old.spec)
-            link.child = old.child
-            links.append(link)
-        self._links = links
         if driver is not None:
-            driver.forked({link.name: link for link in links})
+            driver.forked()
+        self._begin_anew()
 
     # What the finder and the proxies ask -----------------------------------------------------------
 
@@ -430,10 +484,14 @@ class Handle:
         if isinstance(proxy, ProxyModule):
             populate(proxy, found, self._registry)
 
-    def _may_be_real(self, module: str, error: RelocateError) -> bool:
+    def _may_be_real(self, module: str, error: Exception) -> bool:
         if not self.config.fallback:
             return False
-        self._warn(f"{module} is not relocated: {error}")
+        # What is missing of a package is missing of all that is designated with it.
+        entries = [m for m in self.config.modules if configuration.designates([m], module)]
+        missing = "No module named" in str(error) and entries
+        why = str(error).removeprefix(f"{module}: ")
+        self._warn(f"{module} is not relocated: {why}", once=f"missing: {max(entries, key=len)}" if missing else "")
         return True
 
     def _compared(self, name: str, difference: Difference | None) -> None:
@@ -451,9 +509,9 @@ class Handle:
 
 def _level_of_importer() -> int:
     """The stack level, for `warnings`, of the line that imports or calls: past this package and importlib."""
-    own = os.path.dirname(__file__)
+    passed = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib", "<relocated ")
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((own, "<frozen importlib", "<relocated ")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(passed):
         level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
         frame = frame.f_back
     return level
@@ -521,6 +579,8 @@ def enable(
     handle = Handle(config)
     if configuration.ENV_EXECUTOR not in os.environ:
         handle.enable(early=early and bool(config.modules))
+        if early and not config.modules:
+            handle._warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
     return handle
 
 

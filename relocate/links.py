@@ -267,7 +267,8 @@ class Links:
         elif isinstance(message, wire.Change):
             for obituary in message.obituaries:
                 link.obituaries[obituary.slot, obituary.incarnation] = obituary
-                self._on_death(f"{link.name}/{obituary.slot}")
+                if not message.draining:  # otherwise it ended as it was asked to
+                    self._on_death(f"{link.name}/{obituary.slot}")
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:

@@ -357,7 +357,7 @@ print(sys.modules["work"] is real, work is real, work.echo(1))
 """
     done = place.python("-c", program)
     assert done.stdout == "True True 1\n", done.stderr
-    assert done.stderr.count("RelocateWarning: work is not relocated: work: nobody answers") == 1
+    assert done.stderr.count("<string>:4: RelocateWarning: work is not relocated: nobody answers") == 1
     assert "os.path" not in done.stderr
 
 
@@ -465,3 +465,66 @@ print(handle.statistics().remote, handle.statistics().local)
     assert done.stdout == "0 3\n"
     assert done.stderr.count("RelocateWarning") == 1
     assert "<string>:5: RelocateWarning: work.echo runs here, not on a worker: nobody answers at" in done.stderr
+
+
+def test_a_reload_takes_the_new_code_to_the_executors(place: Place) -> None:
+    place.write("rate.py", "class Kind:\n    value = 1\ndef of(n):\n    return n * 2\n")
+    program = """
+import importlib, os, relocate
+handle = relocate.enable(modules=["rate"], workers=1)
+import rate
+kept = rate.of
+print(kept(1), rate.Kind.value)
+with open("rate.py", "w") as file:
+    file.write("class Kind:\\n    value = 200\\ndef of(n):\\n    return n * 300\\ndef more():\\n    return 4\\n")
+print(importlib.reload(rate) is rate)
+print(rate.of(1), kept(1), rate.more(), rate.Kind.value, handle.statistics().local)
+"""
+    done = place.python("-c", program, PYTHONDONTWRITEBYTECODE="1")
+    assert done.stdout == "2 1\nTrue\n300 300 4 200 0\n", done.stderr
+    assert place.left_behind() == []
+
+
+def test_what_a_worker_lacks_is_told_once_for_a_package_with_the_remedy(place: Place) -> None:
+    for name in ("__init__", "a", "b"):
+        place.write(f"near/pack/{name}.py", "")
+    worker = place.worker("--executors", "1")
+    program = f"""
+import sys, relocate
+sys.path.insert(0, "near")
+relocate.enable(modules=["pack"], workers="{worker.url}")
+import pack, pack.a, pack.b
+"""
+    done = place.python("-c", program)
+    assert done.stderr.count("RelocateWarning") == 1, done.stderr
+    assert "No module named 'pack'; install it there, or set PYTHONPATH of the worker" in done.stderr
+
+
+def test_an_error_of_relocates_own_is_said_once(place: Place) -> None:
+    program = """
+import relocate
+handle = relocate.enable(modules=["work"], workers="tcp://127.0.0.1:9", fallback=False, start_timeout=0.2)
+import work
+"""
+    done = place.python("-c", program)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert "ModuleUnavailable: cannot relocate 'work': nobody answers at" in done.stderr
+
+
+def test_an_executor_that_was_drained_did_not_die(place: Place) -> None:
+    worker = place.worker("--executors", "1")
+    program = f"""
+import sys, relocate
+handle = relocate.enable(modules=["work"], workers="{worker.url}")
+import work
+print(work.echo(1), flush=True)
+sys.stdin.readline()
+work.echo(1)
+print([seen.deaths for seen in handle.statistics().workers.values()])
+"""
+    client = place.start(sys.executable, "-W", "ignore", "-c", program, talk=True)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "1\n"
+    assert worker.stop() == 0
+    assert client.communicate("\n", timeout=20) == ("[0]\n", "")
