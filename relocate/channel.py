@@ -192,6 +192,8 @@ class ZmqChannel:
     path: list[str] | None = None
     """This program's import path as the executor was told of it; None if that has its own."""
 
+    _monitor: zmq.Socket[bytes] | None = None
+
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
@@ -204,16 +206,24 @@ class ZmqChannel:
         if url.startswith("ipc:"):
             check_socket_file(url)
         self._heartbeat = heartbeat
+        self._session = session.ClientSession()
+        self._connected = False
         self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        try:
+            self._connect(url, opening, keys, server)
+        except BaseException:  # Ctrl-C, say: a socket that is left open keeps its context from ending
+            self.close()
+            raise
+
+    def _connect(self, url: str, opening: wire.Open, keys: Keys | None, server: bytes) -> None:
+        heartbeat = self._heartbeat
         configure(self._socket, heartbeat)
         self._socket.rcvtimeo = SOON
         self._socket.reconnect_ivl = NEVER
         self._socket.connect_timeout = max(1, int(heartbeat * 1000))
         if keys is not None:
             use_client_keys(self._socket, keys, server)
-        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(MONITORED)
-        self._session = session.ClientSession()
-        self._connected = False
+        self._monitor = self._socket.get_monitor_socket(MONITORED)
         self._socket.connect(url)
         self._session.send(opening)
         self._socket.send_multipart(wire.pack(opening))
@@ -255,6 +265,7 @@ class ZmqChannel:
 
     def _watch(self) -> str:
         """Take one event from the monitor; why the channel is lost, or ''."""
+        assert self._monitor is not None
         event = read_event(self._monitor)
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._connected = True
@@ -272,6 +283,7 @@ class ZmqChannel:
 
     def close(self) -> None:
         """See `Channel`."""
-        self._socket.disable_monitor()
-        self._monitor.close(0)
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
         self._socket.close(0)

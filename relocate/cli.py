@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from . import __version__, config, launch
-from .errors import ConfigError, RelocateError
+from .errors import ConfigError, ModuleUnavailable, RelocateError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -88,25 +89,61 @@ CONFIG = click.option(
     "--config", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration, as -c FILE.toml."
 )
 REPORT = click.option(
-    "--report", type=click.Path(dir_okay=False), help="Write the statistics as JSON when the program ends."
+    "--report",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write the statistics as JSON when the program ends; - for standard error.",
 )
+
+
+def programs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: scripts and folders where the program is to be named, any file among its arguments."""
+    if context.params.get("target"):
+        return [CompletionItem(incomplete, type="file")]
+    folder, base = os.path.split(incomplete)
+    found = []
+    try:
+        for entry in sorted(os.scandir(folder or "."), key=lambda e: e.name):
+            if entry.name.startswith(base) and (base.startswith(".") or not entry.name.startswith(".")):
+                name = os.path.join(folder, entry.name)
+                if entry.is_dir():
+                    found.append(CompletionItem(name + os.sep))
+                elif entry.name.endswith(".py"):
+                    found.append(CompletionItem(name))
+    except OSError:
+        return []
+    return found
 
 
 @main.command(
     cls=RunCommand,
-    options_metavar="[-M MODULE]... [-w WORKERS]... [-c FILE.toml] [--report FILE]",
-    epilog="The program is a script, `-m module` or `-c code`, followed by its arguments, as for python.",
+    options_metavar="[OPTIONS]",
+    short_help="Run a program with its designated modules relocated.",
+    epilog="PROGRAM is a script, `-m module`, `-c code` or `-` (standard input), with its arguments, as for python.",
 )
 @MODULE
 @WORKERS
 @CONFIG
+@FOLDER
+@click.option("--no-fallback", is_flag=True, help="Never run a call here: with no worker left it is an error.")
 @REPORT
+@click.option("--summary", is_flag=True, help="Say in one line when the program ends how many calls ran where.")
+@click.argument("target", nargs=-1, metavar="PROGRAM [ARGS]...", type=click.UNPROCESSED, shell_complete=programs)
 def run(
-    modules: tuple[str, ...], workers: tuple[str, ...], file: str | None, report: str | None, target: list[str]
+    modules: tuple[str, ...],
+    workers: tuple[str, ...],
+    file: str | None,
+    folder: str,
+    no_fallback: bool,
+    report: str | None,
+    summary: bool,
+    target: list[str],
 ) -> None:
     """Run an unchanged program with its designated modules relocated."""
-    command, environment = launch.prepared(modules, workers, file, report, target)
+    options = launch.Options(modules, workers, file, report, folder, not no_fallback, summary)
+    command, environment = launch.prepared(options, target)
     if os.name == "posix":
+        environment[config.ENV_REPORT_PID] = str(os.getpid())  # the process will be the program
         os.execve(sys.executable, command, environment)
     raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
@@ -128,6 +165,7 @@ class CheckCommand(RunCommand):
 @main.command(
     cls=CheckCommand,
     options_metavar="[--json] MODULE... | --run [-M MODULE]... [-w WORKERS]... PROGRAM",
+    short_help="Tell whether modules are fit to be relocated.",
     epilog="The exit status is 0 if all is well, 1 if something is not fit or differs, 2 after a mistake.",
 )
 @click.argument("names", nargs=-1, metavar="")
@@ -177,7 +215,7 @@ def check(
         if not names:
             fail("nothing to check; name a module: relocate check MODULE")
         raise SystemExit(checker.report([as_module(n) for n in names], as_json))
-    command, environment = launch.prepared(modules, workers, file, report, target)
+    command, environment = launch.prepared(launch.Options(modules, workers, file, report), target)
     environment |= {config.ENV_VERIFY: str(sample), config.ENV_TOLERANCE: str(tolerance)}
     raise SystemExit(checker.compare(command, environment))
 
@@ -192,7 +230,7 @@ def as_module(name: str) -> str:
 # worker ------------------------------------------------------------------------------------------
 
 
-@main.command()
+@main.command(short_help="Run calls for other programs, until it is stopped.")
 @click.option("--listen", required=True, metavar="URL", help="tcp://host:port (port 0: any free one) or ipc:///path.")
 @click.option(
     "--executors", "-n", type=click.IntRange(1, 1024), metavar="N", help="Processes that run calls [default: cores]."
@@ -252,7 +290,8 @@ def ls(path: str, workers: tuple[str, ...], file: str | None, folder: str, as_js
     """Show the name space and what is alive.
 
     PATH is a name below / (for example /n, /chan, or /chan/scipy/ndimage): its entries are listed,
-    and where it leads.  The exit status is 1 if no worker is alive.
+    of a module its members, and where it leads.  The exit status is 1 if no worker is alive, or if
+    there is no such name.
     """
     from .handle import Handle
 
@@ -261,24 +300,64 @@ def ls(path: str, workers: tuple[str, ...], file: str | None, folder: str, as_js
         given["workers"] = ",".join(workers)
     if folder:
         given["keys"] = folder
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as for the program, which will be run from here
     handle = Handle(config.load(file, **given))
     try:
         places = handle.workers(timeout=5.0)
         found: dict[str, Any] = {"workers": places}
         if path:
-            found["entries"] = handle.namespace.ls(path)
+            found["entries"] = entries(handle, path, alive=any(p["state"] == "up" for p in places))
             found["leads to"] = [
                 {"place": t.place, "rank": t.rank, "name": "/".join(t.name)} for t in handle.namespace.resolve(path)
             ]
         else:
             found["bindings"] = bindings(handle.namespace.snapshot)
+    except ModuleUnavailable as error:
+        fail(str(error), 1)
     finally:
         handle.close()
+    if path.strip("/") and not (found["entries"] or found["leads to"]):
+        fail(f"there is no name {path}; names begin with /chan or /n", 1)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         show(found)
     raise SystemExit(0 if any(p["state"] == "up" for p in places) else 1)
+
+
+def entries(handle: Any, path: str, *, alive: bool) -> list[str]:
+    """What is below ``path``: bound names, and the members of a module.
+
+    Raises:
+        RelocateError: no worker has the module, or the module not that member.
+    """
+    from . import interface as face
+    from .namespace import split
+
+    bound: list[str] = handle.namespace.ls(path)
+    parts = split(path)
+    parts = parts[2:] if parts[:1] == ("n",) else parts
+    if parts[:1] == ("chan",):
+        designated = [("chan", *m.split(".")) for m in handle.config.modules if not m.startswith("!")]
+        depth = len(parts)
+        bound = sorted({*bound, *(name[depth] for name in designated if len(name) > depth and name[:depth] == parts)})
+    if parts[:1] != ("chan",) or len(parts) < 2 or not alive:
+        return bound
+    module = ".".join(parts[1:])
+    try:
+        described = face.decode(handle._driver.describe(module, 5.0))
+    except ModuleUnavailable:
+        home, _, member = module.rpartition(".")
+        try:
+            if member in face.decode(handle._driver.describe(home, 5.0)).members:
+                return bound
+        except (ModuleUnavailable, ValueError):
+            pass
+        if bound:
+            return bound
+        raise
+    return sorted({*bound, *described.members})
 
 
 def bindings(snapshot: Any) -> list[dict[str, Any]]:
@@ -336,7 +415,7 @@ def keys() -> None:
     """
 
 
-@keys.command("new")
+@keys.command("new", short_help="Make this side's key pair, and print the public key.")
 @FOLDER
 def keys_new(folder: str) -> None:
     """Make this side's key pair (an existing one is left as it is) and print the public key."""
@@ -358,7 +437,7 @@ def keys_show(folder: str) -> None:
     click.echo(ring.show(folder))
 
 
-@keys.command("allow")
+@keys.command("allow", short_help="Trust the peer whose public key is KEY.")
 @click.argument("key")
 @click.argument("name", required=False, default="")
 @FOLDER

@@ -21,10 +21,13 @@ ENV_CONFIG = "RELOCATE_CONFIG"
 ENV_MODULES = "RELOCATE_MODULES"
 ENV_WORKERS = "RELOCATE_WORKERS"
 ENV_REPORT = "RELOCATE_REPORT"
+ENV_FALLBACK = "RELOCATE_FALLBACK"
+ENV_KEYS = "RELOCATE_KEYS"
+ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
-"""Set by the program that the report is about, for its children to see."""
+"""Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
 """Set in the environment of workers: nothing is relocated there."""
 
@@ -47,7 +50,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cache: str = ""
     """Folder of cached interfaces; empty: the user's cache folder."""
     report: str = ""
-    """File that gets the statistics as JSON when the program ends."""
+    """File that gets the statistics as JSON when the program ends; ``-``: standard error."""
     depth: int = 1
     """Calls that one program may have outstanding on one executor; more hides a long round trip.
     Where calls take less than 50 ms there may be one more."""
@@ -93,7 +96,8 @@ def load(source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = No
     Raises:
         ConfigError: naming the key, or the file, and the remedy.
     """
-    origin = "the arguments"
+    values: dict[str, Any]
+    origins: dict[str, str] = {}
     if source is not None and not isinstance(source, (Config, Mapping, str, os.PathLike)):
         raise ConfigError(f"a {type(source).__name__} is not a configuration; write enable(modules=[...])")
     if isinstance(source, Config):
@@ -104,31 +108,43 @@ def load(source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = No
         values = {}
         path = os.fspath(source) if source is not None else os.environ.get(ENV_CONFIG) or _find()
         if path:
-            values, origin = _read(Path(path)), str(path)
-        if source is None and (found := _environment()):
-            _check(dict(found), "the environment (RELOCATE_...)")
+            values = _read(Path(path))
+            origins = dict.fromkeys(values, str(path))
+        if source is None:
+            found = _environment()
             values |= found
-    unknown = [key for key in given if key not in Config.__struct_fields__]
-    if unknown:
-        raise _unknown(unknown[0], "the arguments")
+            origins |= {key: f"{_VARIABLES[key]} in the environment" for key in found}
     values |= given
-    return _check(values, origin)
+    origins |= dict.fromkeys(given, ARGUMENTS)
+    return check(values, origins)
+
+
+ARGUMENTS = "the arguments"
+
+_VARIABLES = {
+    "modules": ENV_MODULES,
+    "workers": ENV_WORKERS,
+    "report": ENV_REPORT,
+    "keys": ENV_KEYS,
+    "fallback": ENV_FALLBACK,
+    "verify": ENV_VERIFY,
+    "tolerance": ENV_TOLERANCE,
+}
 
 
 def _environment() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if modules := os.environ.get(ENV_MODULES):
-        found["modules"] = modules
-    if workers := os.environ.get(ENV_WORKERS):
-        found["workers"] = workers
-    if report := os.environ.get(ENV_REPORT):
-        found["report"] = report
-    for name, key in ((ENV_VERIFY, "verify"), (ENV_TOLERANCE, "tolerance")):
-        if text := os.environ.get(name):
+    found: dict[str, Any] = {key: text for key, name in _VARIABLES.items() if (text := os.environ.get(name))}
+    for key in ("verify", "tolerance"):
+        if key in found:
             try:
-                found[key] = float(text)
+                found[key] = float(found[key])
             except ValueError:
-                raise ConfigError(f"{name}: {text!r} is not a number; write for example 0.01") from None
+                name = _VARIABLES[key]
+                raise ConfigError(f"{name}: {found[key]!r} is not a number; write for example 0.01") from None
+    if "fallback" in found:
+        if found["fallback"] not in ("0", "1"):
+            raise ConfigError(f"{ENV_FALLBACK}: {found['fallback']!r} is neither 0 nor 1")
+        found["fallback"] = found["fallback"] == "1"
     return found
 
 
@@ -153,25 +169,37 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
     if path.name == "pyproject.toml":
-        values = values.get("tool", {}).get("relocate", {})
+        tools = values.get("tool", {})
+        values = tools.get("relocate", {}) if isinstance(tools, dict) else {}
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: tool.relocate is not a table; write [tool.relocate] on a line of its own")
     for key in ("keys", "cache", "report"):
         # A relative folder in a file is relative to the file, not to wherever the program starts.
-        if isinstance(values.get(key), str) and values[key]:
+        if isinstance(values.get(key), str) and values[key] and (key, values[key]) != ("report", "-"):
             values[key] = str(path.parent / values[key])
     return values
 
 
-def _check(values: dict[str, Any], origin: str) -> Config:
+def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
+    """The configuration that ``values`` make, of which ``origins`` says where each key comes from.
+
+    Raises:
+        ConfigError: naming the key, where it comes from, and the remedy.
+    """
+
+    def origin(key: str) -> str:
+        return origins.get(key, ARGUMENTS)
+
     for key in values:
         if key not in Config.__struct_fields__:
-            raise _unknown(key, origin)
+            raise _unknown(key, origin(key))
     if isinstance(values.get("modules"), str):
         values["modules"] = [m.strip() for m in values["modules"].split(",") if m.strip()]
     workers = values.get("workers")
     if isinstance(workers, int) and not isinstance(workers, bool):
         values["workers"] = str(workers)
-    elif isinstance(workers, (list, tuple)) and all(isinstance(w, str) for w in workers):
-        values["workers"] = ",".join(workers)
+    elif isinstance(workers, (list, tuple)) and all(isinstance(w, (str, int)) for w in workers):
+        values["workers"] = ",".join(map(str, workers))
     for key in ("keys", "cache", "report"):
         if isinstance(values.get(key), os.PathLike):
             values[key] = os.fspath(values[key])
@@ -180,24 +208,34 @@ def _check(values: dict[str, Any], origin: str) -> Config:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = re.split(r"[`\[.]", where)[0]
-        raise ConfigError(f"{origin}: {key or 'configuration'}: {what[:1].lower()}{what[1:]}") from None
+        raise ConfigError(f"{origin(key)}: {key or 'configuration'}: {what[:1].lower()}{what[1:]}") from None
     for module in config.modules:
         if not all(part.isidentifier() for part in module.removeprefix("!").split(".")):
             raise ConfigError(
-                f"{origin}: modules: {module!r} is not a module's dotted name; write for example 'scipy.ndimage'"
+                f"{origin('modules')}: modules: {module!r} is not a module's dotted name; "
+                "write for example 'scipy.ndimage'"
             )
         if module.removeprefix("!").split(".")[0] in ("relocate", "builtins", "sys", "__main__"):
-            raise ConfigError(f"{origin}: modules: {module!r} cannot be relocated: relocation itself needs it here")
+            raise ConfigError(
+                f"{origin('modules')}: modules: {module!r} cannot be relocated: relocation itself needs it here"
+            )
+        if "!" + module in config.modules:
+            raise ConfigError(f"{origin('modules')}: modules: {module!r} is both designated and taken out")
     for key in ("patience", "start_timeout", "heartbeat"):
         if not 0 < getattr(config, key) < float("inf"):
-            raise ConfigError(f"{origin}: {key}: must be a number of seconds, more than 0")
+            raise ConfigError(f"{origin(key)}: {key}: must be a number of seconds, more than 0")
     if not 0 <= config.verify <= 1:
-        raise ConfigError(f"{origin}: verify: must be a share of the calls, from 0 to 1")
+        raise ConfigError(f"{origin('verify')}: verify: must be a share of the calls, from 0 to 1")
     if not 0 <= config.tolerance < 1:
-        raise ConfigError(f"{origin}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1")
+        raise ConfigError(
+            f"{origin('tolerance')}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1"
+        )
     if config.depth < 1:
-        raise ConfigError(f"{origin}: depth: must be at least 1")
-    ranks(config.workers)
+        raise ConfigError(f"{origin('depth')}: depth: must be at least 1")
+    try:
+        ranks(config.workers)
+    except ConfigError as error:
+        raise ConfigError(f"{origin('workers')}: {error}") from None
     return config
 
 
@@ -219,10 +257,13 @@ def ranks(workers: str) -> Ranks:
     if not found:
         raise ConfigError("workers: empty; write 'local', 'local:4' or 'tcp://host:port'")
     names = [spec for rank in found for spec in rank]
-    if len(set(names)) != len(names):
+    if len({n for n in names if not n.startswith("local:")}) != sum(not n.startswith("local:") for n in names):
         raise ConfigError(f"workers: {max(names, key=names.count)!r} is named twice")
     if sum(spec.startswith("local") for spec in names) > 1:
-        raise ConfigError("workers: 'local' is named twice")
+        written = ", ".join(spec for spec in names if spec.startswith("local"))
+        raise ConfigError(
+            f"workers: executors on this machine are asked for twice ({written}); name them once, with a number"
+        )
     return found
 
 

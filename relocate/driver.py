@@ -26,7 +26,7 @@ from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .output import show
-from .places import Link, Local, Seat
+from .places import Link, Local, Seat, nobody_at
 from .proxy import Target
 from .trip import Trip
 from .verify import Verifier
@@ -57,6 +57,22 @@ class Waiting:
         self.seat: Seat | None = None
 
 
+class Outside:
+    """Around code of the program's that runs in the middle of a call: calls in it are the program's own."""
+
+    def __init__(self, lending: list[int], inside: Callable[[bool], object]) -> None:
+        self._lending = lending
+        self._inside = inside
+
+    def __enter__(self) -> None:
+        self._lending.append(threading.get_ident())
+        self._inside(False)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside(True)
+        self._lending.remove(threading.get_ident())
+
+
 class Driver:
     """Runs calls for one handle."""
 
@@ -79,6 +95,12 @@ class Driver:
         self.places: dict[str, Link | Local] = {"local": Local()}
         self.links: Links | None = None
         self.verifier: Verifier | None = None
+        self.lending: list[int] = []
+        """The threads, by their ids, in which a generator that was lent to a call is asked for items now."""
+        self.inside: Callable[[bool], object] = bool
+        """Told whether what this thread does is relocate's own work."""
+        self.missed: Callable[[str, str], object] = lambda name, why: None
+        """Told of a function that ran here because no worker could run it, and why none could."""
         self._real = real
         self._refresh = refresh
         self.patience = patience
@@ -253,6 +275,8 @@ class Driver:
         if isinstance(reply, wire.Returned):
             return bytes(result[0])
         text = reply.text if isinstance(reply, wire.Rejected) else "it answered something else"
+        if "No module named" in text and not seat.startswith("embedded/"):
+            text += "; install it there, or set PYTHONPATH of the worker"
         raise ModuleUnavailable(f"{seat} cannot describe {module!r}: {text}", name=module)
 
     def _next_id(self) -> bytes:
@@ -266,9 +290,9 @@ class Driver:
         trip = trip or Trip(self, target.name, target.module, target.path)
         try:
             function = self._local(target)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError):
             trip.settle("failed", None)
-            raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from error
+            raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from None
         try:
             args, kwargs = _again(target.name, args, kwargs, trip.lent)
         except ArgumentError:
@@ -306,27 +330,48 @@ class Driver:
             found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
         return found
 
-    def forked(self, links: dict[str, Link]) -> None:
+    def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         self.links = None
         self.turn = Turn()
-        self.places.update(links)
         self._ranks = (None, {})
         self._line = []
         self._prefix = os.urandom(8)
 
+    def detach(self) -> Links | None:
+        """Part with the links, and wake whoever waits for a seat: nobody will be given one any more."""
+        with self.turn.lock:
+            links, self.links = self.links, None
+            for waiting in self._line:
+                waiting.bell.notify_all()
+            self.turn.notify_all()
+        return links
+
+    def programs_code(self) -> Outside:
+        """The context in which a lent generator runs."""
+        return Outside(self.lending, self.inside)
+
+    def place(self, links: dict[str, Link]) -> None:
+        """Let names lead to these links from now on."""
+        self.places.update(links)
+        self._ranks = (None, {})
+
+    def fell_back(self, trip: Trip) -> None:
+        """Tell of a call that runs here, unless here is where its name leads first."""
+        ranks = self.ranks(trip.path)
+        if self.links is not None and not trip.nested and ranks and not any(place.local for place in ranks[0]):
+            self.missed(trip.name, self.troubles(trip.path))
+
     def troubles(self, path: tuple[str, ...]) -> str:
         """Why none of the places of ``path`` can run a call."""
-        said = [
-            str(place.error) if place.error else f"{place.name} is {place.state}"
-            for rank in self.ranks(path)
-            for place in rank
-            if not place.local
-        ]
+        said = [_trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
         return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
 
     def lease(self, trip: Trip) -> Seat | None:
-        """A seat for the next attempt, its counter raised; None for the local copy.
+        """A seat for the next attempt, its counter raised; None for the local copy, or if the links are gone.
+
+        The seat is noted in ``trip.seat`` at once: the interpreter lets no interrupt in between two
+        plain assignments.
 
         Raises:
             RelocateError: nobody is left.
@@ -334,11 +379,12 @@ class Driver:
         waiting: Waiting | None = None
         with self.turn.lock:
             try:
-                while True:
+                while self.links is not None:
                     now = self.clock()
                     decision = self._decide(trip, now)
                     if isinstance(decision, policy.Run):
                         seat: Seat = decision.seat  # type: ignore[assignment]
+                        trip.seat = seat
                         seat.outstanding += 1
                         return seat
                     if isinstance(decision, policy.RunHere):
@@ -350,9 +396,10 @@ class Driver:
                         self._line.append(waiting)
                     waiting.bell.wait(decision.seconds)
                     if waiting.seat is not None:
-                        seat, waiting.seat = waiting.seat, None
-                        return seat
+                        trip.seat, waiting.seat = waiting.seat, None
+                        return trip.seat
                     trip.waited = 0.0 if decision.hopeful else trip.waited + self.clock() - now
+                return None
             finally:
                 if waiting is not None:
                     if waiting in self._line:
@@ -365,17 +412,26 @@ class Driver:
         ranks: list[list[Link | Local]] = self.ranks(trip.path)
         if not trip.here:
             ranks = [[p for p in rank if not p.local] for rank in ranks]
+        if trip.nested:
+            return policy.decide(trip, [[Idle(p) for p in rank] for rank in ranks], now, self._chance())
         return policy.decide(trip, ranks, now, self._chance())
 
     def _nobody(self, trip: Trip) -> RelocateError:
         places = [p for rank in self.ranks(trip.path) for p in rank if not p.local]
         if places and all(p.state == "refused" and p.error for p in places) and places[0].error:
             return places[0].error
+        if trip.nested and any(place.seats for place in places):
+            return NoWorkerLeft(
+                f"{trip.name}: no executor is idle; a generator that was lent to a call calls it, and that call waits "
+                "on its executor meanwhile; use more executors"
+            )
         return NoWorkerLeft(f"{trip.name}: {self.troubles(trip.path)}")
 
-    def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool) -> None:
+    def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
         with self.turn.lock:
+            if holder is not None:
+                holder.seat = None
             seat.outstanding -= 1
             if kept is not None:
                 seat.put(kept)
@@ -412,6 +468,24 @@ class Driver:
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):
                 return
+
+
+class Idle:
+    """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
+
+    def __init__(self, place: Link | Local) -> None:
+        self.local = place.local
+        self.state = place.state
+        self.seats = tuple(seat for seat in place.seats if not seat.outstanding)
+
+
+def _trouble(place: Link | Local) -> str:
+    """Why nothing runs at ``place``."""
+    if place.error is not None:
+        return str(place.error)
+    if isinstance(place, Link) and place.state == "starting" and not place.is_embedded:
+        return nobody_at(place.url)
+    return f"{place.name} is {place.state}" + (", but its executors cannot be reached" if place.state == "up" else "")
 
 
 class Piece(NamedTuple):

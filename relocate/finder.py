@@ -56,6 +56,8 @@ class Finder:
         self._lock = _lock()
         self._aside: dict[str, ModuleType] = {}
         self._mine = threading.local()
+        self.on_reload: Callable[[str], object] = bool
+        """Told of a proxy that is reloaded, before it is described again."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -97,7 +99,8 @@ class Finder:
                 if local is None:
                     raise ModuleNotFoundError(f"No module named {name!r}, here or on a worker", name=name) from None
                 raise
-            raise ModuleUnavailable(f"cannot relocate {name!r}: {error}", name=name) from error
+            why = str(error).removeprefix(f"{name}: ")
+            raise ModuleUnavailable(f"cannot relocate {name!r}: {why}", name=name) from error.with_traceback(None)
         if local is not None and any(sys.modules.get(m, self) is None for m in interface.needs):
             return None  # somebody has blocked a part of it (sys.modules[part] = None) to get another one
         return interface
@@ -113,6 +116,10 @@ class Finder:
             if spec is not None:
                 return spec
         return None
+
+    def elsewhere(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """What the other finders say of ``name``; nothing is imported."""
+        return self._next(name, path)
 
     def invalidate_caches(self) -> None:
         """Nothing is kept here that could be stale."""
@@ -156,6 +163,31 @@ class Finder:
             return found
         finally:
             self._lock.release()
+
+    def reload(self, proxy: ModuleType, local: ModuleSpec | None) -> Interface:
+        """What the module behind ``proxy`` is now, for `importlib.reload`; the real one, if it is loaded, is run again.
+
+        Raises:
+            ImportError: nobody describes it any more.
+        """
+        from .proxy import namespace_of
+
+        name = proxy.__name__
+        self.on_reload(name)
+        interface = self.describe(name, local)
+        if interface is None:
+            raise ModuleUnavailable(f"{name!r} cannot be described any more", name=name)
+        real = self.loaded.get(name)
+        if real is not None and local is not None and local.loader is not None:
+            self._lock.acquire()
+            try:
+                with self._real_world():
+                    local.loader.exec_module(real)
+            finally:
+                self._lock.release()
+        for member in interface.members:  # they are taken anew, classes above all
+            namespace_of(proxy).pop(member, None)
+        return interface
 
     @contextmanager
     def _real_world(self) -> Iterator[None]:
@@ -288,10 +320,8 @@ class ProxyLoader:
         from .proxy import populate
 
         interface, self._interface = self._interface, None
-        if interface is None:  # a reload
-            interface = self._finder.describe(module.__name__, self._local)
         if interface is None:
-            raise ModuleUnavailable(f"{module.__name__!r} cannot be described any more", name=module.__name__)
+            interface = self._finder.reload(module, self._local)
         populate(module, interface, self._finder._registry())  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:

@@ -66,16 +66,18 @@ class Handle:
         self._finder = Finder(
             config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
         )
-        self._registry: Registry = Registry(self._call, self._finder.real, self._finder.loaded.get, config.designates)
+        self._finder.on_reload = self._reload
+        self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
         self._specs: dict[str, ModuleSpec | None] = {}
-        self._restore: list[tuple[dict[str, Any], str, Any]] = []
+        self._restore: list[tuple[dict[str, Any], str, Any, Any]] = []
+        """Dictionary, key, what was there, what was put there."""
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
         self._starting = threading.RLock()
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
-        self._enabled = False
+        self._enabled = self._exiting = self._asked = False
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -97,9 +99,11 @@ class Handle:
             made: Driver | None = self.__dict__.get("_driver")
             if made is None:
                 made = self.__dict__["_driver"] = Driver(
-                    self.namespace, self._counters, self._finder.real, self._refresh, patience=self.config.patience
+                    self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience
                 )
                 made.places.update({link.name: link for link in self._links})
+                made.inside = self._set_inside
+                made.missed = self._fell_back
                 if self.config.verify:
                     made.verifier = self._verifier()
         return made
@@ -121,8 +125,14 @@ class Handle:
 
     def disable(self) -> None:
         """Restore every module and name, end embedded executors, write the report.  Idempotent."""
-        if not self._enabled:
-            return
+        if self._enabled:
+            self._end(report=True)
+
+    def _at_exit(self) -> None:
+        self._exiting = True
+        self.disable()
+
+    def _end(self, *, report: bool) -> None:
         self._enabled = False
         if self in _active:
             _active.remove(self)
@@ -131,18 +141,53 @@ class Handle:
         for name in [n for n in list(sys.modules) if self.config.designates(n)]:
             if name in self._specs:
                 _put_back(name, self._finder.loaded.get(name))
-        for holder, key, value in reversed(self._restore):
-            holder[key] = value
+        for holder, key, value, put in reversed(self._restore):
+            if holder.get(key) is put:  # the program has assigned nothing else meanwhile
+                holder[key] = value
         self._restore.clear()
         self.close()
-        atexit.unregister(self.disable)
-        if self.config.report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
+        atexit.unregister(self._at_exit)
+        if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
+            self._tell()
+        if report:
+            self._tell_of_misspelt()
+
+    def _tell(self) -> None:
+        """Write what was asked for: the report, the summary."""
+        if self.config.report:
             from .observe import write_report
 
             try:
                 write_report(self.statistics(), self.config.report)
             except OSError as error:
                 print(f"relocate: the report was not written: {error}", file=sys.stderr)
+        if os.environ.get(configuration.ENV_SUMMARY):
+            from .observe import summary
+
+            print(f"relocate: {summary(self.statistics())}", file=sys.stderr)
+
+    def _tell_of_misspelt(self) -> None:
+        """Tell of designated names that nobody imported and that are no modules.
+
+        In a program that merely inherited its environment nothing of a designated package need be
+        there, and others may be on the workers only: then only of what resembles an imported module.
+        """
+        asked = self._asked or os.environ.get(configuration.ENV_REPORT_PID) == str(os.getpid())
+        here = asked and all(link.is_embedded for link in self._links)
+        for name in (m for m in self.config.modules if not m.startswith("!")):
+            if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
+                continue
+            from . import spelling
+
+            said = spelling.unknown(name, self._finder.elsewhere)
+            if said is not None and not here:
+                said = spelling.imported(name)
+            if said is None:
+                continue
+            if self._exiting:
+                print(f"relocate: {said}", file=sys.stderr)
+            else:
+                self._warn(said)
 
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
@@ -193,36 +238,50 @@ class Handle:
         """
         self._enabled = True
         _active.append(self)
-        atexit.register(self.disable)
-        if self.config.report:
+        atexit.register(self._at_exit)
+        self._asked = early
+        if self.config.report or os.environ.get(configuration.ENV_SUMMARY):
             # Children inherit the name of the report, but it is this program's.
             os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))
         sys.meta_path.insert(0, self._finder)
         loaded = [n for n in list(sys.modules) if self.config.designates(n)]
         if early or loaded:
             self._start_embedded()
-        self._swap(loaded)
+        try:
+            self._swap(loaded)
+        except BaseException:
+            self._end(report=False)
+            raise
 
     def _swap(self, names: list[str]) -> None:
-        """Put proxies in the place of designated modules that were imported before."""
-        real = {n: sys.modules[n] for n in names if isinstance(sys.modules[n], ModuleType)}
+        """Put proxies in the place of designated modules that were imported before.
+
+        Raises:
+            ImportError: one cannot be relocated, and may not stay.
+        """
+        # A module under a second name (os.path) stays: what it holds is not of that name.
+        real = {n: m for n in names if isinstance(m := sys.modules[n], ModuleType) and m.__name__ == n}
         self._finder.loaded.update(real)
         replaced: dict[int, tuple[Any, Any]] = {}
         for name in real:
             del sys.modules[name]
         for name, module in real.items():
+            from .proxy import ProxyModule, namespace_of
+
             try:
                 proxy = importlib.import_module(name)
             except ImportError as error:
-                import logging
-
-                logging.getLogger("relocate").warning("%s stays local: %s", name, error)
-                sys.modules[name] = proxy = module
-            if proxy is module:
+                if not self.config.fallback and (isinstance(error, RelocateError) or name in self.config.modules):
+                    for other, there in real.items():
+                        sys.modules.setdefault(other, there)
+                    raise
+                if isinstance(error, RelocateError) or name in self.config.modules:
+                    self._may_be_real(name, error)
+                proxy = module
+            if not isinstance(proxy, ProxyModule):
+                _stays(name, proxy, module)
                 continue
             replaced[id(module)] = (module, proxy)
-            from .proxy import namespace_of
-
             for key, value in namespace_of(proxy).items():
                 original = module.__dict__.get(key)
                 if callable(value) and original is not None and original is not value:
@@ -240,7 +299,7 @@ class Handle:
             for key, value in list(space.items()):
                 found = replaced.get(id(value))
                 if found is not None and found[0] is value:
-                    self._restore.append((space, key, value))
+                    self._restore.append((space, key, value, found[1]))
                     space[key] = found[1]
 
     def _start_embedded(self) -> None:
@@ -290,32 +349,48 @@ class Handle:
         with self._starting:
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is not None:
-                links, driver.links = driver.links, None
+                links = driver.detach()
         if links is not None:
             links.stop()
         for link in self._links:
             if link.child is not None:
                 link.child.stop()
                 link.child = None
+        self._begin_anew()
 
-    def forked(self) -> None:
-        """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
+    def _begin_anew(self) -> None:
+        """Forget what was known of the workers: the next links learn it."""
         from .places import Link
 
-        driver: Driver | None = self.__dict__.get("_driver")
-        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
-        self._finder.forked()
-        self._starting = threading.RLock()
-        self._ahead = None
-        self._counters.forked()
         links = []
         for old in self._links:
             link = Link(old.name, old.spec)
             link.child = old.child
             links.append(link)
         self._links = links
+        driver: Driver | None = self.__dict__.get("_driver")
         if driver is not None:
-            driver.forked({link.name: link for link in links})
+            driver.place({link.name: link for link in links})
+
+    def _reload(self, module: str) -> None:
+        """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
+        self._cache.forget(module, _files(self._specs.get(module))[0])
+        if any(link.is_embedded for link in self._links):
+            self.close()
+
+    def forked(self) -> None:
+        """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
+        driver: Driver | None = self.__dict__.get("_driver")
+        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
+        self._finder.forked()
+        self.namespace.forked()
+        self._starting = threading.RLock()
+        self._mine = threading.local()
+        self._ahead = None
+        self._counters.forked()
+        if driver is not None:
+            driver.forked()
+        self._begin_anew()
 
     # What the finder and the proxies ask -----------------------------------------------------------
 
@@ -323,7 +398,7 @@ class Handle:
         mine = self._mine
         if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
-            function: Any = self._finder.real(target.module, target.member)
+            function: Any = self._real(target.module, target.member)
             for part in target.member.split("."):
                 function = getattr(function, part)
             return function(*args, **kwargs)
@@ -334,6 +409,22 @@ class Handle:
             return self._driver.call(target, args, kwargs)
         finally:
             mine.inside = False
+
+    def _real(self, name: str, member: str = "") -> ModuleType:
+        """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
+        if not self._enabled:
+            from .proxy import ProxyModule
+
+            module = importlib.import_module(name)
+            if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
+                return module
+        return self._finder.real(name, member)
+
+    def _set_inside(self, inside: bool) -> None:
+        self._mine.inside = inside
+
+    def _fell_back(self, name: str, why: str) -> None:
+        self._warn(f"{name} runs here, not on a worker: {why}", once=why)
 
     def _is_own(self, caller: FrameType | None, target: Target) -> bool:
         """Whether designated code is the caller: a function that a designated one has made, say.
@@ -393,10 +484,14 @@ class Handle:
         if isinstance(proxy, ProxyModule):
             populate(proxy, found, self._registry)
 
-    def _may_be_real(self, module: str, error: RelocateError) -> bool:
+    def _may_be_real(self, module: str, error: Exception) -> bool:
         if not self.config.fallback:
             return False
-        self._warn(f"{module} is not relocated: {error}")
+        # What is missing of a package is missing of all that is designated with it.
+        entries = [m for m in self.config.modules if configuration.designates([m], module)]
+        missing = "No module named" in str(error) and entries
+        why = str(error).removeprefix(f"{module}: ")
+        self._warn(f"{module} is not relocated: {why}", once=f"missing: {max(entries, key=len)}" if missing else "")
         return True
 
     def _compared(self, name: str, difference: Difference | None) -> None:
@@ -405,17 +500,18 @@ class Handle:
         if self._counters.compared(name, difference):
             self._warn(f"{DIFFER}: {difference}")
 
-    def _warn(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
+    def _warn(self, text: str, once: str = "") -> None:
+        """Warn of ``text``, unless that was done, or of another text with the same ``once``."""
+        if (once or text) not in self._warned:
+            self._warned.add(once or text)
             warnings.warn(text, RelocateWarning, stacklevel=_level_of_importer())
 
 
 def _level_of_importer() -> int:
     """The stack level, for `warnings`, of the line that imports or calls: past this package and importlib."""
-    own = os.path.dirname(__file__)
+    passed = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib", "<relocated ")
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((own, "<frozen importlib", "<relocated ")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(passed):
         level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
         frame = frame.f_back
     return level
@@ -430,6 +526,15 @@ def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:
     if spec is None:
         return None, []
     return spec.origin if spec.has_location else None, list(spec.submodule_search_locations or ())
+
+
+def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
+    """Let ``module`` be what it was, if it was imported once more."""
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    holder = sys.modules.get(parent)
+    if holder is not None and holder.__dict__.get(last) is imported:
+        setattr(holder, last, module)
 
 
 def _put_back(name: str, real: ModuleType | None) -> None:
@@ -474,6 +579,8 @@ def enable(
     handle = Handle(config)
     if configuration.ENV_EXECUTOR not in os.environ:
         handle.enable(early=early and bool(config.modules))
+        if early and not config.modules:
+            handle._warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
     return handle
 
 

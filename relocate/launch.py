@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import config
 from .errors import ConfigError
 
-VALUED = ("-M", "--module", "-w", "--workers", "--config", "--report", "--sample", "--tolerance")
+VALUED = ("-M", "--module", "-w", "--workers", "--config", "--keys", "--report", "--sample", "--tolerance")
 
 
 def split(args: list[str]) -> tuple[list[str], list[str]]:
@@ -40,16 +43,41 @@ def split(args: list[str]) -> tuple[list[str], list[str]]:
     return mine, rest
 
 
-def prepared(
-    modules: tuple[str, ...], workers: tuple[str, ...], file: str | None, report: str | None, target: list[str]
-) -> tuple[list[str], dict[str, str]]:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says of how a program is relocated."""
+
+    modules: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+    file: str | None = None
+    report: str | None = None
+    keys: str = ""
+    fallback: bool = True
+    summary: bool = False
+
+
+def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, str]]:
     """The command that runs a program relocated, and its environment.
 
     Raises:
         ConfigError: it cannot be run, or nothing would be relocated.
     """
+    modules, workers, file, report = options.modules, options.workers, options.file, options.report
     if not target:
-        raise ConfigError("nothing to run; name a script, -m module or -c code (see relocate run --help)")
+        if not _is_fed():
+            raise ConfigError("nothing to run; name a script, -m module or -c code (see relocate run --help)")
+        target = ["-"]
+    if target[0] == "-c" and len(target) > 1 and _is_file(target[1]):
+        raise ConfigError(
+            f"-c {target[1]}: this is a file, and no program text; "
+            "write --config FILE if it is the configuration, or leave out -c if it is the program"
+        )
+    given: dict[str, Any] = {}
+    if modules:
+        given["modules"] = ",".join(modules)
+    if workers:
+        given["workers"] = ",".join(workers)
+    config.check(given, {"modules": "-M", "workers": "-w"})
     environment = dict(os.environ)
     if file:
         environment[config.ENV_CONFIG] = os.path.abspath(file)
@@ -58,16 +86,22 @@ def prepared(
     if workers:
         environment[config.ENV_WORKERS] = ",".join(workers)
     if report:
-        environment[config.ENV_REPORT] = os.path.abspath(report)
+        environment[config.ENV_REPORT] = report if report == "-" else os.path.abspath(report)
+    if options.keys:
+        environment[config.ENV_KEYS] = os.path.abspath(options.keys)
+    if not options.fallback:
+        environment[config.ENV_FALLBACK] = "0"
+    if options.summary:
+        environment[config.ENV_SUMMARY] = "1"
     environment.pop(config.ENV_REPORT_PID, None)
-    if report and not Path(report).absolute().parent.is_dir():
+    if report and report != "-" and not Path(report).absolute().parent.is_dir():
         raise ConfigError(f"--report {report}: there is no folder {Path(report).absolute().parent}")
     os.environ.update(environment)
     found = config.load(None)
     if not found.modules:
         raise ConfigError("no module is designated; use -M MODULE, -c FILE.toml, or a relocate.toml")
-    for line in unknown_modules(found, target):
-        print(f"relocate: {line}", file=sys.stderr)
+    if (name := _own_name(target)) and found.designates(name):
+        print(f"relocate: {name} is the program itself, which runs here; designate what it imports", file=sys.stderr)
     # The found file is named, so that the program may change its folder, and so that the
     # interpreter activates relocation for it.
     environment.setdefault(config.ENV_MODULES, ",".join(found.modules))
@@ -83,32 +117,27 @@ def prepared(
     return [sys.executable, *flags, *target], environment
 
 
-def unknown_modules(found: config.Config, target: list[str]) -> list[str]:
-    """What is to be said of designated names that are no modules here, if calls are to run here."""
-    import difflib
-    import pkgutil
-    from importlib.machinery import PathFinder
+def _is_fed() -> bool:
+    """Whether a program comes on standard input, as python would take it."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
-    if not all(spec.startswith("local:") for rank in config.ranks(found.workers) for spec in rank):
-        return []  # they may be on the workers
-    folder = str(Path(target[0]).parent) if target[0] not in ("-m", "-c") else "."
-    said = []
-    for name in (m for m in found.modules if not m.startswith("!")):
-        path, walked = [folder, *sys.path], ""
-        for part in name.split("."):
-            walked = f"{walked}.{part}" if walked else part
-            if walked in sys.builtin_module_names or walked in sys.modules:
-                path = list(getattr(sys.modules.get(walked), "__path__", []))
-                continue
-            spec = PathFinder.find_spec(walked, path)
-            if spec is None:
-                names = [m.name for m in pkgutil.iter_modules(path)]
-                near = difflib.get_close_matches(part, names, 1)
-                hint = f"did you mean {walked.removesuffix(part)}{near[0]}?" if near else "only modules are designated"
-                said.append(f"there is no module {walked!r} here; {hint}")
-                break
-            path = list(spec.submodule_search_locations or [])
-    return said
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, say
+        return False
+
+
+def _own_name(target: list[str]) -> str:
+    """The module that the program is, if it is one."""
+    if target[0] == "-m":
+        return target[1] if len(target) > 1 else ""
+    return Path(target[0]).stem if target[0].endswith(".py") else ""
 
 
 def activation_is_installed() -> bool:

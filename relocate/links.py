@@ -26,7 +26,7 @@ import zmq
 
 from . import __version__, channel, embedded, keys, session, wire
 from .errors import IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable, WrongKey
-from .places import Link, Seat
+from .places import Link, Seat, nobody_at
 
 log = logging.getLogger("relocate")
 
@@ -178,8 +178,7 @@ class Links:
             self._change(link, "starting" if link.attempts <= START_ATTEMPTS else "refused", error)
         unanswered = link.state == "starting" and not link.is_embedded and not link.shaken
         if unanswered and now - link.began > FIRST_CONTACT:
-            reason = f"nobody answers at {link.url}; is 'relocate worker --listen {link.url}' running there?"
-            self._change(link, "down", WorkerUnreachable(reason))
+            self._change(link, "down", WorkerUnreachable(nobody_at(link.url)))
 
     def _connect(self, link: Link) -> None:
         if link.is_embedded:
@@ -268,7 +267,8 @@ class Links:
         elif isinstance(message, wire.Change):
             for obituary in message.obituaries:
                 link.obituaries[obituary.slot, obituary.incarnation] = obituary
-                self._on_death(f"{link.name}/{obituary.slot}")
+                if not message.draining:  # otherwise it ended as it was asked to
+                    self._on_death(f"{link.name}/{obituary.slot}")
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:

@@ -194,6 +194,17 @@ class Namespace:
         """`Snapshot.ls` in the current snapshot."""
         return self.snapshot.ls(split(path))
 
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{join(name)} -> {join(element.target)}, rank {element.rank}"
+            for name, union in sorted(self.snapshot.unions.items())
+            for element in union
+        )
+
+    def forked(self) -> None:
+        """In a forked child: the thread that may have held the lock is not here."""
+        self._lock = threading.Lock()
+
     def _swap(self, mounts: Mapping[str, str], unions: Mapping[Path, tuple[Element, ...]]) -> None:
         self.snapshot = Snapshot(mounts, unions)
 

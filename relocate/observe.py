@@ -6,6 +6,7 @@ A call counts once, however often it was tried.  Counting never breaks a call.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
 class Statistics(msgspec.Struct, frozen=True):
     """A record of what a handle did so far.
 
-    ``calls = remote + local = returned + raised + failed``, but for calls that are under way.
+    ``calls = remote + local + failed = returned + raised + failed``; calls that are under way are not
+    among them.
     ``retried`` counts attempts beyond a call's first; ``bytes_out`` and ``bytes_in`` what was sent
     to and received from executors.  ``verified`` counts calls that ran here too and were compared,
     ``differing`` those of them whose outcome was not the same; ``differences`` has the first of each
@@ -140,8 +142,32 @@ class Counters:
             )
 
 
+def summary(statistics: Statistics) -> str:
+    """``statistics`` in one line."""
+    seats = sum(1 for worker in statistics.workers.values() if worker.calls)
+    where = f"{statistics.remote} on workers ({_count(seats, 'executor')}), {statistics.local} here"
+    said = [f"{_count(statistics.calls, 'call')}: {where}"]
+    if statistics.failed:
+        said.append(f"{statistics.failed} failed")
+    said.append(f"{statistics.retried} retried")
+    said.append(f"{_bytes(statistics.bytes_out)} out, {_bytes(statistics.bytes_in)} in")
+    return "; ".join(said)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.3g} GiB"
+
+
 def write_report(statistics: Statistics, path: str) -> None:
-    """Write ``statistics`` as JSON; a file that exists is replaced as a whole.
+    """Write ``statistics`` as JSON; a file that exists is replaced as a whole.  ``-`` is standard error.
 
     Raises:
         OSError: it cannot be written.
@@ -150,6 +176,9 @@ def write_report(statistics: Statistics, path: str) -> None:
 
     data: dict[str, Any] = msgspec.to_builtins(statistics)
     text = json.dumps(data, indent=2) + "\n"
+    if path == "-":
+        sys.stderr.write(text)
+        return
     if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe: write to it, do not replace it
         Path(path).write_text(text, "utf-8")
         return

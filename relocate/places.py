@@ -138,6 +138,11 @@ class Link:
         return self.spec.startswith("local:")
 
 
+def nobody_at(url: str) -> str:
+    """What is said of an address where nobody answers."""
+    return f"nobody answers at {url}; is 'relocate worker --listen {url}' running there?"
+
+
 def place_name(spec: str) -> str:
     """The name under ``/n`` of the worker ``spec``."""
     if spec.startswith("local:"):

@@ -9,6 +9,7 @@ an innocent call more than once.
 from __future__ import annotations
 
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
@@ -16,6 +17,7 @@ from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolErr
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
+    from .links import Links
     from .places import Seat
 
 CRASHES = 2
@@ -57,6 +59,10 @@ class Trip:
         self.attempts = 0
         self.sent = 0
         self.received = 0
+        self.seat: Seat | None = None
+        """The one it holds.  Noted by who raises its counter, so that an interrupt cannot lose it."""
+        self.nested = bool(driver.lending) and threading.get_ident() in driver.lending
+        """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
         self._verdicts: dict[str, wire.Obituary | None] = {}
 
     def make(
@@ -71,19 +77,22 @@ class Trip:
         frames = wire.pack(request, segments)
         size = sum(map(len, frames))
         while True:
-            seat = driver.lease(self)
-            links = driver.links
-            if seat is None or links is None:  # none: relocation was disabled while this call was under way
-                if seat is not None:
-                    driver.release(seat, None, False)
-                return None
-            self.attempts += 1
-            self.sent += size
             kept: channel.ZmqChannel | None = None
-            failed = True
-            began = driver.clock()
+            failed = False
             opened: channel.ZmqChannel | None = None
+            links: Links | None = None
+            seat: Seat | None = None
             try:
+                seat = driver.lease(self)
+                links = driver.links
+                if seat is None or links is None:  # none: relocation was disabled while this call was under way
+                    if isinstance(request, wire.Call):
+                        driver.fell_back(self)
+                    return None
+                self.attempts += 1
+                self.sent += size
+                failed = True
+                began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
                 reply, result, received = opened.exchange(request, frames, self._answer)
                 self.received += received
@@ -96,18 +105,27 @@ class Trip:
                             seat.modules.add(self.module)
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
+                assert seat is not None
                 self.ends.append(seat)
             except BaseException:
                 # Ctrl-C, most likely: the answer is not wanted any more.
                 failed = False
-                links.cancel(seat, request.call)
+                if opened is not None and links is not None and seat is not None:
+                    links.cancel(seat, request.call)
                 raise
             finally:
                 if opened is not None and kept is None:
                     opened.close()
-                driver.release(seat, kept, failed)
+                try:
+                    self._give_back(kept, failed)
+                finally:
+                    self._give_back(None, False)  # if an interrupt came between
             self.tried.append(seat.id)
             self._judge(request.call)
+
+    def _give_back(self, kept: channel.ZmqChannel | None, failed: bool) -> None:
+        if self.seat is not None:
+            self.driver.release(self.seat, kept, failed, self)
 
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
@@ -124,7 +142,8 @@ class Trip:
     def _answer(self, ask: wire.Ask) -> list[wire.Buffer]:
         """Items of an iterator that the function was lent."""
         try:
-            value = self.lent[ask.lent].give(ask.skip, ask.count)
+            with self.driver.programs_code():
+                value = self.lent[ask.lent].give(ask.skip, ask.count)
         except Exception as error:
             return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
         try:

@@ -12,12 +12,13 @@ from relocate.config import Config, designates, load, ranks
 from relocate.errors import ConfigError
 
 CHECKS = (config.ENV_VERIFY, config.ENV_TOLERANCE)
+MORE = (config.ENV_FALLBACK, config.ENV_KEYS, config.ENV_SUMMARY)
 
 
 @pytest.fixture(autouse=True)
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder and an environment that configure nothing."""
-    for name in (config.ENV_CONFIG, config.ENV_MODULES, config.ENV_WORKERS, config.ENV_REPORT, *CHECKS):
+    for name in (config.ENV_CONFIG, config.ENV_MODULES, config.ENV_WORKERS, config.ENV_REPORT, *CHECKS, *MORE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -97,6 +98,7 @@ def test_a_named_source_ignores_the_environment(monkeypatch: pytest.MonkeyPatch)
         ({"heartbeat": -1}, "heartbeat: must be a number of seconds, more than 0"),
         ({"verify": 1.5}, "verify: must be a share of the calls, from 0 to 1"),
         ({"tolerance": -1}, "tolerance: must be a fraction"),
+        ({"modules": ["a", "!a"]}, "modules: 'a' is both designated and taken out"),
         ({"workers": ""}, "workers: empty; write 'local'"),
         ({"workers": "desk:7000"}, "'desk:7000' is not a worker's address; write tcp://host:port"),
     ],
@@ -113,6 +115,39 @@ def test_a_number_in_the_environment_that_is_none_is_named(monkeypatch: pytest.M
     monkeypatch.setenv(name, "some")
     with pytest.raises(ConfigError, match=f"{name}: 'some' is not a number"):
         load()
+
+
+def test_a_mistake_is_laid_at_the_door_of_whoever_made_it(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty / "relocate.toml").write_text("modules = ['a']\ndepth = 0\n")
+    monkeypatch.setenv(config.ENV_MODULES, "a-b")
+    for given, says in (
+        ({"modules": ["c"], "depth": 1, "workers": 1.5}, "the arguments: workers: expected"),
+        ({"modules": ["c"], "depth": 1, "workers": "x"}, "the arguments: 'x' is not a worker's address"),
+        ({"modules": ["c"]}, f"{empty / 'relocate.toml'}: depth: must be"),
+        ({"depth": 1}, "RELOCATE_MODULES in the environment: modules: 'a-b' is not"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(**given)
+        assert str(caught.value).startswith(says)
+
+
+def test_fallback_and_keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(config.ENV_FALLBACK, "0")
+    monkeypatch.setenv(config.ENV_KEYS, "/keys")
+    assert (load().fallback, load().keys) == (False, "/keys")
+    monkeypatch.setenv(config.ENV_FALLBACK, "no")
+    with pytest.raises(ConfigError, match="RELOCATE_FALLBACK: 'no' is neither 0 nor 1"):
+        load()
+
+
+def test_workers_may_be_a_list_of_numbers_and_addresses() -> None:
+    assert load(workers=[1, "tcp://a:1"]).workers == "1,tcp://a:1"
+
+
+def test_a_table_that_is_none_is_named(empty: Path) -> None:
+    (empty / "pyproject.toml").write_text("[tool]\nrelocate = 3\n")
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: tool\.relocate is not a table"):
+        load("pyproject.toml")
 
 
 def test_a_wrong_file_is_named(empty: Path) -> None:
@@ -166,7 +201,8 @@ def test_local_without_a_number_is_as_many_as_cores() -> None:
         ("tcp://a:70000", "'tcp://a:70000' is not a worker's address"),
         ("http://a:1", "'http://a:1' is not a worker's address"),
         ("tcp://a:1;tcp://a:1", "'tcp://a:1' is named twice"),
-        ("2,local:3", "'local' is named twice"),
+        ("2,local:3", "executors on this machine are asked for twice (local:2, local:3)"),
+        ("local:1,local:1", "executors on this machine are asked for twice (local:1, local:1)"),
         (" ; ", "workers: empty"),
     ],
 )

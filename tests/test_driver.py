@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from relocate import errors, testing
 from relocate.observe import WorkerStatistics
 from relocate.testing import Clock, CutOff, Delay, Drain, Fault, Garble, Kill, Network, Program, Refuse, Worker
+from relocate.trip import Trip
 
 SOURCE = """
 import decimal
@@ -586,6 +587,79 @@ def test_an_interrupted_call_is_cancelled_and_its_channel_closed(
     assert (network.opened, network.closed) == (1, 1)
     assert shop.price(2) == 6
     assert network.opened == 2
+
+
+def test_a_call_that_runs_here_for_want_of_a_worker_is_told_and_one_that_is_bound_here_is_not(
+    network: Network, desk: Worker
+) -> None:
+    program = Program(network, ["desk"], local=[shop()])
+    told: list[tuple[str, str]] = []
+    program.driver.missed = lambda name, why: told.append((name, why))
+    proxy = program.load("shop")
+    program.namespace.bind("/n/local/chan/shop/other", "/chan/shop/other")
+    proxy.other(1)
+    with pytest.raises(TypeError):
+        proxy.price(threading.Lock())
+    assert told == []
+    desk.stop()
+    proxy.other(1), proxy.price(1)
+    assert told == [("shop.price", "the connection to desk was lost")]
+
+
+def test_whoever_waits_when_relocation_ends_goes_on_at_once(network: Network, clock: Clock) -> None:
+    desk = network.worker("desk", modules=[shop()])
+    for local, outcome in (([shop()], 3), (None, errors.NoWorkerLeft)):
+        program = Program(network, ["desk"], local=local)
+        proxy = program.load("shop")
+        desk.occupy(0, 1000.0)
+        before = clock.now()
+        clock.after(1.0, program.driver.detach)
+        if local:
+            assert proxy.price(1) == outcome
+        else:
+            with pytest.raises(errors.NoWorkerLeft, match="no local copy"):
+                proxy.price(1)
+        assert clock.now() - before == pytest.approx(1.0, abs=0.01)
+
+
+def test_an_interrupt_just_after_a_seat_was_given_frees_it(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = program.load("shop")
+    lease = program.driver.lease
+
+    def interrupted(trip: Trip) -> None:
+        lease(trip)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program.driver, "lease", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shop.price(1)
+    assert shop.price(1) == 3
+
+
+def test_a_call_in_a_lent_generator_runs_on_an_idle_executor(network: Network) -> None:
+    desk = network.worker("desk", executors=2, modules=[shop()])
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    assert proxy.total(proxy.price(n) for n in range(3)) == 9
+    assert desk.calls.count("shop.price") == 3
+    assert program.driver.lending == []
+    at_rest(network)
+
+
+def test_a_call_in_a_lent_generator_never_waits_for_the_executor_that_waits_for_it(
+    program: Program, network: Network, clock: Clock
+) -> None:
+    proxy = program.load("shop")
+    for seat in program.driver.places["desk"].seats:
+        seat.depth = 2
+    fuse(clock, 100.0)
+    with pytest.raises(errors.NoWorkerLeft, match=r"shop\.price: no executor is idle; .* use more executors"):
+        proxy.total(proxy.price(n) for n in range(3))
+    home = Program(network, ["desk"], local=[shop()])
+    proxy = home.load("shop")
+    assert proxy.total(proxy.price(n) for n in range(3)) == 9
+    assert (home.statistics().remote, home.statistics().local) == (1, 3)
 
 
 # Anything at all ---------------------------------------------------------------------------------

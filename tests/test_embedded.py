@@ -365,3 +365,204 @@ print(answers == [os.getpid()])
     )
     done = place.python("-c", program)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_a_handle_that_may_not_fall_back_is_not_enabled_if_a_loaded_module_cannot_be_relocated(place: Place) -> None:
+    program = """
+import sys, work, relocate
+from work import pid
+real = work
+try:
+    relocate.enable(modules=["work"], workers="tcp://127.0.0.1:9", fallback=False, start_timeout=0.3)
+except relocate.ModuleUnavailable as error:
+    print("'work'" in str(error), "nobody answers at tcp://127.0.0.1:9" in str(error))
+print(sys.modules["work"] is real, work is real, pid is real.pid)
+try:
+    relocate.active()
+except relocate.RelocateError:
+    print("nothing is enabled")
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "True True\nTrue True True\nnothing is enabled\n", done.stderr
+
+
+def test_a_loaded_module_that_stays_is_not_loaded_twice_and_the_program_is_warned(place: Place) -> None:
+    program = """
+import sys, work, relocate
+real = work
+handle = relocate.enable(modules=["work", "os"], workers="tcp://127.0.0.1:9", start_timeout=0.3)
+print(sys.modules["work"] is real, work is real, work.echo(1))
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "True True 1\n", done.stderr
+    assert done.stderr.count("<string>:4: RelocateWarning: work is not relocated: nobody answers") == 1
+    assert "os.path" not in done.stderr
+
+
+def test_what_the_program_holds_works_under_the_next_handle(place: Place) -> None:
+    program = (
+        RUN
+        + """
+from work import echo
+handle.disable()
+real = __import__("work")
+print(work.pid() == os.getpid(), type(work) is not type(real))
+handle = relocate.enable(modules=["work"], workers=1)
+print(work.pid() != os.getpid(), echo(1), handle.statistics().remote)
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "True True\nTrue 1 2\n", done.stderr
+
+
+def test_disable_leaves_what_the_program_has_assigned_meanwhile(place: Place) -> None:
+    program = """
+import relocate, work
+from work import pid, echo
+handle = relocate.enable(modules=["work"], workers=1)
+pid = "mine"
+handle.disable()
+print(pid, echo is work.echo)
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "mine True\n", done.stderr
+
+
+def test_a_call_that_waits_for_a_worker_does_not_hold_up_disable(place: Place) -> None:
+    program = """
+import os, threading, time, relocate
+handle = relocate.enable(modules=["work"], workers=1, patience=60)
+import work
+work.echo(1)
+handle.close()
+answers = []
+begin = threading.Event()
+def call():
+    begin.set()
+    answers.append(work.pid())
+thread = threading.Thread(target=call)
+thread.start()
+begin.wait()
+began = time.monotonic()
+handle.disable()
+thread.join()
+print(len(answers), time.monotonic() - began < 15)
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "1 True\n", done.stderr
+
+
+def test_a_forked_child_can_bind_though_a_thread_held_the_lock(place: Place) -> None:
+    program = (
+        RUN
+        + """
+work.echo(1)
+with handle.namespace._lock:
+    handle._mine.inside = True  # as in the middle of a call
+    child = os.fork()
+    if child == 0:
+        handle.namespace.bind("/n/local/chan/work/echo", "/chan/work/echo")
+        os._exit(0 if work.pid() != os.getpid() else 1)
+    handle._mine.inside = False
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    )
+    done = place.python("-c", program)
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_a_generator_that_is_lent_may_call_what_is_only_on_the_worker(place: Place) -> None:
+    place.write("far/deep.py", "def square(n):\n    return n * n\ndef total(items):\n    return sum(items)\n")
+    worker = place.worker("--executors", "2", PYTHONPATH=str(place.folder / "far"))
+    program = f"""
+import relocate
+handle = relocate.enable(modules=["deep"], workers="{worker.url}")
+import deep
+print(deep.total(deep.square(i) for i in range(4)), handle.statistics().remote)
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "14 5\n", done.stderr
+
+
+def test_a_program_is_told_once_that_its_calls_run_here(place: Place) -> None:
+    worker = place.worker("--executors", "1")
+    place.write("more.py", "def one():\n    return 1\n")
+    program = f"""
+import relocate
+handle = relocate.enable(modules=["work", "more"], workers="{worker.url}")
+import work, more
+work.echo(0)
+work.echo(1)
+more.one()
+print(handle.statistics().remote, handle.statistics().local)
+"""
+    done = place.python("-c", program)
+    assert (done.stdout, done.stderr) == ("3 0\n", "")
+    worker.stop()
+    done = place.python("-c", program)  # its description is in the cache
+    assert done.stdout == "0 3\n"
+    assert done.stderr.count("RelocateWarning") == 1
+    assert "<string>:5: RelocateWarning: work.echo runs here, not on a worker: nobody answers at" in done.stderr
+
+
+def test_a_reload_takes_the_new_code_to_the_executors(place: Place) -> None:
+    place.write("rate.py", "class Kind:\n    value = 1\ndef of(n):\n    return n * 2\n")
+    program = """
+import importlib, os, relocate
+handle = relocate.enable(modules=["rate"], workers=1)
+import rate
+kept = rate.of
+print(kept(1), rate.Kind.value)
+with open("rate.py", "w") as file:
+    file.write("class Kind:\\n    value = 200\\ndef of(n):\\n    return n * 300\\ndef more():\\n    return 4\\n")
+print(importlib.reload(rate) is rate)
+print(rate.of(1), kept(1), rate.more(), rate.Kind.value, handle.statistics().local)
+"""
+    done = place.python("-c", program, PYTHONDONTWRITEBYTECODE="1")
+    assert done.stdout == "2 1\nTrue\n300 300 4 200 0\n", done.stderr
+    assert place.left_behind() == []
+
+
+def test_what_a_worker_lacks_is_told_once_for_a_package_with_the_remedy(place: Place) -> None:
+    for name in ("__init__", "a", "b"):
+        place.write(f"near/pack/{name}.py", "")
+    worker = place.worker("--executors", "1")
+    program = f"""
+import sys, relocate
+sys.path.insert(0, "near")
+relocate.enable(modules=["pack"], workers="{worker.url}")
+import pack, pack.a, pack.b
+"""
+    done = place.python("-c", program)
+    assert done.stderr.count("RelocateWarning") == 1, done.stderr
+    assert "No module named 'pack'; install it there, or set PYTHONPATH of the worker" in done.stderr
+
+
+def test_an_error_of_relocates_own_is_said_once(place: Place) -> None:
+    program = """
+import relocate
+handle = relocate.enable(modules=["work"], workers="tcp://127.0.0.1:9", fallback=False, start_timeout=0.2)
+import work
+"""
+    done = place.python("-c", program)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert "ModuleUnavailable: cannot relocate 'work': nobody answers at" in done.stderr
+
+
+def test_an_executor_that_was_drained_did_not_die(place: Place) -> None:
+    worker = place.worker("--executors", "1")
+    program = f"""
+import sys, relocate
+handle = relocate.enable(modules=["work"], workers="{worker.url}")
+import work
+print(work.echo(1), flush=True)
+sys.stdin.readline()
+work.echo(1)
+print([seen.deaths for seen in handle.statistics().workers.values()])
+"""
+    client = place.start(sys.executable, "-W", "ignore", "-c", program, talk=True)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "1\n"
+    assert worker.stop() == 0
+    assert client.communicate("\n", timeout=20) == ("[0]\n", "")

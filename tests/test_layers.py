@@ -19,7 +19,7 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally"},
+    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},

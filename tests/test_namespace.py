@@ -21,6 +21,14 @@ def leads(space: Namespace, path: str) -> list[tuple[str, int, str]]:
     return [(t.place, t.rank, "/".join(t.name)) for t in space.resolve(path)]
 
 
+def test_a_name_space_shows_what_leads_where() -> None:
+    space = Namespace()
+    space.mount("tcp://desk:7000", "desk")
+    space.bind("/n/desk/chan", "/chan")
+    space.bind("/n/desk/chan", "/chan", "after", rank=1)
+    assert repr(space) == "/chan -> /n/desk/chan, rank 0\n/chan -> /n/desk/chan, rank 1"
+
+
 def test_an_unbound_name_leads_nowhere() -> None:
     assert leads(mounted("a"), "/chan/m/f") == []
 

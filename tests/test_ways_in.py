@@ -158,9 +158,13 @@ def test_the_configuration_is_found_upward(place: Place, name: str, text: str) -
         (["keys", "allow", "abc"], "is not a key"),
         (["keys", "show"], "relocate keys new"),
         (["ls", "-w", "nonsense"], "not a worker's address"),
+        (["run", "-M", "no-name", "-c", "1"], "-M: modules: 'no-name'"),
+        (["run", "-M", "work", "-w", "desk", "-c", "1"], "-w: 'desk' is not"),
+        (["run", "-M", "work", "-c", "settings.conf", "main.py"], "-c settings.conf: this is a file"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(place: Place, arguments: list[str], says: str) -> None:
+    place.write("settings.conf", "")
     place.write("typo.toml", 'modules = ["work"]\nworker = 2\n')
     done = place.relocate(*arguments)
     assert done.returncode == 2
@@ -186,6 +190,19 @@ def test_ls_shows_the_name_space_and_what_is_alive(place: Place) -> None:
     assert place.relocate("ls", "-w", dead).returncode == 1
 
 
+def test_ls_lists_what_is_below_a_name_and_says_if_there_is_no_such_name(place: Place) -> None:
+    place.write("pack/__init__.py", "")
+    place.write("pack/part.py", "def one(): pass\ndef two(): pass\n")
+    place.write("relocate.toml", 'modules = ["pack.part", "work"]\nworkers = 1\n')
+    for path, expected in (("/chan", ["pack", "work"]), ("/chan/pack", ["part"]), ("/chan/pack/part", ["one", "two"])):
+        done = place.relocate("ls", "--json", path)
+        assert json.loads(done.stdout)["entries"] == expected, done.stderr
+        assert done.returncode == 0
+    for path in ("/nonsense", "/chan/nonsense", "/chan/pack/part/three"):
+        done = place.relocate("ls", path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
 def test_help_reads_well(place: Place) -> None:
     for words in ([], ["run"], ["worker"], ["ls"], ["keys"], ["keys", "allow"]):
         done = place.relocate(*words, "--help")
@@ -198,6 +215,23 @@ def test_help_reads_well(place: Place) -> None:
 def test_completion_is_offered(place: Place) -> None:
     done = place.relocate(_RELOCATE_COMPLETE="bash_source")
     assert "complete" in done.stdout
+
+
+def test_programs_and_folders_are_completed(place: Place) -> None:
+    place.write("tool.py", "")
+    place.write("tool.txt", "")
+    place.write("tools/inner.py", "")
+
+    def completed(*words: str) -> set[str]:
+        line = " ".join(["relocate", *words])
+        given = {"_RELOCATE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+        program = "from relocate.cli import main; main(prog_name='relocate')"
+        return set(place.python("-c", program, **given).stdout.split())
+
+    assert completed("run", "-M", "work", "to") == {"plain,tool.py", "plain,tools/"}
+    assert completed("run", "tools/i") == {"plain,tools/inner.py"}
+    assert completed("run", "tool.py", "to") == {"file,to"}
+    assert "plain,--no-fallback" in completed("run", "--no")
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -236,6 +270,66 @@ def test_a_mistaken_module_is_told(place: Place) -> None:
     assert done.stdout == "1\n"
     assert "there is no module 'wrok' here; did you mean work?" in done.stderr
     assert "there is no module 'json.loads' here" in done.stderr
+    done = place.relocate("run", "-M", "work", "-w", "1", "work.py")
+    assert done.stderr == "relocate: work is the program itself, which runs here; designate what it imports\n"
+
+
+def test_a_mistaken_module_is_told_when_relocation_ends(place: Place) -> None:
+    program = "import relocate\nhandle = relocate.enable(modules=['wrok'], workers=1)\nimport work\n"
+    done = place.python("-c", program)
+    assert done.stderr == "relocate: there is no module 'wrok' here; did you mean work?\n"
+    done = place.python("-c", program + "handle.disable()")
+    assert "<string>:4: RelocateWarning: there is no module 'wrok' here; did you mean work?" in done.stderr
+    done = place.python("-c", "import work", RELOCATE_MODULES="workk")
+    assert done.stderr == "relocate: no module 'workk' was imported; did you mean work?\n"
+    done = place.python("-c", "import relocate; relocate.enable(workers=1)")
+    assert "RelocateWarning: no module is designated" in done.stderr
+
+
+def test_no_module_is_called_mistaken_that_is_not(place: Place) -> None:
+    place.write("lib_/mylib.py", "def one():\n    return 1\n")
+    script = place.write("main.py", "import sys\nsys.path.insert(0, 'lib_')\nimport mylib\nprint(mylib.one())\n")
+    done = place.relocate("run", "-M", "mylib", "-w", "1", str(script))
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    # A program that inherits what another one wants; and a module that is only on the workers.
+    assert place.python("-c", "1", RELOCATE_MODULES="elsewhere,json.tool").stderr == ""
+    done = place.relocate("run", "-M", "elsewhere", "-w", "tcp://127.0.0.1:9", "-c", "1")
+    assert done.stderr == ""
+    done = place.relocate("run", "-M", "work,maybe", "-w", "1", "-c", "try: import maybe\nexcept ImportError: pass")
+    assert done.stderr == ""
+
+
+def test_the_command_line_and_the_environment_can_insist_on_workers(place: Place) -> None:
+    program = "import work\ntry: work.echo(__import__('threading').Lock())\nexcept TypeError: print('refused')"
+    run = ("run", "-M", "work", "-w", "1")
+    assert place.relocate(*run, "-c", program).stdout == ""
+    assert place.relocate(*run, "--no-fallback", "-c", program).stdout == "refused\n"
+    assert place.python("-c", program, **ON, RELOCATE_FALLBACK="0").stdout == "refused\n"
+    done = place.relocate(*run, "-c", program, RELOCATE_FALLBACK="0")
+    assert done.stdout == "refused\n"
+
+
+def test_run_takes_a_key_folder(place: Place) -> None:
+    assert place.relocate("keys", "new", "--keys", "ring").returncode == 0
+    worker = place.worker("--executors", "1")
+    done = place.relocate("run", "-M", "work", "-w", worker.url, "--no-fallback", "--keys", "ring", "-c", WHERE)
+    assert "does not allow this client's key" in done.stderr or "holds no key that is allowed here" in done.stderr
+
+
+def test_run_sums_up_and_reports_to_standard_error(place: Place) -> None:
+    child = "subprocess.run([sys.executable, '-c', 'import work; work.echo(1)'])"
+    program = f"import work, subprocess, sys\nwork.echo(1)\n{child}"
+    done = place.relocate("run", "-M", "work", "-w", "1", "--summary", "-c", program)
+    assert done.stderr.startswith("relocate: 1 call: 1 on workers (1 executor), 0 here; 0 retried; ")
+    assert done.stderr.count("\n") == 1
+    done = place.relocate("run", "-M", "work", "-w", "1", "--report", "-", "-c", program)
+    assert json.loads(done.stderr)["remote"] == 1
+
+
+@pytest.mark.parametrize("program", [["-"], []])
+def test_run_takes_a_program_from_standard_input(place: Place, program: list[str]) -> None:
+    command = [sys.executable, "-m", "relocate", "run", "-M", "work", "-w", "1", *program]
+    assert execute(place, command, WHERE).stdout == "True\n"
 
 
 def test_run_keeps_the_interpreters_flags(place: Place) -> None:
