@@ -8,8 +8,10 @@ computes, turn a frozen or cut-off peer into the same event.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from . import session, wire
-from .errors import RemoteProtocolError, WorkerError
+from .errors import ConfigError, RemoteProtocolError, WorkerError
 from .keys import Keys
 
 MONITORED = (
@@ -77,6 +79,39 @@ def configure(socket: zmq.Socket[bytes], heartbeat: float) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
     socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
     socket.setsockopt(zmq.IPV6, 1)
+
+
+def bind(socket: zmq.Socket[bytes], url: str) -> None:
+    """Bind ``socket`` to ``url``; to a Unix socket only this user can then connect.
+
+    Raises:
+        zmq.ZMQError: it cannot be bound.
+        ConfigError: what is at the path of a Unix socket is none.
+    """
+    if not url.startswith("ipc://"):
+        socket.bind(url)
+        return
+    path = url.removeprefix("ipc://")
+    # libzmq would remove whatever is there.
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise ConfigError(f"cannot listen on {url}: there is a {'folder' if os.path.isdir(path) else 'file'} already")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise ConfigError(f"cannot listen on {url}: there is no folder {os.path.dirname(path)}")
+    if sys.platform == "linux":
+        socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+    before = os.umask(0o177)
+    try:
+        socket.bind(url)
+    finally:
+        os.umask(before)
+
+
+def unbind(url: str) -> None:
+    """Remove the Unix socket that `bind` made at ``url``, if it is still there."""
+    path = url.removeprefix("ipc://")
+    with contextlib.suppress(OSError):
+        if url.startswith("ipc://") and stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 def bound_to(socket: zmq.Socket[bytes]) -> str:

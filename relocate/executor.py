@@ -32,7 +32,7 @@ from typing import Any, TextIO
 import zmq
 
 from . import ambient, channel, interface, lending, raising, restoring, session, wire
-from .errors import ArgumentError, RemoteProtocolError
+from .errors import ArgumentError, ConfigError, RemoteProtocolError
 from .output import Output
 
 RUNNING = slice(0, 16)
@@ -80,19 +80,15 @@ class Executor:
 
     def _bind(self, url: str) -> None:
         try:
-            if url.startswith("ipc://"):
-                before = os.umask(0o177)
-                try:
-                    self._socket.bind(url)
-                finally:
-                    os.umask(before)
-                self._endpoint = url
-            else:
-                self._socket.bind(url)
-                self._endpoint = channel.bound_to(self._socket).rpartition(":")[2]
+            channel.bind(self._socket, url)
         except zmq.ZMQError as error:
-            self.report(failed=f"cannot listen on {url}: {error}")
+            reason = "the address is taken" if error.errno == zmq.EADDRINUSE else error.strerror
+            self.report(failed=f"cannot listen on {url}: {reason}")
             raise SystemExit(1) from None
+        except ConfigError as error:
+            self.report(failed=str(error))
+            raise SystemExit(1) from None
+        self._endpoint = url if url.startswith("ipc://") else channel.bound_to(self._socket).rpartition(":")[2]
 
     def report(self, **what: Any) -> None:
         """Tell the supervisor."""
@@ -347,9 +343,7 @@ def piece(items: Iterable[Any], skip: int, count: int) -> tuple[list[Any], bool]
 
 def end(settings: dict[str, Any]) -> None:
     """End this process at once, and leave no socket file."""
-    if settings["bind"].startswith("ipc://"):
-        with contextlib.suppress(OSError):
-            os.unlink(settings["bind"].removeprefix("ipc://"))
+    channel.unbind(settings["bind"])
     os._exit(1)
 
 

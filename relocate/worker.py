@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import logging
 import mmap
@@ -25,6 +26,7 @@ import secrets
 import select
 import signal
 import socket as sockets
+import stat
 import subprocess
 import sys
 import tempfile
@@ -38,7 +40,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from . import __version__, channel, embedded, executor, keys, session, wire
+from . import __version__, channel, config, embedded, executor, keys, session, wire
 from .errors import ConfigError, RelocateError, RemoteProtocolError, WrongKey
 
 log = logging.getLogger("relocate.worker")
@@ -116,7 +118,7 @@ class Supervisor:
         Raises:
             ConfigError: the address is wrong, taken, or needs keys that are not there.
         """
-        url = self._settings.listen
+        url = config.check_url(self._settings.listen) if self._settings.is_ipc else self._settings.listen
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         channel.configure(self._socket, HEARTBEAT)
         self._socket.router_mandatory = True
@@ -125,15 +127,12 @@ class Supervisor:
             self._use_keys(url)
         elif answers(url):  # libzmq would put its own socket in the place of the other worker's
             raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?")
-        before = os.umask(0o177)
         try:
-            self._socket.bind(resolved(url))
+            channel.bind(self._socket, resolved(url))
         except zmq.ZMQError as error:
             if error.errno == zmq.EADDRINUSE:
                 raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?") from None
             raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        finally:
-            os.umask(before)
         last = channel.bound_to(self._socket)
         self.url = url if self._settings.is_ipc else f"{url.rpartition(':')[0]}:{last.rpartition(':')[2]}"
 
@@ -228,15 +227,12 @@ class Supervisor:
         self._ear.close()
         self._mouth.close()
         if self._settings.is_ipc:
-            path = self._settings.listen.removeprefix("ipc://")
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            channel.unbind(self._settings.listen)
             for slot in self._slots:
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{path}.{slot.number}.{slot.incarnation}")
+                channel.unbind(self._bind_url(slot))
             if self._settings.parent is not None:
                 with contextlib.suppress(OSError):
-                    os.rmdir(os.path.dirname(path))
+                    os.rmdir(os.path.dirname(self._settings.listen.removeprefix("ipc://")))
 
     # Executors -------------------------------------------------------------------------------------
 
@@ -332,8 +328,7 @@ class Supervisor:
         slot.quick_ends = slot.quick_ends + 1 if quick else 0
         slot.start_at = now + (min(0.1 * 2**slot.quick_ends, 5.0) if quick else 0.0)
         if self._settings.is_ipc:
-            with contextlib.suppress(OSError):
-                os.unlink(self._bind_url(slot).removeprefix("ipc://"))
+            channel.unbind(self._bind_url(slot))
         if not self._draining:
             log.info("executor %d.%d ended with status %d", slot.number, slot.incarnation, code)
         self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])
@@ -423,9 +418,18 @@ class Supervisor:
 
 
 def answers(url: str) -> bool:
-    """Whether somebody listens on the Unix socket at ``url``."""
+    """Whether somebody listens on the Unix socket at ``url``, or may: it is busy, or another user's."""
+    path = url.removeprefix("ipc://")
     with sockets.socket(sockets.AF_UNIX) as probe:
-        return probe.connect_ex(url.removeprefix("ipc://")) == 0
+        return stat.S_ISSOCK(mode(path)) and probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def mode(path: str) -> int:
+    """The mode of what is at ``path``, 0 if nothing is."""
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
 
 
 def resolved(url: str) -> str:
