@@ -41,6 +41,9 @@ NOTHING = bytes(16)
 SLATE = 32
 """Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
 MAX_SESSIONS = 65_536
+MAX_STRANGERS = 1024
+UNREAD = 16
+"""Messages of one connection that may wait here; a client has an opening, a call and an answer under way."""
 READABLE = int(zmq.POLLIN)
 
 
@@ -55,7 +58,10 @@ class Executor:
         self._slate: Any = bytearray(SLATE)
         if settings["slate"] is not None:
             self._slate = mmap.mmap(settings["slate"], SLATE)
+        self._embedded: bool = settings["embedded"]
         self._sessions: dict[bytes, session.ServerSession] = {}
+        self._strangers: dict[bytes, session.ServerSession] = {}
+        """Connections that have not shown the ticket, or were refused: they push out no session."""
         self._queue: deque[tuple[bytes, wire.Call | wire.Describe, list[wire.Buffer]]] = deque()
         self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
@@ -69,6 +75,7 @@ class Executor:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         channel.configure(self._socket, settings["heartbeat"])
+        self._socket.rcvhwm = UNREAD
         self._socket.router_mandatory = True
         if settings["secret"]:
             # The client's key was checked by the supervisor, which gave it the ticket; here the
@@ -159,8 +166,10 @@ class Executor:
                 if known is not None and known.state is session.State.KNOWN:
                     frames = channel.receive(self._socket)
                 else:  # of what a stranger sends only the header is kept
-                    frames = [*self._socket.recv_multipart()[:1]]
-                    known = known or self._stranger(identity)
+                    header = self._socket.recv_multipart()[0]
+                    known = known or self._strangers.get(identity) or self._stranger(identity)
+                    # An embedded worker's socket lies in its program's own folder; import paths may be long.
+                    frames = [header] if self._embedded else wire.greeting(header)
                 message, segments = known.receive(frames)
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
@@ -170,19 +179,22 @@ class Executor:
                 self._answers.append((message, segments))
             elif isinstance(message, wire.Refused):
                 self._send(identity, message)
-            elif isinstance(message, wire.Open) and message.path is not None and message.path != sys.path:
-                sys.path[:] = message.path
-                importlib.invalidate_caches()
+            elif isinstance(message, wire.Open):
+                self._sessions[identity] = self._strangers.pop(identity)
+                if self._embedded and message.path is not None and message.path != sys.path:
+                    sys.path[:] = message.path
+                    importlib.invalidate_caches()
             # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
             if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
                 return True
 
     def _stranger(self, identity: bytes) -> session.ServerSession:
-        while len(self._sessions) >= MAX_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+        for group, most in ((self._strangers, MAX_STRANGERS), (self._sessions, MAX_SESSIONS)):
+            while len(group) >= most:
+                del group[next(iter(group))]
         # A client may not choose its identity, or it could take over a known one.
         made = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
-        self._sessions[identity] = made
+        self._strangers[identity] = made
         return made
 
     def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:

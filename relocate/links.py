@@ -107,7 +107,7 @@ class Links:
         link = seat.link
         path = import_path() if link.is_embedded else None
         opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
-        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.server)
+        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.key)
         made.path = None if path is None else sys.path[:]
         self._channels.add(made)
         return made
@@ -259,6 +259,7 @@ class Links:
             if message.ticket != link.ticket:
                 self._forget(link)
             link.worker, link.ticket = message.name, message.ticket
+            link.key = message.key or link.server
             link.attempts = 0
             if link.keys is not None:
                 link.candidates = [link.server]

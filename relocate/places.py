@@ -119,7 +119,8 @@ class Link:
         self.worker = ""
         self.obituaries: dict[tuple[int, int], wire.Obituary] = {}
         self.keys: keys.Keys | None = None
-        self.server = b""
+        self.server = self.key = b""
+        """The public keys of the supervisor and of its executors."""
         self.child: embedded.Child | None = None
         # Only the links' thread uses what follows.
         self.socket: zmq.Socket[bytes] | None = None

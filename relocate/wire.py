@@ -35,6 +35,8 @@ IN_BAND = 4 << 10
 """Buffers up to this many bytes stay inside the pickle: a frame of their own would cost more."""
 MAX_FRAME = 16 << 20
 """The longest frame a receiver takes; a longer one ends the connection."""
+MAX_GREETING = 4 << 10
+"""The longest header taken from a peer that has not yet said who it is."""
 MAX_SEGMENTS = 1 << 20
 MAX_MESSAGE = 16 << 30
 """The most bytes that the values of one message may have."""
@@ -90,6 +92,7 @@ class Welcome(Message, tag="welcome"):
     python: tuple[int, int]
     ticket: bytes
     executors: list[Executor]
+    key: bytes = b""
 
 
 class Change(Message, tag="change"):
@@ -266,6 +269,17 @@ def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     return frames
 
 
+def greeting(header: Buffer) -> list[Buffer]:
+    """The frames of a message of which only ``header`` is wanted, from a peer that is not yet known.
+
+    Raises:
+        RemoteProtocolError: it is too long for that.
+    """
+    if len(header) > MAX_GREETING:
+        raise RemoteProtocolError(f"a first message may have at most {MAX_GREETING} bytes")
+    return [header]
+
+
 def sizes_in(header: Buffer) -> list[int]:
     """The lengths of the segments that follow ``header``.
 
@@ -278,7 +292,7 @@ def sizes_in(header: Buffer) -> list[int]:
 def _decode(header: Buffer) -> AnyMessage:
     try:
         return _decoder.decode(header)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise RemoteProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
 
 

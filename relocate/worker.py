@@ -50,6 +50,8 @@ QUICK = 1.0
 """Seconds: an executor that ends sooner after its start than this counts as unable to start."""
 TROUBLE = 3
 """That many such ends in a row are told to the clients."""
+UNREAD = 1000
+"""Messages of one client that may wait here."""
 HEED = 0.5
 """Seconds an interrupted call has to end before its executor is ended."""
 
@@ -93,7 +95,8 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ticket = secrets.token_bytes(32)
-        self._keys: keys.Keys | None = None
+        self._key = self._secret = b""
+        """Of the executors.  Only who was let in here learns the public one, and no handshake succeeds without."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._slots = [Slot(i) for i in range(settings.executors)]
         self._clients: dict[bytes, str] = {}
@@ -121,6 +124,7 @@ class Supervisor:
         url = config.check_url(self._settings.listen) if self._settings.is_ipc else self._settings.listen
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         channel.configure(self._socket, HEARTBEAT)
+        self._socket.rcvhwm = UNREAD
         self._socket.router_mandatory = True
         self._socket.linger = 500
         if not self._settings.is_ipc:
@@ -141,11 +145,12 @@ class Supervisor:
 
         loopback = embedded.is_loopback(url)
         try:
-            self._keys = keys.load(self._settings.keys, create=loopback)
+            mine = keys.load(self._settings.keys, create=loopback)
         except WrongKey as error:
             raise ConfigError(f"{url} can be reached from other machines, so keys are needed: {error}") from None
         self._socket.curve_server = True
-        self._socket.curve_secretkey = self._keys.secret
+        self._socket.curve_secretkey = mine.secret
+        self._key, self._secret = keys.pair()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(domain="*", credentials_provider=self)
@@ -257,7 +262,7 @@ class Supervisor:
                 slot,
                 ticket=self._ticket.hex(),
                 slate=file.fileno() if posix else None,
-                secret=self._keys.secret.hex() if self._keys else "",
+                secret=self._secret.hex(),
                 bind=self._bind_url(slot),
                 modules=list(self._settings.modules),
                 embedded=self._settings.parent is not None,
@@ -362,7 +367,7 @@ class Supervisor:
         frames: list[wire.Buffer] = list(self._socket.recv_multipart())
         identity = bytes(frames[0])
         try:
-            message, _ = wire.unpack(frames[1:])
+            message, _ = wire.unpack(frames[1:] if identity in self._clients else wire.greeting(frames[1]))
         except RemoteProtocolError as error:
             self._send(identity, wire.Refused("protocol", str(error)))
             return
@@ -373,8 +378,8 @@ class Supervisor:
                 self._send(identity, refusal)
                 return
             self._clients[identity] = message.client
-            name = self.url
-            self._send(identity, wire.Welcome(name, __version__, session.PYTHON, self._ticket, self._executors()))
+            welcome = wire.Welcome(self.url, __version__, session.PYTHON, self._ticket, self._executors(), self._key)
+            self._send(identity, welcome)
         elif identity not in self._clients:
             self._send(identity, wire.Refused("protocol", "say hello first"))
         elif isinstance(message, wire.Cancel):

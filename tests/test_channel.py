@@ -58,8 +58,9 @@ def announcing(sizes: list[int]) -> bytes:
         [announcing([wire.CHUNK + 1]), b"x" * (wire.CHUNK + 1)],
         [announcing([wire.CHUNK + 1]), b"x" * wire.CHUNK, b"xy", b"z"],
         [announcing([wire.MAX_MESSAGE, 1]), b"abc"],
+        [b"\x91" * 100_000, b"more"],
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes]) -> None:
     left, right = pair
