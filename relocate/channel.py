@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import zmq
 
@@ -205,21 +204,33 @@ def use_client_keys(socket: zmq.Socket[bytes], keys: Keys, server: bytes) -> Non
     socket.curve_serverkey = server
 
 
+class Absent(WorkerError):
+    """There is no socket file; a worker may yet make one."""
+
+
 def check_socket_file(url: str) -> None:
-    """Refuse a Unix socket that another user could have put there.
+    """Refuse a Unix socket that another user could have put there.  For just before each connection.
 
     Raises:
-        WorkerError: the socket file belongs to somebody else.
+        Absent: there is none.
+        WorkerError: the file or its folder belongs to somebody else, or others may put files there.
     """
-    parts = urlsplit(url)
-    path = parts.netloc + parts.path
-    if hasattr(os, "getuid"):
-        try:
-            owner = os.stat(path).st_uid
-        except OSError:
-            return  # not there yet: nothing to connect to either
-        if owner not in (os.getuid(), 0):
-            raise WorkerError(f"{path} belongs to user {owner}, not to you; nothing is sent there")
+    if not hasattr(os, "getuid"):
+        return
+    path = url.removeprefix("ipc://")
+    folder = os.path.dirname(path)
+    try:
+        owned = ((folder, os.lstat(folder)), (folder, os.stat(folder)), (path, os.lstat(path)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise Absent(f"there is no {path}") from None
+    for name, status in owned:
+        if status.st_uid not in (os.getuid(), 0):
+            raise WorkerError(f"{name} belongs to user {status.st_uid}, not to you; nothing is sent there")
+    mode = owned[1][1].st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+        raise WorkerError(f"others can put a socket of theirs into {folder}; run: chmod go-w {folder}")
+    if not stat.S_ISSOCK(owned[2][1].st_mode):
+        raise WorkerError(f"{path} is not a socket; nothing is sent there")
 
 
 class ZmqChannel:

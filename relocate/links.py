@@ -12,6 +12,7 @@ import collections
 import contextlib
 import logging
 import os
+import re
 import socket as sockets
 import sys
 import threading
@@ -20,12 +21,18 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import zmq
 
 from . import __version__, channel, embedded, keys, session, wire
-from .errors import IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable, WrongKey
+from .errors import (
+    IncompatibleWorker,
+    RelocateError,
+    RemoteProtocolError,
+    WorkerError,
+    WorkerUnreachable,
+    WrongKey,
+)
 from .places import Link, Seat
 
 log = logging.getLogger("relocate")
@@ -35,6 +42,8 @@ FIRST_CONTACT = 2.0
 
 START_ATTEMPTS = 3
 """How often in a row an embedded worker may end before it was of any use."""
+LOOK_AGAIN = 0.1
+"""Seconds between two looks whether a worker on a Unix socket is there."""
 TRY_AGAIN = 5.0
 """Seconds after which a worker that refused is asked again: a key may have been allowed since."""
 
@@ -138,6 +147,8 @@ class Links:
             if link.socket is None and now >= link.again_at:
                 try:
                     self._connect(link)
+                except channel.Absent:
+                    link.again_at = now + LOOK_AGAIN
                 except RelocateError as error:
                     self._refuse(link, error)
                 except (OSError, zmq.ZMQError) as error:
@@ -148,7 +159,9 @@ class Links:
             if link.socket is not None and link.monitor is not None:
                 polled += [(link.socket, zmq.POLLIN), (link.monitor, zmq.POLLIN)]
                 owners[link.socket] = owners[link.monitor] = link
-        for ready, _ in zmq.zmq_poll(polled, 50 if any(k.state == "starting" for k in self.links) else 250):
+        for ready, _ in zmq.zmq_poll(
+            polled, 50 if any(k.state == "starting" or k.socket is None for k in self.links) else 250
+        ):
             owner = owners.get(ready)
             if owner is None:
                 with contextlib.suppress(BlockingIOError):
@@ -189,12 +202,14 @@ class Links:
         elif link.url.startswith("tcp:") and link.keys is None:
             link.keys = keys.load(self._keys_folder, create=embedded.is_loopback(link.url))
             link.candidates = link.keys.peers
-        if link.url.startswith("ipc:"):
+        if link.in_file_system:
             channel.check_socket_file(link.url)
         socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         channel.configure(socket, self._heartbeat)
         socket.reconnect_ivl = 10 if link.url.startswith("ipc:") else 100
         socket.reconnect_ivl_max = 2000 if link.url.startswith("tcp:") else 100
+        if link.in_file_system:
+            socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
         if link.keys is not None:
             link.server = link.candidates[0]
             channel.use_client_keys(socket, link.keys, link.server)
@@ -226,8 +241,16 @@ class Links:
         elif event == zmq.EVENT_DISCONNECTED:
             link.shaken = False
             self._down(link, WorkerUnreachable(f"the connection to the worker at {link.url} was lost"))
+            if link.in_file_system:
+                self._look_again(link)
+        elif event == zmq.EVENT_CONNECT_RETRIED and link.in_file_system:
+            self._look_again(link)
         elif event != zmq.EVENT_CONNECT_RETRIED and link.keys is not None:
             self._wrong_server(link)
+
+    def _look_again(self, link: Link) -> None:
+        self._close(link)
+        link.again_at = time.monotonic() + LOOK_AGAIN
 
     def _wrong_server(self, link: Link) -> None:
         """The peer did not prove to hold the key that was tried: try the next one."""
@@ -290,14 +313,13 @@ class Links:
             link.obituaries.clear()
 
     def _members(self, link: Link, executors: list[wire.Executor]) -> None:
-        host = urlsplit(link.url).netloc.rpartition(":")[0]
+        endpoints = [endpoint(link.url, executor) for executor in executors]
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
             seats = []
-            for executor in executors:
-                endpoint = executor.endpoint if "://" in executor.endpoint else f"tcp://{host}:{executor.endpoint}"
+            for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, endpoint, self._depth))
+                seats.append(known_seat or Seat(link, executor, url, self._depth))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -335,6 +357,19 @@ class Links:
 
     def _do_stop(self) -> None:
         self._stopping = True
+
+
+def endpoint(worker: str, executor: wire.Executor) -> str:
+    """Where ``executor`` of the worker at that address listens: on the same host, or beside the same socket.
+
+    Raises:
+        RemoteProtocolError: it is said to be elsewhere.
+    """
+    if worker.startswith("ipc:"):
+        return f"{worker}.{executor.slot}.{executor.incarnation}"
+    if not re.fullmatch("[0-9]{1,5}", executor.endpoint):
+        raise RemoteProtocolError(f"the worker at {worker} has an executor at {executor.endpoint[:80]!r}, not a port")
+    return f"{worker.rpartition(':')[0]}:{executor.endpoint}"
 
 
 def import_path() -> list[str]:

@@ -136,6 +136,11 @@ class Link:
         """Whether this program started the worker."""
         return self.spec.startswith("local:")
 
+    @property
+    def in_file_system(self) -> bool:
+        """Whether it is a Unix socket that somebody else could have made: not the one in this program's own folder."""
+        return self.spec.startswith("ipc:")
+
 
 def place_name(spec: str) -> str:
     """The name under ``/n`` of the worker ``spec``."""

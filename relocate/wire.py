@@ -66,8 +66,8 @@ class Hello(Message, tag="hello"):
 class Executor(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """One executor as a supervisor announces it.
 
-    ``endpoint`` is a full URL for ipc, a bare port number (as text) for tcp: the client knows the
-    host by the name it used itself.
+    ``endpoint`` is a bare port number (as text) for tcp: the client knows the host by the name it
+    used itself.  For ipc it is a URL, for people.
     """
 
     slot: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -215,6 +216,67 @@ os.setuid(54321)
         check=False,
     )
     assert "belongs to user 12345" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_socket_that_another_user_puts_there_later_is_not_trusted(place: Place) -> None:
+    run = place.home / "run"
+    run.chmod(0o1777)
+    for folder in run.parents:
+        if folder.stat().st_mode & 0o001 == 0:
+            folder.chmod(0o755)
+    client = f"""
+import relocate, time
+handle = relocate.enable(modules=["work"], workers="ipc://{run}/w")
+seen = None
+until = time.monotonic() + 20
+while "belongs to" not in str(seen) and time.monotonic() < until:
+    state = handle.workers(timeout=0.1)[0]
+    if state["error"] != seen:
+        seen = state["error"]
+        print(seen, flush=True)
+"""
+    process = place.start(sys.executable, "-c", client)
+    assert process.stdout is not None
+    assert "nobody answers" in process.stdout.readline()
+    impostor = f"""
+import os, zmq
+os.setuid(54321)
+socket = zmq.Context().socket(zmq.ROUTER)
+socket.bind("ipc://{run}/w")
+os.chmod("{run}/w", 0o777)
+print("there", flush=True)
+print(socket.recv_multipart(), flush=True)
+"""
+    other = place.start(sys.executable, "-c", impostor)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "there\n"
+    assert "w belongs to user 54321" in process.stdout.readline()
+    other.kill()
+    assert other.communicate()[0] == ""
+
+
+def test_a_worker_on_a_unix_socket_may_come_later_and_again(place: Place) -> None:
+    url = f"ipc://{place.home}/run/w"
+    client = f"""
+import relocate, sys
+handle = relocate.enable(modules=["work"], workers="{url}", fallback=False, start_timeout=60, patience=60)
+print("begun", flush=True)
+import work
+for _ in sys.stdin:
+    print(work.echo(1), flush=True)
+"""
+    process = place.start(sys.executable, "-c", client, talk=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    for end in (signal.SIGKILL, signal.SIGTERM):  # the first leaves its socket file
+        worker = place.worker("--executors", "1", listen=url)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "1\n"
+        worker.process.send_signal(end)
+        worker.process.wait()
 
 
 def test_a_damaged_allow_list_refuses_and_works_again_when_it_is_mended(place: Place, locked: Worker) -> None:
