@@ -204,8 +204,8 @@ def use_client_keys(socket: zmq.Socket[bytes], keys: Keys, server: bytes) -> Non
     socket.curve_serverkey = server
 
 
-class Absent(WorkerError):
-    """There is no socket file; a worker may yet make one."""
+class Absent(Lost):
+    """There is no socket file: not any more, or a worker may yet make one."""
 
 
 def check_socket_file(url: str) -> None:

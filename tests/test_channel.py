@@ -100,6 +100,12 @@ def test_a_missing_socket_is_not_connected_to(listening: Path) -> None:
             channel.check_socket_file(f"ipc://{path}")
 
 
+def test_an_executor_whose_socket_is_gone_is_lost(listening: Path) -> None:
+    opening = wire.Open(wire.PROTOCOL, (3, 11), b"")
+    with zmq.Context() as context, pytest.raises(channel.Lost):
+        channel.ZmqChannel(context, f"ipc://{listening}.0.0", opening, 1.0, None, b"")
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
 def test_a_folder_that_others_can_write_into_is_not_trusted(listening: Path, mode: int) -> None:
     listening.parent.chmod(mode)
