@@ -1,8 +1,8 @@
 """The process that runs calls, one at a time.
 
 Started by the supervisor (`worker`), which sends the settings as a first line of JSON on standard
-input, then commands (``drain``, ``warm``); the end of that stream is the end of the supervisor, and
-of this process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
+input, then commands (``drain``); the end of that stream is the end of the supervisor, and of this
+process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
 so that no function reads commands or writes into reports.
 
 Calls run in the main thread, which alone can be interrupted.  It also reads and writes the socket
@@ -314,12 +314,6 @@ class Executor:
     def _obey(self, command: dict[str, Any]) -> None:
         if "drain" in command:
             self._draining = True
-        elif "warm" in command:
-            if command["path"] and self._settings["embedded"]:
-                sys.path[:] = command["path"]
-                importlib.invalidate_caches()
-            with contextlib.suppress(Exception):  # the first call will say what is wrong
-                self._module(command["warm"])
 
     def _listen(self) -> None:
         """In a thread: the supervisor's commands; its end is ours, whatever runs."""

@@ -3,7 +3,7 @@
 One thread per program keeps one connection to each configured worker.  It is not in the path of any
 call: calls read what it has learned.  It learns of executors that come and go, of the ends that
 executors met (obituaries), and of the worker itself; it starts the embedded worker, and starts it
-again if it dies; and it passes on what is not urgent (cancel, warm).
+again if it dies; and it passes on what is not urgent (cancel).
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ class Links:
         self._commands: collections.deque[tuple[str, tuple[Any, ...]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
-        self._warm: dict[str, wire.Warm] = {}
         self._channels: weakref.WeakSet[channel.ZmqChannel] = weakref.WeakSet()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relocate-links", daemon=True)
@@ -90,10 +89,6 @@ class Links:
     def cancel(self, seat: Seat, call: bytes) -> None:
         """Ask for ``call`` to be interrupted on ``seat``."""
         self._post("cancel", seat, call)
-
-    def warm(self, module: str) -> None:
-        """Let every executor import ``module`` ahead of its first call."""
-        self._post("warm", module, import_path())
 
     def stop(self) -> None:
         """End the thread and close its sockets."""
@@ -287,8 +282,6 @@ class Links:
             if link.keys is not None:
                 link.candidates = [link.server]
             self._members(link, message.executors)
-            for warm in self._warm.values():
-                link.socket.send_multipart(wire.pack(warm))
         elif isinstance(message, wire.Change):
             for obituary in message.obituaries:
                 link.obituaries[obituary.slot, obituary.incarnation] = obituary
@@ -348,12 +341,6 @@ class Links:
     def _do_cancel(self, seat: Seat, call: bytes) -> None:
         if seat.link.socket is not None and seat.link.shaken:
             seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call)))
-
-    def _do_warm(self, module: str, path: list[str]) -> None:
-        warm = self._warm[module] = wire.Warm(module, path)
-        for link in self.links:
-            if link.socket is not None and link.ticket and link.state in ("up", "starting"):
-                link.socket.send_multipart(wire.pack(warm))
 
     def _do_stop(self) -> None:
         self._stopping = True

@@ -118,13 +118,6 @@ class Cancel(Message, tag="cancel"):
     call: bytes
 
 
-class Warm(Message, tag="warm"):
-    """Import the module soon: calls to it are about to come."""
-
-    module: str
-    path: list[str]
-
-
 # Client <-> executor -----------------------------------------------------------------------------
 
 
@@ -219,20 +212,7 @@ class Rejected(Message, tag="rejected"):
 
 
 AnyMessage = (
-    Hello
-    | Welcome
-    | Change
-    | Refused
-    | Cancel
-    | Warm
-    | Open
-    | Describe
-    | Call
-    | Ask
-    | Answer
-    | Returned
-    | Raised
-    | Rejected
+    Hello | Welcome | Change | Refused | Cancel | Open | Describe | Call | Ask | Answer | Returned | Raised | Rejected
 )
 
 _encoder = msgspec.msgpack.Encoder()

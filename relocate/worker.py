@@ -100,7 +100,6 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._slots = [Slot(i) for i in range(settings.executors)]
         self._clients: dict[bytes, str] = {}
-        self._warm: dict[str, list[str]] = {}
         self._reports: collections.deque[tuple[Slot, int, dict[str, Any]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
@@ -269,8 +268,6 @@ class Supervisor:
                 supervisor=os.getpid(),
                 heartbeat=HEARTBEAT,
             )
-        for module, path in self._warm.items():
-            self._tell(slot, warm=module, path=path)
         threading.Thread(target=self._watch, args=(slot, slot.incarnation, slot.process), daemon=True).start()
 
     def _bind_url(self, slot: Slot) -> str:
@@ -384,10 +381,6 @@ class Supervisor:
             self._send(identity, wire.Refused("protocol", "say hello first"))
         elif isinstance(message, wire.Cancel):
             self._cancel(message)
-        elif isinstance(message, wire.Warm):
-            self._warm[message.module] = message.path
-            for slot in self._slots:
-                self._tell(slot, warm=message.module, path=message.path)
 
     def _cancel(self, message: wire.Cancel) -> None:
         if not 0 <= message.slot < len(self._slots):

@@ -35,7 +35,6 @@ def messages() -> dict[str, Recorded]:
         "change": (wire.Change(executors[1:], [wire.Obituary(0, 2, -11, ID)], False, "no memory"), []),
         "refused": (wire.Refused("ticket", "the ticket is not one that this worker gave out"), []),
         "cancel": (wire.Cancel(1, ID), []),
-        "warm": (wire.Warm("scipy.ndimage", ["/home/anna/project"]), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),

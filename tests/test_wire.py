@@ -45,7 +45,6 @@ messages = st.one_of(
     st.builds(wire.Change, st.lists(executors, max_size=3), st.lists(obituaries, max_size=3), st.booleans(), texts),
     st.builds(wire.Refused, texts, texts),
     st.builds(wire.Cancel, st.integers(0, 99), ids),
-    st.builds(wire.Warm, texts, st.lists(texts, max_size=3)),
     st.builds(wire.Open, st.integers(0, 99), pythons, ids, st.none() | st.lists(texts, max_size=3)),
     st.builds(wire.Describe, ids, texts),
     st.builds(

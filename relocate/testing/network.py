@@ -57,7 +57,6 @@ class Network(Links):
         # What the inherited handling of messages needs.
         self._turn = self.turn  # type: ignore[assignment]
         self._depth = 1
-        self._warm = {}
         self._on_death = lambda seat: self.on_death(seat)
         self._on_change = lambda: self.on_change()
 
