@@ -8,18 +8,19 @@ computes, turn a frozen or cut-off peer into the same event.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import zmq
 
 from . import session, wire
-from .errors import RemoteProtocolError, WorkerError
+from .errors import ConfigError, RemoteProtocolError, WorkerError
 from .keys import Keys
 
 MONITORED = (
@@ -76,6 +77,39 @@ def configure(socket: zmq.Socket[bytes], heartbeat: float) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
     socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
     socket.setsockopt(zmq.IPV6, 1)
+
+
+def bind(socket: zmq.Socket[bytes], url: str) -> None:
+    """Bind ``socket`` to ``url``; to a Unix socket only this user can then connect.
+
+    Raises:
+        zmq.ZMQError: it cannot be bound.
+        ConfigError: what is at the path of a Unix socket is none.
+    """
+    if not url.startswith("ipc://"):
+        socket.bind(url)
+        return
+    path = url.removeprefix("ipc://")
+    # libzmq would remove whatever is there.
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise ConfigError(f"cannot listen on {url}: there is a {'folder' if os.path.isdir(path) else 'file'} already")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise ConfigError(f"cannot listen on {url}: there is no folder {os.path.dirname(path)}")
+    if sys.platform == "linux":
+        socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+    before = os.umask(0o177)
+    try:
+        socket.bind(url)
+    finally:
+        os.umask(before)
+
+
+def unbind(url: str) -> None:
+    """Remove the Unix socket that `bind` made at ``url``, if it is still there."""
+    path = url.removeprefix("ipc://")
+    with contextlib.suppress(OSError):
+        if url.startswith("ipc://") and stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 def bound_to(socket: zmq.Socket[bytes]) -> str:
@@ -169,21 +203,33 @@ def use_client_keys(socket: zmq.Socket[bytes], keys: Keys, server: bytes) -> Non
     socket.curve_serverkey = server
 
 
+class Absent(Lost):
+    """There is no socket file: not any more, or a worker may yet make one."""
+
+
 def check_socket_file(url: str) -> None:
-    """Refuse a Unix socket that another user could have put there.
+    """Refuse a Unix socket that another user could have put there.  For just before each connection.
 
     Raises:
-        WorkerError: the socket file belongs to somebody else.
+        Absent: there is none.
+        WorkerError: the file or its folder belongs to somebody else, or others may put files there.
     """
-    parts = urlsplit(url)
-    path = parts.netloc + parts.path
-    if hasattr(os, "getuid"):
-        try:
-            owner = os.stat(path).st_uid
-        except OSError:
-            return  # not there yet: nothing to connect to either
-        if owner not in (os.getuid(), 0):
-            raise WorkerError(f"{path} belongs to user {owner}, not to you; nothing is sent there")
+    if not hasattr(os, "getuid"):
+        return
+    path = url.removeprefix("ipc://")
+    folder = os.path.dirname(path)
+    try:
+        owned = ((folder, os.lstat(folder)), (folder, os.stat(folder)), (path, os.lstat(path)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise Absent(f"there is no {path}") from None
+    for name, status in owned:
+        if status.st_uid not in (os.getuid(), 0):
+            raise WorkerError(f"{name} belongs to user {status.st_uid}, not to you; nothing is sent there")
+    mode = owned[1][1].st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+        raise WorkerError(f"others can put a socket of theirs into {folder}; run: chmod go-w {folder}")
+    if not stat.S_ISSOCK(owned[2][1].st_mode):
+        raise WorkerError(f"{path} is not a socket; nothing is sent there")
 
 
 class ZmqChannel:

@@ -251,8 +251,8 @@ def worker(
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="relocate: %(message)s")
     count = executors or config.cores()
     names = tuple(m.strip() for m in modules.split(",") if m.strip()) if modules else ()
-    if listen != "ipc://" and not listen.startswith("tcp://*:"):
-        config.check_url(listen)
+    if not listen.startswith("tcp://*:"):
+        config.check_url(listen, "tcp://host:port or ipc:///path")
     supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count)))
     supervisor.bind()
     supervisor.on_ready = None if quiet else announce

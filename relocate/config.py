@@ -31,6 +31,9 @@ ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
 """Set in the environment of workers: nothing is relocated there."""
 
+LONGEST_PATH = 95
+"""Bytes: a Unix socket's address holds 107 (unix(7)), and executors append their numbers to the worker's."""
+
 Ranks = tuple[tuple[str, ...], ...]
 
 
@@ -281,18 +284,24 @@ def _rank(rank: str) -> Iterator[str]:
             yield check_url(spec)
 
 
-def check_url(url: str) -> str:
+def check_url(url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a number") -> str:
     """``url`` itself, if it is an address that a client can connect to.
 
     Raises:
-        ConfigError: naming what is wrong with it.
+        ConfigError: naming what is wrong with it, and what to write instead (``remedy``).
     """
-    if re.fullmatch(r"ipc://.+", url):
+    if url.startswith("ipc://"):
+        path = url.removeprefix("ipc://")
+        if not path.startswith("/"):
+            # Linux's abstract sockets (@name) have no file, so that anybody could connect.
+            raise ConfigError(f"{url!r}: a Unix socket needs an absolute path; write ipc:///path")
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            raise ConfigError(f"{url!r}: the path of a Unix socket may have at most {LONGEST_PATH} bytes")
         return url
     tcp = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(\d+)", url)
     if tcp and 0 <= int(tcp[2]) <= 65535:
         return url
-    raise ConfigError(f"{url!r} is not a worker's address; write tcp://host:port, ipc:///path, local, or a number")
+    raise ConfigError(f"{url!r} is not a worker's address; write {remedy}")
 
 
 def cores() -> int:

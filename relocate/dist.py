@@ -148,7 +148,11 @@ class Crew:
         group: collections.deque[pytest.Item] = collections.deque()
         begun = False
         here: pytest.Item | None = None
-        channel = self._links.open_channel(seat)
+        try:
+            channel = self._links.open_channel(seat)
+        except Lost:  # it has just ended
+            self._failed_beginnings += 1
+            return
         try:
             _, output = self._call(channel, seat, "begin", self._order_for(seat))
             begun, self._failed_beginnings = True, 0

@@ -1,8 +1,8 @@
 """The process that runs calls, one at a time.
 
 Started by the supervisor (`worker`), which sends the settings as a first line of JSON on standard
-input, then commands (``drain``, ``warm``); the end of that stream is the end of the supervisor, and
-of this process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
+input, then commands (``drain``); the end of that stream is the end of the supervisor, and of this
+process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
 so that no function reads commands or writes into reports.
 
 Calls run in the main thread, which alone can be interrupted.  It also reads and writes the socket
@@ -31,7 +31,7 @@ from typing import Any, TextIO
 import zmq
 
 from . import channel, interface, lending, raising, session, wire
-from .errors import RemoteProtocolError
+from .errors import ConfigError, RemoteProtocolError
 from .output import Output
 from .running import Runner
 
@@ -41,6 +41,9 @@ NOTHING = bytes(16)
 SLATE = 32
 """Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
 MAX_SESSIONS = 65_536
+MAX_STRANGERS = 1024
+UNREAD = 16
+"""Messages of one connection that may wait here; a client has an opening, a call and an answer under way."""
 READABLE = int(zmq.POLLIN)
 
 
@@ -55,7 +58,10 @@ class Executor:
         self._slate: Any = bytearray(SLATE)
         if settings["slate"] is not None:
             self._slate = mmap.mmap(settings["slate"], SLATE)
+        self._embedded: bool = settings["embedded"]
         self._sessions: dict[bytes, session.ServerSession] = {}
+        self._strangers: dict[bytes, session.ServerSession] = {}
+        """Connections that have not shown the ticket, or were refused: they push out no session."""
         self._queue: deque[tuple[bytes, wire.Call | wire.Describe, list[wire.Buffer]]] = deque()
         self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
@@ -69,6 +75,7 @@ class Executor:
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         channel.configure(self._socket, settings["heartbeat"])
         self._socket.rcvtimeo = channel.SOON
+        self._socket.rcvhwm = UNREAD
         self._socket.router_mandatory = True
         if settings["secret"]:
             # The client's key was checked by the supervisor, which gave it the ticket; here the
@@ -80,19 +87,15 @@ class Executor:
 
     def _bind(self, url: str) -> None:
         try:
-            if url.startswith("ipc://"):
-                before = os.umask(0o177)
-                try:
-                    self._socket.bind(url)
-                finally:
-                    os.umask(before)
-                self._endpoint = url
-            else:
-                self._socket.bind(url)
-                self._endpoint = channel.bound_to(self._socket).rpartition(":")[2]
+            channel.bind(self._socket, url)
         except zmq.ZMQError as error:
-            self.report(failed=f"cannot listen on {url}: {error}")
+            reason = "the address is taken" if error.errno == zmq.EADDRINUSE else error.strerror
+            self.report(failed=f"cannot listen on {url}: {reason}")
             raise SystemExit(1) from None
+        except ConfigError as error:
+            self.report(failed=str(error))
+            raise SystemExit(1) from None
+        self._endpoint = url if url.startswith("ipc://") else channel.bound_to(self._socket).rpartition(":")[2]
 
     def report(self, **what: Any) -> None:
         """Tell the supervisor."""
@@ -163,8 +166,10 @@ class Executor:
                 if known is not None and known.state is session.State.KNOWN:
                     frames = channel.receive(self._socket)
                 else:  # of what a stranger sends only the header is kept
-                    frames = [*self._socket.recv_multipart()[:1]]
-                    known = known or self._stranger(identity)
+                    header = self._socket.recv_multipart()[0]
+                    known = known or self._strangers.get(identity) or self._stranger(identity)
+                    # An embedded worker's socket lies in its program's own folder; import paths may be long.
+                    frames = [header] if self._embedded else wire.greeting(header)
                 message, segments = known.receive(frames)
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
@@ -174,19 +179,22 @@ class Executor:
                 self._answers.append((message, segments))
             elif isinstance(message, wire.Refused):
                 self._send(identity, message)
-            elif isinstance(message, wire.Open) and message.path is not None and message.path != sys.path:
-                sys.path[:] = message.path
-                importlib.invalidate_caches()
+            elif isinstance(message, wire.Open):
+                self._sessions[identity] = self._strangers.pop(identity)
+                if self._embedded and message.path is not None and message.path != sys.path:
+                    sys.path[:] = message.path
+                    importlib.invalidate_caches()
             # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
             if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
                 return True
 
     def _stranger(self, identity: bytes) -> session.ServerSession:
-        while len(self._sessions) >= MAX_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+        for group, most in ((self._strangers, MAX_STRANGERS), (self._sessions, MAX_SESSIONS)):
+            while len(group) >= most:
+                del group[next(iter(group))]
         # A client may not choose its identity, or it could take over a known one.
         made = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
-        self._sessions[identity] = made
+        self._strangers[identity] = made
         return made
 
     def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
@@ -262,12 +270,6 @@ class Executor:
     def _obey(self, command: dict[str, Any]) -> None:
         if "drain" in command:
             self._draining = True
-        elif "warm" in command:
-            if command["path"] and self._settings["embedded"]:
-                sys.path[:] = command["path"]
-                importlib.invalidate_caches()
-            with contextlib.suppress(Exception):  # the first call will say what is wrong
-                self._module(command["warm"])
 
     def _listen(self) -> None:
         """In a thread: the supervisor's commands; its end is ours, whatever runs."""
@@ -296,9 +298,7 @@ class Interruptible:
 
 def end(settings: dict[str, Any]) -> None:
     """End this process at once, and leave no socket file."""
-    if settings["bind"].startswith("ipc://"):
-        with contextlib.suppress(OSError):
-            os.unlink(settings["bind"].removeprefix("ipc://"))
+    channel.unbind(settings["bind"])
     os._exit(1)
 
 

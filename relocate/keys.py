@@ -64,21 +64,27 @@ def load(folder: str | os.PathLike[str] = "", *, create: bool = False) -> Keys:
     return Keys(path, mine, z85.decode(zmq.curve_public(z85.encode(mine))), _allowed(path))
 
 
+def pair() -> tuple[bytes, bytes]:
+    """A new key pair: public, secret."""
+    import zmq
+    from zmq.utils import z85
+
+    public, secret = map(z85.decode, zmq.curve_keypair())
+    return public, secret
+
+
 def new(folder: str | os.PathLike[str] = "") -> Keys:
     """Make a key pair.
 
     Raises:
         FileExistsError: there is one already; it is left as it is.
     """
-    import zmq
-    from zmq.utils import z85
-
     path = Path(folder) if folder else default_folder()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path / f"secret.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(z85.decode(zmq.curve_keypair()[1]).hex() + "\n")
+        file.write(pair()[1].hex() + "\n")
     try:
         os.link(draft, path / "secret")  # appears whole, or not at all, and never over another
     finally:

@@ -3,7 +3,7 @@
 One thread per program keeps one connection to each configured worker.  It is not in the path of any
 call: calls read what it has learned.  It learns of executors that come and go, of the ends that
 executors met (obituaries), and of the worker itself; it starts the embedded worker, and starts it
-again if it dies; and it passes on what is not urgent (cancel, warm).
+again if it dies; and it passes on what is not urgent (cancel).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import collections
 import contextlib
 import logging
 import os
+import re
 import socket as sockets
 import sys
 import threading
@@ -20,12 +21,18 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import zmq
 
 from . import __version__, channel, embedded, keys, session, wire
-from .errors import IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable, WrongKey
+from .errors import (
+    IncompatibleWorker,
+    RelocateError,
+    RemoteProtocolError,
+    WorkerError,
+    WorkerUnreachable,
+    WrongKey,
+)
 from .places import Link, Seat, nobody_at
 
 log = logging.getLogger("relocate")
@@ -35,6 +42,8 @@ FIRST_CONTACT = 2.0
 
 START_ATTEMPTS = 3
 """How often in a row an embedded worker may end before it was of any use."""
+LOOK_AGAIN = 0.1
+"""Seconds between two looks whether a worker on a Unix socket is there."""
 TRY_AGAIN = 5.0
 """Seconds after which a worker that refused is asked again: a key may have been allowed since."""
 
@@ -70,7 +79,6 @@ class Links:
         self._commands: collections.deque[tuple[str, tuple[Any, ...]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
-        self._warm: dict[str, wire.Warm] = {}
         self._channels: weakref.WeakSet[channel.ZmqChannel] = weakref.WeakSet()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="relocate-links", daemon=True)
@@ -81,10 +89,6 @@ class Links:
     def cancel(self, seat: Seat, call: bytes) -> None:
         """Ask for ``call`` to be interrupted on ``seat``."""
         self._post("cancel", seat, call)
-
-    def warm(self, module: str) -> None:
-        """Let every executor import ``module`` ahead of its first call."""
-        self._post("warm", module, import_path())
 
     def stop(self) -> None:
         """End the thread and close its sockets."""
@@ -107,7 +111,7 @@ class Links:
         link = seat.link
         path = import_path() if link.is_embedded else None
         opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
-        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.server)
+        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.key)
         made.path = None if path is None else sys.path[:]
         self._channels.add(made)
         return made
@@ -138,6 +142,8 @@ class Links:
             if link.socket is None and now >= link.again_at:
                 try:
                     self._connect(link)
+                except channel.Absent:
+                    link.again_at = now + LOOK_AGAIN
                 except RelocateError as error:
                     self._refuse(link, error)
                 except (OSError, zmq.ZMQError) as error:
@@ -148,7 +154,9 @@ class Links:
             if link.socket is not None and link.monitor is not None:
                 polled += [(link.socket, zmq.POLLIN), (link.monitor, zmq.POLLIN)]
                 owners[link.socket] = owners[link.monitor] = link
-        for ready, _ in zmq.zmq_poll(polled, 50 if any(k.state == "starting" for k in self.links) else 250):
+        for ready, _ in zmq.zmq_poll(
+            polled, 50 if any(k.state == "starting" or k.socket is None for k in self.links) else 250
+        ):
             owner = owners.get(ready)
             if owner is None:
                 with contextlib.suppress(BlockingIOError):
@@ -188,12 +196,14 @@ class Links:
         elif link.url.startswith("tcp:") and link.keys is None:
             link.keys = keys.load(self._keys_folder, create=embedded.is_loopback(link.url))
             link.candidates = link.keys.peers
-        if link.url.startswith("ipc:"):
+        if link.in_file_system:
             channel.check_socket_file(link.url)
         socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         channel.configure(socket, self._heartbeat)
         socket.reconnect_ivl = 10 if link.url.startswith("ipc:") else 100
         socket.reconnect_ivl_max = 2000 if link.url.startswith("tcp:") else 100
+        if link.in_file_system:
+            socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
         if link.keys is not None:
             link.server = link.candidates[0]
             channel.use_client_keys(socket, link.keys, link.server)
@@ -225,8 +235,16 @@ class Links:
         elif event == zmq.EVENT_DISCONNECTED:
             link.shaken = False
             self._down(link, WorkerUnreachable(f"the connection to the worker at {link.url} was lost"))
+            if link.in_file_system:
+                self._look_again(link)
+        elif event == zmq.EVENT_CONNECT_RETRIED and link.in_file_system:
+            self._look_again(link)
         elif event != zmq.EVENT_CONNECT_RETRIED and link.keys is not None:
             self._wrong_server(link)
+
+    def _look_again(self, link: Link) -> None:
+        self._close(link)
+        link.again_at = time.monotonic() + LOOK_AGAIN
 
     def _wrong_server(self, link: Link) -> None:
         """The peer did not prove to hold the key that was tried: try the next one."""
@@ -258,12 +276,11 @@ class Links:
             if message.ticket != link.ticket:
                 self._forget(link)
             link.worker, link.ticket = message.name, message.ticket
+            link.key = message.key or link.server
             link.attempts = 0
             if link.keys is not None:
                 link.candidates = [link.server]
             self._members(link, message.executors)
-            for warm in self._warm.values():
-                link.socket.send_multipart(wire.pack(warm))
         elif isinstance(message, wire.Change):
             for obituary in message.obituaries:
                 link.obituaries[obituary.slot, obituary.incarnation] = obituary
@@ -289,14 +306,13 @@ class Links:
             link.obituaries.clear()
 
     def _members(self, link: Link, executors: list[wire.Executor]) -> None:
-        host = urlsplit(link.url).netloc.rpartition(":")[0]
+        endpoints = [endpoint(link.url, executor) for executor in executors]
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
             seats = []
-            for executor in executors:
-                endpoint = executor.endpoint if "://" in executor.endpoint else f"tcp://{host}:{executor.endpoint}"
+            for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, endpoint, self._depth))
+                seats.append(known_seat or Seat(link, executor, url, self._depth))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -326,14 +342,21 @@ class Links:
         if seat.link.socket is not None and seat.link.shaken:
             seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call)))
 
-    def _do_warm(self, module: str, path: list[str]) -> None:
-        warm = self._warm[module] = wire.Warm(module, path)
-        for link in self.links:
-            if link.socket is not None and link.ticket and link.state in ("up", "starting"):
-                link.socket.send_multipart(wire.pack(warm))
-
     def _do_stop(self) -> None:
         self._stopping = True
+
+
+def endpoint(worker: str, executor: wire.Executor) -> str:
+    """Where ``executor`` of the worker at that address listens: on the same host, or beside the same socket.
+
+    Raises:
+        RemoteProtocolError: it is said to be elsewhere.
+    """
+    if worker.startswith("ipc:"):
+        return f"{worker}.{executor.slot}.{executor.incarnation}"
+    if not re.fullmatch("[0-9]{1,5}", executor.endpoint):
+        raise RemoteProtocolError(f"the worker at {worker} has an executor at {executor.endpoint[:80]!r}, not a port")
+    return f"{worker.rpartition(':')[0]}:{executor.endpoint}"
 
 
 def import_path() -> list[str]:

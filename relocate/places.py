@@ -121,7 +121,8 @@ class Link:
         self.worker = ""
         self.obituaries: dict[tuple[int, int], wire.Obituary] = {}
         self.keys: keys.Keys | None = None
-        self.server = b""
+        self.server = self.key = b""
+        """The public keys of the supervisor and of its executors."""
         self.child: embedded.Child | None = None
         # Only the links' thread uses what follows.
         self.socket: zmq.Socket[bytes] | None = None
@@ -136,6 +137,11 @@ class Link:
     def is_embedded(self) -> bool:
         """Whether this program started the worker."""
         return self.spec.startswith("local:")
+
+    @property
+    def in_file_system(self) -> bool:
+        """Whether it is a Unix socket that somebody else could have made: not the one in this program's own folder."""
+        return self.spec.startswith("ipc:")
 
 
 def nobody_at(url: str) -> str:

@@ -38,6 +38,8 @@ IN_BAND = 4 << 10
 """Buffers up to this many bytes stay inside the pickle: a frame of their own would cost more."""
 MAX_FRAME = 16 << 20
 """The longest frame a receiver takes; a longer one ends the connection."""
+MAX_GREETING = 4 << 10
+"""The longest header taken from a peer that has not yet said who it is."""
 MAX_SEGMENTS = 1 << 20
 MAX_MESSAGE = 16 << 30
 """The most bytes that the values of one message may have."""
@@ -67,8 +69,8 @@ class Hello(Message, tag="hello"):
 class Executor(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """One executor as a supervisor announces it.
 
-    ``endpoint`` is a full URL for ipc, a bare port number (as text) for tcp: the client knows the
-    host by the name it used itself.
+    ``endpoint`` is a bare port number (as text) for tcp: the client knows the host by the name it
+    used itself.  For ipc it is a URL, for people.
     """
 
     slot: int
@@ -93,6 +95,7 @@ class Welcome(Message, tag="welcome"):
     python: tuple[int, int]
     ticket: bytes
     executors: list[Executor]
+    key: bytes = b""
 
 
 class Change(Message, tag="change"):
@@ -116,13 +119,6 @@ class Cancel(Message, tag="cancel"):
 
     slot: int
     call: bytes
-
-
-class Warm(Message, tag="warm"):
-    """Import the module soon: calls to it are about to come."""
-
-    module: str
-    path: list[str]
 
 
 # Client <-> executor -----------------------------------------------------------------------------
@@ -219,20 +215,7 @@ class Rejected(Message, tag="rejected"):
 
 
 AnyMessage = (
-    Hello
-    | Welcome
-    | Change
-    | Refused
-    | Cancel
-    | Warm
-    | Open
-    | Describe
-    | Call
-    | Ask
-    | Answer
-    | Returned
-    | Raised
-    | Rejected
+    Hello | Welcome | Change | Refused | Cancel | Open | Describe | Call | Ask | Answer | Returned | Raised | Rejected
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -269,6 +252,17 @@ def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     return frames
 
 
+def greeting(header: Buffer) -> list[Buffer]:
+    """The frames of a message of which only ``header`` is wanted, from a peer that is not yet known.
+
+    Raises:
+        RemoteProtocolError: it is too long for that.
+    """
+    if len(header) > MAX_GREETING:
+        raise RemoteProtocolError(f"a first message may have at most {MAX_GREETING} bytes")
+    return [header]
+
+
 def sizes_in(header: Buffer) -> list[int]:
     """The lengths of the segments that follow ``header``.
 
@@ -281,7 +275,7 @@ def sizes_in(header: Buffer) -> list[int]:
 def _decode(header: Buffer) -> AnyMessage:
     try:
         return _decoder.decode(header)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise RemoteProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
 
 

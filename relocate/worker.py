@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import logging
 import mmap
@@ -25,6 +26,7 @@ import secrets
 import select
 import signal
 import socket as sockets
+import stat
 import subprocess
 import sys
 import tempfile
@@ -38,7 +40,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from . import __version__, channel, embedded, executor, keys, session, wire
+from . import __version__, channel, config, embedded, executor, keys, session, wire
 from .errors import ConfigError, RelocateError, RemoteProtocolError, WrongKey
 
 log = logging.getLogger("relocate.worker")
@@ -48,6 +50,8 @@ QUICK = 1.0
 """Seconds: an executor that ends sooner after its start than this counts as unable to start."""
 TROUBLE = 3
 """That many such ends in a row are told to the clients."""
+UNREAD = 1000
+"""Messages of one client that may wait here."""
 HEED = 0.5
 """Seconds an interrupted call has to end before its executor is ended."""
 
@@ -91,11 +95,11 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ticket = secrets.token_bytes(32)
-        self._keys: keys.Keys | None = None
+        self._key = self._secret = b""
+        """Of the executors.  Only who was let in here learns the public one, and no handshake succeeds without."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._slots = [Slot(i) for i in range(settings.executors)]
         self._clients: dict[bytes, str] = {}
-        self._warm: dict[str, list[str]] = {}
         self._reports: collections.deque[tuple[Slot, int, dict[str, Any]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
@@ -116,24 +120,22 @@ class Supervisor:
         Raises:
             ConfigError: the address is wrong, taken, or needs keys that are not there.
         """
-        url = self._settings.listen
+        url = config.check_url(self._settings.listen) if self._settings.is_ipc else self._settings.listen
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         channel.configure(self._socket, HEARTBEAT)
+        self._socket.rcvhwm = UNREAD
         self._socket.router_mandatory = True
         self._socket.linger = 500
         if not self._settings.is_ipc:
             self._use_keys(url)
         elif answers(url):  # libzmq would put its own socket in the place of the other worker's
             raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?")
-        before = os.umask(0o177)
         try:
-            self._socket.bind(resolved(url))
+            channel.bind(self._socket, resolved(url))
         except zmq.ZMQError as error:
             if error.errno == zmq.EADDRINUSE:
                 raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?") from None
             raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        finally:
-            os.umask(before)
         last = channel.bound_to(self._socket)
         self.url = url if self._settings.is_ipc else f"{url.rpartition(':')[0]}:{last.rpartition(':')[2]}"
 
@@ -142,11 +144,12 @@ class Supervisor:
 
         loopback = embedded.is_loopback(url)
         try:
-            self._keys = keys.load(self._settings.keys, create=loopback)
+            mine = keys.load(self._settings.keys, create=loopback)
         except WrongKey as error:
             raise ConfigError(f"{url} can be reached from other machines, so keys are needed: {error}") from None
         self._socket.curve_server = True
-        self._socket.curve_secretkey = self._keys.secret
+        self._socket.curve_secretkey = mine.secret
+        self._key, self._secret = keys.pair()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(domain="*", credentials_provider=self)
@@ -228,15 +231,12 @@ class Supervisor:
         self._ear.close()
         self._mouth.close()
         if self._settings.is_ipc:
-            path = self._settings.listen.removeprefix("ipc://")
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            channel.unbind(self._settings.listen)
             for slot in self._slots:
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{path}.{slot.number}.{slot.incarnation}")
+                channel.unbind(self._bind_url(slot))
             if self._settings.parent is not None:
                 with contextlib.suppress(OSError):
-                    os.rmdir(os.path.dirname(path))
+                    os.rmdir(os.path.dirname(self._settings.listen.removeprefix("ipc://")))
 
     # Executors -------------------------------------------------------------------------------------
 
@@ -261,15 +261,13 @@ class Supervisor:
                 slot,
                 ticket=self._ticket.hex(),
                 slate=file.fileno() if posix else None,
-                secret=self._keys.secret.hex() if self._keys else "",
+                secret=self._secret.hex(),
                 bind=self._bind_url(slot),
                 modules=list(self._settings.modules),
                 embedded=self._settings.parent is not None,
                 supervisor=os.getpid(),
                 heartbeat=HEARTBEAT,
             )
-        for module, path in self._warm.items():
-            self._tell(slot, warm=module, path=path)
         threading.Thread(target=self._watch, args=(slot, slot.incarnation, slot.process), daemon=True).start()
 
     def _bind_url(self, slot: Slot) -> str:
@@ -332,8 +330,7 @@ class Supervisor:
         slot.quick_ends = slot.quick_ends + 1 if quick else 0
         slot.start_at = now + (min(0.1 * 2**slot.quick_ends, 5.0) if quick else 0.0)
         if self._settings.is_ipc:
-            with contextlib.suppress(OSError):
-                os.unlink(self._bind_url(slot).removeprefix("ipc://"))
+            channel.unbind(self._bind_url(slot))
         if not self._draining:
             log.info("executor %d.%d ended with status %d", slot.number, slot.incarnation, code)
         self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])
@@ -367,7 +364,7 @@ class Supervisor:
         frames: list[wire.Buffer] = list(self._socket.recv_multipart())
         identity = bytes(frames[0])
         try:
-            message, _ = wire.unpack(frames[1:])
+            message, _ = wire.unpack(frames[1:] if identity in self._clients else wire.greeting(frames[1]))
         except RemoteProtocolError as error:
             self._send(identity, wire.Refused("protocol", str(error)))
             return
@@ -378,16 +375,12 @@ class Supervisor:
                 self._send(identity, refusal)
                 return
             self._clients[identity] = message.client
-            name = self.url
-            self._send(identity, wire.Welcome(name, __version__, session.PYTHON, self._ticket, self._executors()))
+            welcome = wire.Welcome(self.url, __version__, session.PYTHON, self._ticket, self._executors(), self._key)
+            self._send(identity, welcome)
         elif identity not in self._clients:
             self._send(identity, wire.Refused("protocol", "say hello first"))
         elif isinstance(message, wire.Cancel):
             self._cancel(message)
-        elif isinstance(message, wire.Warm):
-            self._warm[message.module] = message.path
-            for slot in self._slots:
-                self._tell(slot, warm=message.module, path=message.path)
 
     def _cancel(self, message: wire.Cancel) -> None:
         if not 0 <= message.slot < len(self._slots):
@@ -423,9 +416,18 @@ class Supervisor:
 
 
 def answers(url: str) -> bool:
-    """Whether somebody listens on the Unix socket at ``url``."""
+    """Whether somebody listens on the Unix socket at ``url``, or may: it is busy, or another user's."""
+    path = url.removeprefix("ipc://")
     with sockets.socket(sockets.AF_UNIX) as probe:
-        return probe.connect_ex(url.removeprefix("ipc://")) == 0
+        return stat.S_ISSOCK(mode(path)) and probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def mode(path: str) -> int:
+    """The mode of what is at ``path``, 0 if nothing is."""
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
 
 
 def resolved(url: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
 
-from relocate import channel, wire
-from relocate.errors import RemoteProtocolError
+from relocate import channel, links, wire
+from relocate.errors import RemoteProtocolError, WorkerError
 
 Pair = tuple[zmq.Socket[bytes], zmq.Socket[bytes]]
 ID = b"0123456789abcdef"
@@ -59,8 +62,9 @@ def announcing(sizes: list[int]) -> bytes:
         [announcing([wire.CHUNK + 1]), b"x" * (wire.CHUNK + 1)],
         [announcing([wire.CHUNK + 1]), b"x" * wire.CHUNK, b"xy", b"z"],
         [announcing([wire.MAX_MESSAGE, 1]), b"abc"],
+        [b"\x91" * 100_000, b"more"],
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes]) -> None:
     left, right = pair
@@ -74,3 +78,77 @@ def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes])
 def test_where_nothing_comes_the_wait_has_an_end(pair: Pair) -> None:
     with pytest.raises(zmq.Again):
         channel.receive(pair[1])
+
+
+@pytest.fixture
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The path of a Unix socket in a folder of its own."""
+    path = tmp_path_factory.mktemp("s") / "w"
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+        yield path
+
+
+def test_an_own_socket_is_trusted(listening: Path) -> None:
+    channel.check_socket_file(f"ipc://{listening}")
+    listening.parent.chmod(0o1777)
+    channel.check_socket_file(f"ipc://{listening}")
+
+
+def test_a_missing_socket_is_not_connected_to(listening: Path) -> None:
+    for path in (f"{listening}x", f"{listening}/x", f"{listening.parent}x/w"):
+        with pytest.raises(channel.Absent):
+            channel.check_socket_file(f"ipc://{path}")
+
+
+def test_an_executor_whose_socket_is_gone_is_lost(listening: Path) -> None:
+    opening = wire.Open(wire.PROTOCOL, (3, 11), b"")
+    with zmq.Context() as context, pytest.raises(channel.Lost):
+        channel.ZmqChannel(context, f"ipc://{listening}.0.0", opening, 1.0, None, b"")
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_into_is_not_trusted(listening: Path, mode: int) -> None:
+    listening.parent.chmod(mode)
+    with pytest.raises(WorkerError, match=f"chmod go-w {listening.parent}"):
+        channel.check_socket_file(f"ipc://{listening}")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_nothing_of_another_users_is_trusted(listening: Path) -> None:
+    for path in (listening, listening.parent):
+        os.chown(path, 12345, 12345)
+        with pytest.raises(WorkerError, match=f"{path} belongs to user 12345"):
+            channel.check_socket_file(f"ipc://{listening}")
+        os.chown(path, 0, 0)
+    link = listening.parent.with_name("link")
+    link.symlink_to(listening.parent)
+    channel.check_socket_file(f"ipc://{link}/w")
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(WorkerError, match="link belongs to user 12345"):
+        channel.check_socket_file(f"ipc://{link}/w")
+
+
+def test_what_leads_to_a_socket_is_none(listening: Path) -> None:
+    (listening.parent / "link").symlink_to(listening)
+    with pytest.raises(WorkerError, match="link is not a socket"):
+        channel.check_socket_file(f"ipc://{listening.parent}/link")
+
+
+@pytest.mark.parametrize(
+    ("worker", "said", "expected"),
+    [
+        ("tcp://[::1]:7000", "7003", "tcp://[::1]:7003"),
+        ("ipc:///run/w", "ipc:///run/w.2.5", "ipc:///run/w.2.5"),
+        ("ipc:///run/w", "ipc://@evil", "ipc:///run/w.2.5"),
+        ("ipc:///run/w", "tcp://evil:7000", "ipc:///run/w.2.5"),
+    ],
+)
+def test_an_executor_is_where_its_worker_is(worker: str, said: str, expected: str) -> None:
+    assert links.endpoint(worker, wire.Executor(2, 5, said)) == expected
+
+
+@pytest.mark.parametrize("said", ["ipc:///run/w", "tcp://evil:7000", "@evil:1", "", "7000x", "700000"])
+def test_over_tcp_only_a_port_is_believed(said: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        links.endpoint("tcp://host:7000", wire.Executor(0, 0, said))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
-from conftest import Place, Worker
+from conftest import Place, Worker, until
 
-from relocate import session, wire
+from relocate import channel, keys, session, wire
 
 CLIENT = """
 import relocate
@@ -216,6 +218,67 @@ os.setuid(54321)
     assert "belongs to user 12345" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_socket_that_another_user_puts_there_later_is_not_trusted(place: Place) -> None:
+    run = place.home / "run"
+    run.chmod(0o1777)
+    for folder in run.parents:
+        if folder.stat().st_mode & 0o001 == 0:
+            folder.chmod(0o755)
+    client = f"""
+import relocate, time
+handle = relocate.enable(modules=["work"], workers="ipc://{run}/w")
+seen = None
+until = time.monotonic() + 20
+while "belongs to" not in str(seen) and time.monotonic() < until:
+    state = handle.workers(timeout=0.1)[0]
+    if state["error"] != seen:
+        seen = state["error"]
+        print(seen, flush=True)
+"""
+    process = place.start(sys.executable, "-c", client)
+    assert process.stdout is not None
+    assert "nobody answers" in process.stdout.readline()
+    impostor = f"""
+import os, zmq
+os.setuid(54321)
+socket = zmq.Context().socket(zmq.ROUTER)
+socket.bind("ipc://{run}/w")
+os.chmod("{run}/w", 0o777)
+print("there", flush=True)
+print(socket.recv_multipart(), flush=True)
+"""
+    other = place.start(sys.executable, "-c", impostor)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "there\n"
+    assert "w belongs to user 54321" in process.stdout.readline()
+    other.kill()
+    assert other.communicate()[0] == ""
+
+
+def test_a_worker_on_a_unix_socket_may_come_later_and_again(place: Place) -> None:
+    url = f"ipc://{place.home}/run/w"
+    client = f"""
+import relocate, sys
+handle = relocate.enable(modules=["work"], workers="{url}", fallback=False, start_timeout=60, patience=60)
+print("begun", flush=True)
+import work
+for _ in sys.stdin:
+    print(work.echo(1), flush=True)
+"""
+    process = place.start(sys.executable, "-c", client, talk=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    for end in (signal.SIGKILL, signal.SIGTERM):  # the first leaves its socket file
+        worker = place.worker("--executors", "1", listen=url)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "1\n"
+        worker.process.send_signal(end)
+        worker.process.wait()
+
+
 def test_a_damaged_allow_list_refuses_and_works_again_when_it_is_mended(place: Place, locked: Worker) -> None:
     server = place.relocate("keys", "show", "--keys", str(place.folder / "server")).stdout.split()[0]
     client = key(place, "client")
@@ -228,3 +291,83 @@ def test_a_damaged_allow_list_refuses_and_works_again_when_it_is_mended(place: P
     done = place.python("-c", CLIENT.format(url=locked.url, keys=place.folder / "client"))
     assert done.stdout == "1\n", done.stderr
     assert locked.stop() == 0
+
+
+DEEP = b"\x91" * 100_000
+
+
+@pytest.mark.parametrize("executor", [False, True])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x96\xa5hello\x01\xa1x\x92\x03\x0b\xa1c" + DEEP[:3000] + b"\xc0",
+        b"\x96\xa4open\x01\x92\x03\x0b\xc4\x01t\xc0" + DEEP[:3000] + b"\xc0",
+        b"\x96\xa4open\x01\x92\x03\x0b\xc4\x01t\xc0" + DEEP + b"\xc0",
+        b"\xdd\xff\xff\xff\xff",
+    ],
+    ids=["hello", "open", "long", "many"],
+)
+def test_no_header_ends_a_process(place: Place, header: bytes, executor: bool) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    before = worker.executors()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(worker.url + (".0.0" if executor else ""))
+        socket.send(header)
+        assert socket.poll(5000)
+        assert isinstance(wire.unpack(socket.recv_multipart())[0], wire.Refused)
+    assert _ticket(worker.url)
+    assert worker.executors() == before
+
+
+def test_what_waits_at_a_busy_executor_is_bounded(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    mark = place.folder / "mark"
+    program = f"""
+import relocate
+relocate.enable(modules=["work"], workers="{worker.url}", fallback=False)
+import work
+work.touch_and_wait({str(mark)!r}, 100)
+"""
+    place.start(sys.executable, "-c", program)
+    until(mark.exists, "the call to run")
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.sndhwm = 1
+        socket.connect(f"{worker.url}.0.0")
+        sent = 0
+        while sent < 100 and socket.poll(1000, zmq.POLLOUT):
+            socket.send(bytes(1 << 20))
+            sent += 1
+    assert sent < 30
+
+
+def test_who_was_not_let_in_cannot_speak_to_executors(place: Place) -> None:
+    key(place, "client")
+    worker = place.worker("--executors", "1")
+    port = next(c.laddr.port for c in worker.executors()[0].net_connections() if c.status == psutil.CONN_LISTEN)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        channel.use_client_keys(socket, keys.load(place.folder / "client"), keys.load(worker.keys).public)
+        monitor = socket.get_monitor_socket(channel.MONITORED)
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        assert monitor.poll(5000)
+        assert channel.read_event(monitor) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        socket.disable_monitor()
+        monitor.close()
+
+
+def test_an_executor_of_a_worker_keeps_its_own_import_path(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    place.write("work.py", "raise ImportError('the right one')")
+    place.write("other/work.py", "raise ImportError('the wrong one')")
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(f"{worker.url}.0.0")
+        opening = wire.Open(wire.PROTOCOL, session.PYTHON, _ticket(worker.url), [str(place.folder / "other")])
+        socket.send_multipart(wire.pack(opening))
+        socket.send_multipart(wire.pack(wire.Describe(bytes(16), "work")))
+        assert socket.poll(5000)
+        answer, _ = wire.unpack(socket.recv_multipart())
+    assert isinstance(answer, wire.Rejected)
+    assert "the right one" in answer.text

@@ -19,7 +19,6 @@ MAKE: dict[type, Callable[[], wire.AnyMessage]] = {
     wire.Change: lambda: wire.Change([]),
     wire.Refused: lambda: wire.Refused("ticket", "no"),
     wire.Cancel: lambda: wire.Cancel(0, ID),
-    wire.Warm: lambda: wire.Warm("m", []),
     wire.Open: lambda: wire.Open(wire.PROTOCOL, session.PYTHON, TICKET),
     wire.Describe: lambda: wire.Describe(ID, "m"),
     wire.Call: lambda: wire.Call(ID, "m", "f", b"d"),

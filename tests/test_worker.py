@@ -124,6 +124,12 @@ def test_a_taken_port_is_one_line(place: Place) -> None:
     ("arguments", "says"),
     [
         (["--listen", "nonsense"], "not a worker's address"),
+        (["--listen", "7000"], "write tcp://host:port or ipc:///path\n"),
+        (["--listen", "ipc://@name"], "a Unix socket needs an absolute path"),
+        (["--listen", "ipc://name"], "a Unix socket needs an absolute path"),
+        (["--listen", "ipc:///no/such/w"], "there is no folder /no/such\n"),
+        (["--listen", "ipc:///tmp"], "there is a folder already"),
+        (["--listen", "ipc:///" + 100 * "x"], "at most 95 bytes"),
         (["--listen", "tcp://127.0.0.1"], "not a worker's address"),
         (["--listen", "tcp://no.such.host.invalid:7000"], "no.such.host.invalid"),
         (["--listen", "tcp://127.0.0.1:0", "--modules", "no_such_module"], "no_such_module"),
@@ -163,3 +169,45 @@ def test_a_taken_unix_socket_is_left_to_its_worker(place: Place) -> None:
     assert "is taken" in done.stderr
     assert place.python("-c", CLIENT.format(url=url) + "print(work.echo(1))").stdout == "1\n"
     assert first.stop() == 0
+
+
+def test_a_file_that_is_no_socket_is_left_as_it_is(place: Place) -> None:
+    path = place.home / "run" / "w"
+    path.write_text("precious")
+    done = place.relocate("worker", "--listen", f"ipc://{path}")
+    assert done.returncode == 2
+    assert done.stderr == f"relocate: cannot listen on ipc://{path}: there is a file already\n"
+    assert path.read_text() == "precious"
+
+
+def test_nor_is_one_in_the_place_of_an_executors_socket(place: Place) -> None:
+    path = place.home / "run" / "w"
+    beside = path.with_name("w.0.0")
+    beside.write_text("precious")
+    worker = place.worker("--executors", "1", listen=f"ipc://{path}")  # its second try is w.0.1
+    assert beside.read_text() == "precious"
+    assert worker.stop() == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_unix_socket_answers_no_other_user_whatever_its_mode(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    for folder in (place.home / "run", *(place.home / "run").parents):
+        if folder.stat().st_mode & 0o001 == 0:
+            os.chmod(folder, 0o755)
+    for name in ("w", "w.0.0"):
+        os.chmod(place.home / "run" / name, 0o777)
+    program = """
+import os, sys, zmq
+from relocate import session, wire
+if len(sys.argv) > 2:
+    os.setuid(54321)
+socket = zmq.Context().socket(zmq.DEALER)
+socket.linger = 0
+socket.connect(sys.argv[1])
+socket.send_multipart(wire.pack(wire.Cancel(0, bytes(16))))
+print(bool(socket.poll(3000)))
+"""
+    for url in (worker.url, f"{worker.url}.0.0"):
+        assert place.python("-c", program, url).stdout == "True\n"
+        assert place.python("-c", program, url, "demoted").stdout == "False\n"

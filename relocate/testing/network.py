@@ -58,7 +58,6 @@ class Network(Links):
         # What the inherited handling of messages needs.
         self._turn = self.turn  # type: ignore[assignment]
         self._depth = 1
-        self._warm = {}
         self._on_death = lambda seat: self.on_death(seat)
         self._on_change = lambda: self.on_change()
 
@@ -211,7 +210,7 @@ class Worker:
     def _announced(self) -> list[wire.Executor]:
         if self._draining:
             return []
-        return [wire.Executor(s, i, f"ipc://{self.link.name}.{s}.{i}") for s, i in sorted(self.executors)]
+        return [wire.Executor(s, i, str(7001 + s)) for s, i in sorted(self.executors)]
 
     def _say(self, message: wire.Message) -> None:
         if self.link.socket is not None:
