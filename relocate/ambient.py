@@ -23,10 +23,11 @@ DIGITS: int = sys.int_info.default_max_str_digits
 
 
 @cache
-def _default_traps() -> Any:
+def _plain() -> Any:
+    """A context with the default traps.  Not its traps alone: they do not keep the context alive."""
     import decimal
 
-    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS]).traps
+    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS])
 
 
 def capture() -> bytes:
@@ -36,7 +37,7 @@ def capture() -> bytes:
     if decimal is not None:
         context = decimal.getcontext()
         plain = (context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp)
-        if plain != DECIMAL or context.traps != _default_traps():
+        if plain != DECIMAL or context.traps != _plain().traps:
             state["decimal"] = context
     numpy = sys.modules.get("numpy")
     if numpy is not None and hasattr(numpy, "geterr") and (errors := numpy.geterr()) != NUMPY:

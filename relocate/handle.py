@@ -433,12 +433,9 @@ class Handle:
         not its code, and comes from no file; neither do functions from another process, which
         cloudpickle marks as such.
         """
-        from .proxy import BuiltinProxy
-
-        if caller is not None and caller.f_code is BuiltinProxy.__call__.__code__:
+        if caller is not None and caller.f_code is self._registry.through:
             caller = caller.f_back
-        name = caller.f_globals.get("__name__") if caller is not None else None
-        if caller is None or name in self._outside:
+        if caller is None or (name := caller.f_globals.get("__name__")) in self._outside:
             return False
         if not isinstance(name, str) or not self.config.designates(name):
             self._outside.add(name)

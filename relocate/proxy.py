@@ -154,6 +154,8 @@ class Registry:
         self.designated = designated
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+        self.through = BuiltinProxy.__call__.__code__
+        """The code that stands between a caller and the stub of a C function."""
 
     def function(self, target: Target) -> Any:
         """The local copy of a function.
