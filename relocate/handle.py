@@ -78,6 +78,7 @@ class Handle:
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
         self._enabled = self._exiting = self._asked = False
+        self._pid = 0
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -172,7 +173,10 @@ class Handle:
         In a program that merely inherited its environment nothing of a designated package need be
         there, and others may be on the workers only: then only of what resembles an imported module.
         """
-        asked = self._asked or os.environ.get(configuration.ENV_REPORT_PID) == str(os.getpid())
+        program = os.environ.get(configuration.ENV_REPORT_PID, "")
+        if os.getpid() != self._pid or program not in ("", str(self._pid)):
+            return  # the program itself will tell
+        asked = self._asked or program
         here = asked and all(link.is_embedded for link in self._links)
         for name in (m for m in self.config.modules if not m.startswith("!")):
             if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
@@ -240,6 +244,7 @@ class Handle:
         _active.append(self)
         atexit.register(self._at_exit)
         self._asked = early
+        self._pid = os.getpid()
         if self.config.report or os.environ.get(configuration.ENV_SUMMARY):
             # Children inherit the name of the report, but it is this program's.
             os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -73,3 +74,19 @@ def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes])
 def test_where_nothing_comes_the_wait_has_an_end(pair: Pair) -> None:
     with pytest.raises(zmq.Again):
         channel.receive(pair[1])
+
+
+def test_a_channel_whose_making_is_interrupted_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wire, "pack", interrupted)
+    opening = wire.Open(wire.PROTOCOL, "3.11", b"", None)
+    with pytest.raises(KeyboardInterrupt):
+        channel.ZmqChannel(context, "ipc:///nowhere", opening, 1.0, None, b"")
+    ended = threading.Thread(target=context.term, daemon=True)
+    ended.start()
+    ended.join(10)
+    assert not ended.is_alive()
