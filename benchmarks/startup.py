@@ -2,7 +2,8 @@
 
 Every sample is a process of its own, timed from just before it is started until it has imported, on
 the clock that all processes share; the variants take turns.  Memory is the process's own high-water
-mark: `resource.getrusage` would count its parent's, too, from before it became a program.
+mark, when what relocate loads in a thread is there too: `resource.getrusage` would count its parent's,
+too, from before it became a program.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ PACKAGES = ("sklearn", "scipy")
 REPORT = """
 import time; now = time.monotonic()
 import sys
+for thread in sys.modules["threading"].enumerate() if "threading" in sys.modules else ():
+    if thread.name == "relocate-start":
+        thread.join()
 try:
     with open("/proc/self/status") as file:
         peak = next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))

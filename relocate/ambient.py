@@ -1,6 +1,7 @@
 """State beside its arguments that a call depends on, and that travels with it when it is set.
 
-So far the decimal context of the calling thread.  What is at its default costs nothing to send.
+The decimal context of the calling thread, NumPy's handling of floating-point errors, the recursion limit
+and the limit of digits in integers.  What is at its default costs nothing to send.
 """
 
 from __future__ import annotations
@@ -8,32 +9,62 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0)
+"""Python's defaults: prec, rounding, Emin, Emax, capitals, clamp.  Not `decimal.DefaultContext`, which a
+program may change."""
+TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
+NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+RECURSION = 1000
+DIGITS: int = sys.int_info.default_max_str_digits
+
+
+@cache
+def _default_traps() -> Any:
+    import decimal
+
+    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS]).traps
 
 
 def capture() -> bytes:
     """The calling thread's state, empty if it is the default."""
+    state: dict[str, Any] = {}
     decimal = sys.modules.get("decimal")
-    if decimal is None:
-        return b""
-    current, default = decimal.getcontext(), decimal.DefaultContext
-    if (
-        current.prec == default.prec
-        and current.rounding == default.rounding
-        and current.Emin == default.Emin
-        and current.Emax == default.Emax
-        and current.capitals == default.capitals
-        and current.clamp == default.clamp
-        and current.traps == default.traps
-    ):
-        return b""
-    return pickle.dumps(current, 5)
+    if decimal is not None:
+        context = decimal.getcontext()
+        plain = (context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp)
+        if plain != DECIMAL or context.traps != _default_traps():
+            state["decimal"] = context
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "geterr") and (errors := numpy.geterr()) != NUMPY:
+        state["numpy"] = errors
+    if (limit := sys.getrecursionlimit()) != RECURSION:
+        state["recursion"] = limit
+    if (digits := sys.get_int_max_str_digits()) != DIGITS:
+        state["digits"] = digits
+    return pickle.dumps(state, 5) if state else b""
 
 
 @contextmanager
-def applied(state: bytes) -> Iterator[None]:
-    """Run under ``state``, as `capture` gave it."""
-    import decimal
+def applied(captured: bytes) -> Iterator[None]:
+    """Run under the state that `capture` gave."""
+    state = pickle.loads(captured)
+    with ExitStack() as stack:
+        if "decimal" in state:
+            import decimal
 
-    with decimal.localcontext(pickle.loads(state)):
+            stack.enter_context(decimal.localcontext(state["decimal"]))
+        if "numpy" in state:
+            import numpy
+
+            stack.enter_context(numpy.errstate(**state["numpy"]))
+        if "recursion" in state:
+            stack.callback(sys.setrecursionlimit, sys.getrecursionlimit())
+            sys.setrecursionlimit(state["recursion"])
+        if "digits" in state:
+            stack.callback(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
+            sys.set_int_max_str_digits(state["digits"])
         yield

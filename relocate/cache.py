@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from . import interface as face
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Cache:

@@ -1,8 +1,8 @@
 """The client's sockets: a channel carries one call at a time from one thread to one executor.
 
 The calling thread does its own I/O: each hop to another thread would cost as much as the rest of
-our code.  The socket's monitor is polled together with the socket, so that the death of the peer is
-an event and not a time-out; ZMTP heartbeats, answered by the peer's I/O thread even while it
+our code.  When no answer comes soon the socket's monitor is polled together with the socket, so that
+the death of the peer is an event and not a time-out; ZMTP heartbeats, answered by the peer's I/O thread even while it
 computes, turn a frozen or cut-off peer into the same event.
 """
 
@@ -71,7 +71,6 @@ def configure(socket: zmq.Socket[bytes], heartbeat: float) -> None:
     socket.linger = 0
     socket.sndhwm = 0
     socket.rcvhwm = 0
-    socket.rcvtimeo = SOON
     socket.setsockopt(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 200)))
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, max(1, int(heartbeat * 1000)))
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
@@ -219,6 +218,7 @@ class ZmqChannel:
     def _connect(self, url: str, opening: wire.Open, keys: Keys | None, server: bytes) -> None:
         heartbeat = self._heartbeat
         configure(self._socket, heartbeat)
+        self._socket.rcvtimeo = SOON
         self._socket.reconnect_ivl = NEVER
         self._socket.connect_timeout = max(1, int(heartbeat * 1000))
         if keys is not None:

@@ -214,10 +214,17 @@ def check(
             fail("-M, -w, -c and --report are for --run; to check modules, name them: relocate check MODULE")
         if not names:
             fail("nothing to check; name a module: relocate check MODULE")
-        raise SystemExit(checker.report([n.removesuffix(".py").replace(os.sep, ".") for n in names], as_json))
+        raise SystemExit(checker.report([as_module(n) for n in names], as_json))
     command, environment = launch.prepared(launch.Options(modules, workers, file, report), target)
     environment |= {config.ENV_VERIFY: str(sample), config.ENV_TOLERANCE: str(tolerance)}
     raise SystemExit(checker.compare(command, environment))
+
+
+def as_module(name: str) -> str:
+    """A module's name, also if its file is named."""
+    if os.sep in name or name.endswith(".py"):
+        return os.path.relpath(name).removesuffix(".py").replace(os.sep, ".")
+    return name
 
 
 # worker ------------------------------------------------------------------------------------------

@@ -202,10 +202,10 @@ class Crew:
         call = self._prefix + next(self._numbers).to_bytes(8, "big")
         request = wire.Call(call, items.__name__, member, self._digest, ambient.capture())
         self._running[seat.id] = seat, call
-        segments = wire.dumps((args, {}))
-        reply, result, _ = channel.exchange(request, wire.pack(request, segments), _lends_nothing)
+        sent = restoring.Sent(args, {})
+        reply, result, _ = channel.exchange(request, wire.pack(request, sent.segments), _lends_nothing)
         if isinstance(reply, (wire.Returned, wire.Raised)):
-            value = restoring.accept(result, (args, {}), segments) if reply.refers else wire.loads(result)
+            value = sent.accept(result)[0] if reply.refers else wire.loads(result)
             if isinstance(reply, wire.Raised):
                 raise raising.rebuild(value, seat.label)
             return value, reply.output

@@ -14,7 +14,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -25,9 +26,9 @@ from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .output import show
-from .places import Link, Local, Seat, nobody_at
+from .places import Idle, Link, Local, Seat, trouble
 from .proxy import Target
-from .trip import Trip
+from .trip import Outside, Trip
 from .verify import Verifier
 
 STALE_TRIES = 3
@@ -56,30 +57,6 @@ class Waiting:
         self.seat: Seat | None = None
 
 
-class Outside:
-    """Around code of the program's that runs in the middle of a call: calls in it are the program's own."""
-
-    def __init__(self, lending: list[int], inside: Callable[[bool], object]) -> None:
-        self._lending = lending
-        self._inside = inside
-
-    def __enter__(self) -> None:
-        self._lending.append(threading.get_ident())
-        self._inside(False)
-
-    def __exit__(self, *_: object) -> None:
-        self._inside(True)
-        self._lending.remove(threading.get_ident())
-
-
-class Sent:
-    """The arguments of a generator function, pickled once for all pieces: what was lent stays lent."""
-
-    def __init__(self, segments: list[wire.Buffer] | None = None, lent: list[lending.Lent] | None = None) -> None:
-        self.segments = segments
-        self.lent: list[lending.Lent] = [] if lent is None else lent
-
-
 class Driver:
     """Runs calls for one handle."""
 
@@ -87,7 +64,7 @@ class Driver:
         self,
         namespace: Namespace,
         counters: Counters,
-        real: Callable[[str], ModuleType],
+        real: Callable[[str, str], ModuleType],
         refresh: Callable[[str], None],
         *,
         patience: float,
@@ -135,26 +112,49 @@ class Driver:
         return self._call(target, args, kwargs)
 
     def _generate(
-        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: Sent | None = None
-    ) -> Iterator[Any]:
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent | None = None
+    ) -> Generator[Any, Any, Any]:
         """What a generator function yields, fetched piece by piece.
 
         No worker keeps the generator: each piece is a call that generates again from the start and
         skips what was delivered.  Pieces grow fourfold, so that costs a third more, until they are
-        ``PIECE`` items long.
+        ``PIECE`` items long.  A generator that something is sent to goes on here.
         """
-        sent = sent or Sent()
         skip, count = 0, 1
         while True:
             answer = self._call(target, args, kwargs, (skip, count), sent)  # counted with its first piece
             if not isinstance(answer, Piece):  # the local copy's own generator
-                yield from itertools.islice(answer, skip, None)
-                return
-            yield from answer.items
+                for _ in range(skip):
+                    next(answer, None)
+                return (yield from answer)
+            sent = answer.sent
+            for item in answer.items:
+                skip += 1
+                try:
+                    got = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    here = self._go_on(target, args, kwargs, sent, skip)
+                    return (yield from _resumed(here, partial(here.throw, error)))
+                if got is not None:
+                    here = self._go_on(target, args, kwargs, sent, skip)
+                    return (yield from _resumed(here, partial(here.send, got)))
             if answer.ended:
-                return
-            skip += len(answer.items)
+                return answer.value
             count = min(count * 4, PIECE)
+
+    def _go_on(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent, skip: int
+    ) -> Generator[Any, Any, Any]:
+        """The local copy's generator, with so many items taken."""
+        if not self._may_run_here(target):
+            raise ArgumentError(f"{target.name}: nothing can be sent to a generator that runs on a worker")
+        args, kwargs = _again(target.name, args, kwargs, sent.lent)
+        generator: Generator[Any, Any, Any] = self._local(target)(*args, **kwargs)
+        for _ in range(skip):
+            next(generator)
+        return generator
 
     def _call(
         self,
@@ -162,59 +162,66 @@ class Driver:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         stream: tuple[int, int] | None = None,
-        sent: Sent | None = None,
+        sent: restoring.Sent | None = None,
     ) -> Any:
-        trip = Trip(self, target.name, target.path, piece=stream is not None and stream[0] > 0)
+        trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
         try:
-            if sent is None:
-                segments = wire.dumps((args, kwargs), trip.lent)
-            else:
-                sent.segments = segments = sent.segments or wire.dumps((args, kwargs), sent.lent)
-                trip.lent = sent.lent
+            sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
             raise
-        twin = self.verifier.twin(target, segments, trip.lent) if self.verifier and stream is None else None
+        trip.lent = sent.lent
+        twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and stream is None else None
         described = target.described
         for _ in range(STALE_TRIES):
             digest = described.digest
             request = wire.Call(self._next_id(), described.name, target.member, digest, ambient.capture(), stream)
             try:
-                answer = trip.make(request, segments)
+                answer = trip.make(request, sent.segments)
             except RelocateError:
                 trip.settle("failed", None)
                 raise
             if answer is None:
                 return self._here(target, args, kwargs, trip)
             reply, result, seat = answer
-            if not isinstance(reply, wire.Rejected) and reply.output:
+            if isinstance(reply, wire.Rejected):
+                code, why = reply.code, reply.text
+            elif any(loan.unfit for loan in sent.lent):
+                code, why = "arguments", "an item of a generator cannot travel"
+            else:
                 try:
-                    show(reply.output)
-                except BaseException:  # a warning that is an error here
-                    trip.settle("raised", seat)
-                    raise
-            if isinstance(reply, wire.Returned):
-                try:
-                    value = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
+                    value, restore = sent.accept(result) if reply.refers else (wire.loads(result), None)
+                    if isinstance(reply, wire.Raised):
+                        value = trip.own(raising.rebuild(value, seat))
+                except restoring.Unrestorable as error:
+                    code, why = "result", str(error)
                 except Exception as error:
                     trip.settle("failed", None)
                     raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
-                trip.settle("returned", seat)
-                if twin is not None:
-                    twin.compare(value, seat, args, kwargs)
-                return value if stream is None else Piece(*value)
-            if isinstance(reply, wire.Raised):
-                nodes = restoring.accept(result, (args, kwargs), segments) if reply.refers else wire.loads(result)
-                raised = trip.own(raising.rebuild(nodes, seat))
-                trip.settle("raised", seat)
-                if twin is not None:
-                    twin.compare(Raised(raised), seat, args, kwargs)
-                raise raised
-            if reply.code == "generator":
-                return self._generate(target, args, kwargs, Sent(segments, trip.lent))
-            if reply.code == "stale":
+                else:
+                    raised = value if isinstance(reply, wire.Raised) else None
+                    try:
+                        if restore is not None:
+                            restore()
+                        if reply.output:
+                            show(reply.output)
+                    except BaseException:  # a warning that is an error here
+                        trip.settle("raised", seat)
+                        raise
+                    trip.settle("returned" if raised is None else "raised", seat)
+                    if twin is not None:
+                        twin.compare(value if raised is None else Raised(raised), seat, args, kwargs)
+                    if raised is not None:
+                        raise raised
+                    if stream is None:
+                        return value
+                    items, ended, end = value
+                    return Piece(items, ended, end, sent)
+            if code == "generator":
+                return self._generate(target, args, kwargs, sent)
+            if code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
                     self._refresh(described.name)
@@ -227,8 +234,8 @@ class Driver:
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
-            kind = ModuleUnavailable if reply.code in ("module", "stale") else ArgumentError
-            raise kind(f"{target.name} could not run on {seat}: {reply.text}")
+            kind = ModuleUnavailable if code in ("module", "stale") else ArgumentError
+            raise kind(f"{target.name} could not run on {seat}: {why}")
         trip.settle("failed", None)
         raise ModuleUnavailable(f"the workers offer different versions of {described.name!r}; bring them to one")
 
@@ -244,7 +251,7 @@ class Driver:
             ModuleUnavailable: nobody has it.
             NoWorkerLeft: nobody answered in time.
         """
-        trip = Trip(self, module, ("chan", *module.split(".")), patience=timeout, here=local)
+        trip = Trip(self, module, module, ("chan", *module.split(".")), patience=timeout, here=local)
         answer = trip.make(wire.Describe(self._next_id(), module), ())
         if answer is None:
             raise NoWorkerLeft(f"{module}: {self.troubles(trip.path)}")
@@ -264,11 +271,9 @@ class Driver:
 
     def _here(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip | None = None) -> Any:
         """Run the local copy."""
-        trip = trip or Trip(self, target.name, target.path)
+        trip = trip or Trip(self, target.name, target.module, target.path)
         try:
-            function: Any = self._real(target.described.name)
-            for part in target.member.split("."):
-                function = getattr(function, part)
+            function = self._local(target)
         except (ImportError, AttributeError):
             trip.settle("failed", None)
             raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from None
@@ -284,6 +289,13 @@ class Driver:
             raise
         trip.settle("returned", None)
         return value
+
+    def _local(self, target: Target) -> Any:
+        """The local copy's function."""
+        function: Any = self._real(target.described.name, target.member)
+        for part in target.member.split("."):
+            function = getattr(function, part)
+        return function
 
     # Places ----------------------------------------------------------------------------------------
 
@@ -336,7 +348,7 @@ class Driver:
 
     def troubles(self, path: tuple[str, ...]) -> str:
         """Why none of the places of ``path`` can run a call."""
-        said = [_trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
+        said = [trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
         return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
 
     def lease(self, trip: Trip) -> Seat | None:
@@ -442,29 +454,32 @@ class Driver:
                 return
 
 
-class Idle:
-    """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
-
-    def __init__(self, place: Link | Local) -> None:
-        self.local = place.local
-        self.state = place.state
-        self.seats = tuple(seat for seat in place.seats if not seat.outstanding)
-
-
-def _trouble(place: Link | Local) -> str:
-    """Why nothing runs at ``place``."""
-    if place.error is not None:
-        return str(place.error)
-    if isinstance(place, Link) and place.state == "starting" and not place.is_embedded:
-        return nobody_at(place.url)
-    return f"{place.name} is {place.state}" + (", but its executors cannot be reached" if place.state == "up" else "")
-
-
 class Piece(NamedTuple):
     """Some of what a generator function yields."""
 
     items: list[Any]
     ended: bool
+    value: Any
+    """What it returns, if it has ended."""
+    sent: restoring.Sent
+
+
+def _resumed(generator: Generator[Any, Any, Any], step: Callable[[], Any]) -> Generator[Any, Any, Any]:
+    """``generator``, of which ``step`` gives the next item."""
+    try:
+        item = step()
+        while True:
+            try:
+                got = yield item
+            except GeneratorExit:
+                generator.close()
+                raise
+            except BaseException as error:
+                item = generator.throw(error)
+            else:
+                item = generator.send(got)
+    except StopIteration as end:
+        return end.value
 
 
 def _again(

@@ -24,16 +24,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from functools import partial
-from types import FrameType, GeneratorType, ModuleType
+from types import FrameType, ModuleType
 from typing import Any, TextIO
 
 import zmq
 
-from . import ambient, channel, interface, lending, raising, restoring, session, wire
-from .errors import ArgumentError, RemoteProtocolError
+from . import channel, interface, lending, raising, session, wire
+from .errors import RemoteProtocolError
 from .output import Output
+from .running import Runner
 
 RUNNING = slice(0, 16)
 CANCELLED = slice(16, 32)
@@ -60,15 +60,15 @@ class Executor:
         self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
-        self._writers: set[tuple[str, str]] = set()
-        """Functions that write into arrays that they are given, or need to be able to."""
         self._interruptible = False
         self._draining = False
         self._ear, self._mouth = sockets.socketpair()
         self._output = Output()
+        self._runner = Runner(self._output, Interruptible(self))
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         channel.configure(self._socket, settings["heartbeat"])
+        self._socket.rcvtimeo = channel.SOON
         self._socket.router_mandatory = True
         if settings["secret"]:
             # The client's key was checked by the supervisor, which gave it the ticket; here the
@@ -224,51 +224,7 @@ class Executor:
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         lending.asking[:] = [partial(self._ask, identity, call)]
-        return self._run(message, function, segments)
-
-    def _run(
-        self, message: wire.Call, function: Any, segments: list[wire.Buffer]
-    ) -> tuple[wire.Message, wire.Segments]:
-        """Call ``function`` with the arguments in ``segments``."""
-        call, key = message.call, (message.module, message.member)
-        try:
-            received = restoring.Received(segments, copied=key in self._writers)
-        except BaseException as error:
-            return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        look = message.stream is None
-        try:
-            try:
-                self._interruptible = True
-                try:
-                    if not message.ambient and message.stream is None:
-                        result = function(*received.args, **received.kwargs)
-                    else:
-                        with ambient.applied(message.ambient) if message.ambient else contextlib.nullcontext():
-                            result = function(*received.args, **received.kwargs)
-                            if message.stream is not None:
-                                result = piece(result, *message.stream)
-                finally:
-                    self._interruptible = False
-            except BaseException as error:
-                if received.refused(error):
-                    # It writes into an array: again, with one that it may write into.
-                    self._writers.add(key)
-                    self._output.take()
-                    return self._run(message, function, segments)
-                try:
-                    described = raising.describe(error, skip=1)
-                except Exception as worse:
-                    text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
-                    described = raising.describe(RuntimeError(text))
-                raised, refers = received.give(described, look=look)
-                return wire.Raised(call, len(self._queue), self._output.take(), refers=refers), raised
-            if isinstance(result, GeneratorType):
-                result.close()  # not begun: the client asks for its items piece by piece
-                return wire.Rejected(call, "generator", "it gives a generator"), ()
-            given, refers = received.give(result, look=look)
-            return wire.Returned(call, len(self._queue), self._output.take(), refers=refers), given
-        except ArgumentError as error:
-            return wire.Rejected(call, "result", str(error)), ()
+        return self._runner.run(message, function, segments, len(self._queue))
 
     def _ask(self, identity: bytes, call: bytes, lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
         """Items of an iterator that the caller has kept."""
@@ -325,24 +281,17 @@ class Executor:
             raise KeyboardInterrupt
 
 
-def piece(items: Iterable[Any], skip: int, count: int) -> tuple[list[Any], bool]:
-    """``count`` items after the first ``skip``, and whether that was the end.
+class Interruptible:
+    """While it is entered, an interrupt that is meant for the running call is one."""
 
-    An exception counts as an item: it is raised by the piece that begins with it.
-    """
-    source = iter(items)
-    for _ in range(skip):
-        next(source, None)
-    given: list[Any] = []
-    try:
-        for _ in range(count):
-            given.append(next(source))  # noqa: PERF401 -- what came before an exception is kept
-    except StopIteration:
-        return given, True
-    except BaseException:
-        if not given:
-            raise
-    return given, False
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def __enter__(self) -> None:
+        self._executor._interruptible = True
+
+    def __exit__(self, *error: object) -> None:
+        self._executor._interruptible = False
 
 
 def end(settings: dict[str, Any]) -> None:

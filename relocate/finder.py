@@ -18,6 +18,7 @@ never import a designated module.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
 import threading
@@ -125,14 +126,21 @@ class Finder:
 
     # The real modules ------------------------------------------------------------------------------
 
-    def real(self, name: str) -> ModuleType:
+    def real(self, name: str, member: str = "") -> ModuleType:
         """The real module ``name``, loaded beside its proxy.
+
+        Args:
+            name: the module.
+            member: what will be asked of it.  A package that loads its parts when they are asked for
+                does so among the real modules: it would find their proxies otherwise, and in them the
+                stub of this very function.
 
         Raises:
             ImportError: it is not installed here, or fails.
         """
+        first = member.partition(".")[0]
         found = self.loaded.get(name)
-        if found is not None:
+        if found is not None and (not first or first in found.__dict__):
             return found
         try:
             self._lock.acquire()
@@ -145,11 +153,13 @@ class Finder:
             return partial
         try:
             found = self.loaded.get(name)
-            if found is None:
-                with self._real_world():
+            with self._real_world(), self._rebuilt_classes():
+                if found is None:
                     found = importlib.import_module(name)
                     self.loaded.setdefault(name, found)
-                self._reconcile()
+                if first and first not in found.__dict__ and hasattr(found, first):
+                    setattr(found, first, getattr(found, first))
+            self._reconcile()
             return found
         finally:
             self._lock.release()
@@ -171,8 +181,9 @@ class Finder:
         if real is not None and local is not None and local.loader is not None:
             self._lock.acquire()
             try:
-                with self._real_world():
+                with self._real_world(), self._rebuilt_classes():
                     local.loader.exec_module(real)
+                self._reconcile()
             finally:
                 self._lock.release()
         for member in interface.members:  # they are taken anew, classes above all
@@ -193,6 +204,33 @@ class Finder:
         finally:
             self._mine.real = False
             self._restore()
+
+    @contextmanager
+    def _rebuilt_classes(self) -> Iterator[None]:
+        """A class statement whose class was rebuilt from an interface before yields the rebuilt one.
+
+        So whoever takes hold of it while the module runs (a class's attribute, a tuple, a default,
+        a closure) has the class that the program has.
+        """
+        made = self._registry().made
+        if not any(isinstance(value, type) for value in made.values()):
+            yield
+            return
+        usual = builtins.__build_class__
+
+        def build(body: Any, name: str, /, *bases: Any, **keywords: Any) -> Any:
+            built = usual(body, name, *bases, **keywords)
+            if getattr(self._mine, "real", False) and isinstance(built, type):
+                rebuilt = made.get((built.__module__, built.__qualname__))
+                return rebuilt if isinstance(rebuilt, type) else built
+            return built
+
+        builtins.__build_class__ = build
+        try:
+            yield
+        finally:
+            if builtins.__build_class__ is build:  # not if another handle's has come on top of it
+                builtins.__build_class__ = usual
 
     def _restore(self) -> None:
         """`sys.modules` holds the proxies again."""
@@ -223,7 +261,8 @@ class Finder:
     def _reconcile(self) -> None:
         """Let the classes that were rebuilt from interfaces be the real modules' classes too.
 
-        Identity counts: ``except`` compares classes by it.
+        Those that no class statement makes: C's, or what a call of `type` gives.  Identity counts:
+        ``except`` compares classes by it.
         """
         for (home, qualname), rebuilt in list(self._registry().made.items()):
             module = self.loaded.get(home)

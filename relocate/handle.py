@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .proxy import Registry, Target
     from .verify import Difference, Verifier
 
-OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "tblib", "typing_extensions", "zmq"}
+OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
 """What relocate itself imports, beside the standard library."""
 
 _active: list[Handle] = []
@@ -334,7 +334,7 @@ class Handle:
 
     def _start_ahead(self) -> None:
         """In a thread: the first call will need the workers and the links to them."""
-        with contextlib.suppress(RelocateError, OSError):  # the first call will say what is wrong
+        with contextlib.suppress(Exception):  # the first call will say what is wrong
             driver = self._driver
             with self._starting:
                 if self._enabled and driver.links is None:
@@ -403,7 +403,7 @@ class Handle:
         mine = self._mine
         if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
-            function: Any = self._real(target.module)
+            function: Any = self._real(target.module, target.member)
             for part in target.member.split("."):
                 function = getattr(function, part)
             return function(*args, **kwargs)
@@ -415,7 +415,7 @@ class Handle:
         finally:
             mine.inside = False
 
-    def _real(self, name: str) -> ModuleType:
+    def _real(self, name: str, member: str = "") -> ModuleType:
         """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
         if not self._enabled:
             from .proxy import ProxyModule
@@ -423,7 +423,7 @@ class Handle:
             module = importlib.import_module(name)
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
-        return self._finder.real(name)
+        return self._finder.real(name, member)
 
     def _set_inside(self, inside: bool) -> None:
         self._mine.inside = inside

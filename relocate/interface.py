@@ -24,6 +24,7 @@ import marshal
 import os
 import pickle
 import pickletools
+import re
 import sys
 import types
 from typing import Any
@@ -67,7 +68,9 @@ class Function(msgspec.Struct, tag="function"):
     two modules that offer it then share one proxy.  ``name`` is the name under which it is counted
     and bound.  ``actual`` are the parameters it really takes, ``shown`` what `inspect.signature`
     says if that differs (a decorator that keeps ``__wrapped__`` takes what it likes).  ``generates``
-    and ``awaits`` mark generator functions and asynchronous ones.
+    and ``awaits`` mark generator functions and coroutine functions, both together the functions of
+    asynchronous generators.  ``attributes`` are those of its own that are values; the others have names
+    only: those in ``methods`` can be called, those in ``objects`` cannot.
     """
 
     home: str
@@ -82,6 +85,8 @@ class Function(msgspec.Struct, tag="function"):
     generates: bool = False
     awaits: bool = False
     attributes: dict[str, Value] = {}
+    methods: list[str] = []
+    objects: list[str] = []
 
 
 class Constant(msgspec.Struct, tag="value"):
@@ -175,7 +180,7 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
     # A lazily populated package (lazy_loader, PEP 562) says by dir() and __all__ what it has.
     exported = getattr(module, "__all__", None)
     exported = [str(n) for n in exported] if exported is not None else None
-    dynamic = [n for n in {*dir(module), *(exported or ())} if n not in module.__dict__]
+    dynamic = [n for n in {*dir(module), *(exported or ()), *_of_class(module)} if n not in module.__dict__]
     members: dict[str, Member] = {}
     for member in [*names, *sorted(dynamic)]:
         if member in _MODULE_DUNDERS:
@@ -200,6 +205,13 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
         dynamic=[d for d in dynamic if d in members],
         members=members,
     )
+
+
+def _of_class(module: types.ModuleType) -> set[str]:
+    """The names that a module has from a class of its own, which dir() does not tell."""
+    mro = type(module).__mro__
+    own = mro[: mro.index(types.ModuleType)] if types.ModuleType in mro else ()
+    return {name for kind in own for name in vars(kind) if not name.startswith("__")}
 
 
 _MODULE_DUNDERS = frozenset(
@@ -228,6 +240,10 @@ def digest(module: types.ModuleType) -> bytes:
     hasher = blake3(f"{module.__name__}\0{sys.version_info[:2]}\0{getattr(module, '__version__', '')}\0".encode())
     file = getattr(module, "__file__", None)
     spec = getattr(module, "__spec__", None)
+    if file is None and spec is None:  # it has put another object in its place
+        parent = sys.modules.get(module.__name__.rpartition(".")[0])
+        spec = importlib.machinery.PathFinder.find_spec(module.__name__, getattr(parent, "__path__", None))
+        file = spec.origin if spec is not None else None
     if getattr(module, "__path__", None):
         for folder in module.__path__:
             for path in sorted(_code_files(folder)):
@@ -298,7 +314,7 @@ def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> M
     if isinstance(home, str) and home != module.__name__ and _found(home, getattr(value, "__qualname__", None), value):
         return Reference(home, value.__qualname__)
     described = capture(value)
-    if described.plain or described.pickled:
+    if described.plain or (described.pickled and not _is_name_in(module.__name__, described)):
         return Constant(described)
     kind = type(value)
     return Opaque(f"{kind.__module__}.{kind.__qualname__}")
@@ -342,13 +358,7 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
         counted = parent
     builtin = not isinstance(value, types.FunctionType)
     actual, shown = _signatures(value)
-    attributes = {}
-    for key, item in getattr(value, "__dict__", {}).items():
-        if key.startswith("__") or (callable(item) and not isinstance(item, type)):
-            continue
-        captured = capture(item)
-        if captured.plain:
-            attributes[key] = captured
+    attributes, methods, objects = _attributes(value)
     doc = getattr(value, "__doc__", None)
     return Function(
         home=home,
@@ -360,10 +370,33 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
         actual=actual,
         shown=shown,
         builtin=builtin,
-        generates=inspect.isgeneratorfunction(value),
+        generates=inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value),
         awaits=inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value),
         attributes=attributes,
+        methods=methods,
+        objects=objects,
     )
+
+
+def _attributes(value: Any) -> tuple[dict[str, Value], list[str], list[str]]:
+    """What a function has beside what every function has: values, names of callables, other names."""
+    values: dict[str, Value] = {}
+    methods, objects = [], []
+    for key in sorted({*dir(value), *getattr(value, "__dict__", ())}):
+        if key.startswith("__"):
+            continue
+        try:
+            item = getattr(value, key)
+        except Exception:
+            continue  # a property of the callable's class that has nothing to say
+        captured = capture(item)
+        if captured.plain or (captured.pickled and (isinstance(item, type) or not callable(item))):
+            values[key] = captured
+        elif callable(item):
+            methods.append(key)
+        else:
+            objects.append(key)
+    return values, methods, objects
 
 
 def _signatures(value: Any) -> tuple[Signature | None, Signature | None]:
@@ -396,12 +429,24 @@ def _signature(signature: inspect.Signature) -> Signature:
                 p.name,
                 int(p.kind),
                 None if p.default is empty else capture(p.default),
-                None if p.annotation is empty else capture(p.annotation),
+                None if p.annotation is empty else _hint(p.annotation),
             )
             for p in signature.parameters.values()
         ],
-        None if signature.return_annotation is inspect.Signature.empty else capture(signature.return_annotation),
+        None if signature.return_annotation is inspect.Signature.empty else _hint(signature.return_annotation),
     )
+
+
+def _hint(annotation: Any) -> Value:
+    """An annotation; its text is an expression of dotted names, as postponed evaluation has it."""
+    captured = capture(annotation)
+    if not captured.plain:
+        text = repr(annotation)
+        if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
+            text = f"{annotation.__module__}.{annotation.__qualname__}".removeprefix("builtins.")
+        text = re.sub(r"ForwardRef\('([^']*)'[^)]*\)", r"\1", text)
+        captured.text = re.sub(r"[~+-](?=[^\W\d])", "", text)  # of type variables
+    return captured
 
 
 def _class(module: types.ModuleType, name: str, value: type) -> Member:
@@ -493,6 +538,12 @@ def is_plain(value: Any) -> bool:
 
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+
+
+def _is_name_in(module: str, value: Value) -> bool:
+    """Whether ``value`` is pickled as a name in ``module``, as type variables are: nothing else would give it."""
+    made = [opcode.name for opcode, _, _ in pickletools.genops(value.pickled)][-3:]
+    return module in value.modules and made == ["STACK_GLOBAL", "MEMOIZE", "STOP"]
 
 
 def _modules(data: bytes) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import os
 import threading
 import warnings
@@ -62,6 +63,7 @@ class Items:
 
         self.order = order
         self._events: list[Event] = []
+        unhear()
         os.chdir(order.folder)
         config: Any = _prepareconfig(list(order.args))
         self._config = config
@@ -147,6 +149,20 @@ class Items:
                 "about": {"when": when, "nodeid": nodeid, "location": location},
             }
             self._events.append(("warning", data))
+
+
+def unhear() -> None:
+    """Undo what an executor does to hear of warnings and log records: pytest hears of them itself.
+
+    With other filters than Python's own it would report warnings that it does not report here.
+    """
+    filters: Any = warnings.filters
+    everything = ("always", None, Warning, None, 0)
+    if everything in filters:
+        filters.remove(everything)
+    with warnings.catch_warnings():
+        pass  # `warnings` notices changes to its list only so
+    logging.getLogger().handlers.clear()
 
 
 def named(tests: Iterable[pytest.Item]) -> dict[pytest.Item, str]:

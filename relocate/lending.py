@@ -1,8 +1,9 @@
 """Generators as arguments stay where they are; the function that got one asks for its items.
 
 The client lends: it keeps every item that it gave, so that the call can run again elsewhere, where
-the same items are asked for from the start.  The executor borrows: an iterator that asks for one
-item, then for two, four, ... up to ``AHEAD`` at a time.
+the same items are asked for from the start.  The executor borrows: an iterator that asks for one item
+at a time, so that no more is taken than the function takes; from ``EXACT`` items on for two, four, ...
+up to ``AHEAD``, as who has taken so many will most likely take all.
 """
 
 from __future__ import annotations
@@ -15,40 +16,49 @@ from typing import Any
 
 import cloudpickle
 
+EXACT = 64
 AHEAD = 1024
 
 Ask = Callable[[int, int, int], tuple[list[Any], bool]]
 """``ask(lent, skip, count)`` -> the items, and whether that was the end; raises what they raise."""
 
+marks: dict[int, object] = {}
+"""Each object() that a relocated module offers, by its id: functions compare arguments with it."""
 asking: list[Ask] = []
 """In an executor: how the running call asks its caller."""
 
 
-class Lender(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles like cloudpickle, but lends generators."""
+class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles like cloudpickle, but nothing that would be something else at the other end."""
 
-    def __init__(self, file: io.BytesIO, take: Callable[[Any], bool], lent: list[Lent]) -> None:
+    def __init__(self, file: io.BytesIO, take: Callable[[Any], bool]) -> None:
         super().__init__(file, 5, buffer_callback=take)
-        self._lent = lent
-
-    @classmethod
-    def dumps(cls, value: object, take: Callable[[Any], bool], lent: list[Lent] | None) -> bytes:
-        """The pickle of ``value``; without ``lent``, generators are refused."""
-        file = io.BytesIO()
-        if lent is None:
-            cloudpickle.Pickler(file, 5, buffer_callback=take).dump(value)
-        else:
-            lent.clear()
-            cls(file, take, lent).dump(value)
-        return file.getvalue()
 
     def reducer_override(self, value: Any) -> Any:
-        """Generators by reference, everything else as cloudpickle does, but no copies of open files."""
+        """As cloudpickle has it, but no copies of open files, no bytes for views of memory."""
         if isinstance(value, io.IOBase) and not isinstance(value, (io.BytesIO, io.StringIO)):
             raise pickle.PicklingError(f"an open file ({getattr(value, 'name', '?')}) is of this process")
+        if type(value) is memoryview:
+            raise pickle.PicklingError("a memoryview is of memory in this process")
+        if type(value) is object:
+            raise pickle.PicklingError("an object() is nothing but itself")
+        return super().reducer_override(value)
+
+
+class Lender(Cloud):
+    """Pickles like `Cloud`, but lends generators."""
+
+    def __init__(self, lent: list[Lent], file: io.BytesIO, take: Callable[[Any], bool]) -> None:
+        super().__init__(file, take)
+        self._lent = lent
+
+    def reducer_override(self, value: Any) -> Any:
+        """Generators by reference."""
         if type(value) is GeneratorType:
             self._lent.append(Lent(value))
             return borrow, (len(self._lent) - 1,)
+        if type(value) is object and id(value) not in marks:
+            return NotImplemented  # only the caller knows it, and gets it back by its number
         return super().reducer_override(value)
 
 
@@ -60,6 +70,8 @@ class Lent:
         self._items: list[Any] = []
         self._ended = False
         self.error: BaseException | None = None
+        self.unfit = False
+        """Whether an item cannot travel."""
 
     def replay(self) -> Iterator[Any]:
         """All items from the first, as the generator would have given them."""
@@ -103,4 +115,5 @@ def borrow(lent: int) -> Iterator[Any]:
         skip += len(items)
         if ended:
             return
-        count = min(count * 2, AHEAD)
+        if skip >= EXACT:
+            count = min(count * 2, AHEAD)

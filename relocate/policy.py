@@ -6,7 +6,8 @@ Rules, in order:
    ones can, now or soon.
 2. Within a rank, least outstanding calls; among many seats, the better of two drawn at random
    (Mitzenmacher, "The power of two choices in randomized load balancing", 2001), so that the cost
-   does not grow with their number and clients that know little do not all choose the same.
+   does not grow with their number and clients that know little do not all choose the same.  Of
+   seats with equally many, one that has run a call of the module before: it has imported it.
 3. A seat takes at most its ``depth`` calls at a time from one client.  When all seats of a rank are
    full the caller waits for one: a call that waits here can still go anywhere, one that is queued
    on an executor cannot.
@@ -42,6 +43,9 @@ class Seat(Protocol):
     def depth(self) -> int: ...
     @property
     def avoid_until(self) -> float: ...
+    @property
+    def modules(self) -> Collection[str]:
+        """Of which modules it has run calls."""
 
 
 class Place(Protocol):
@@ -63,6 +67,10 @@ class Place(Protocol):
 
 class Call(Protocol):
     """What the policy knows of a call."""
+
+    @property
+    def module(self) -> str:
+        """Where its function is found."""
 
     @property
     def tried(self) -> Collection[str]:
@@ -132,7 +140,7 @@ def decide(call: Call, ranks: Sequence[Sequence[Place]], now: float, chance: flo
                     reserve.append(seat)
                     soon = soon or now < seat.avoid_until <= now + SOON
         if fresh:
-            seat = _least_loaded(fresh, chance)
+            seat = _least_loaded(fresh, call.module, chance)
             return Run(seat) if seat.outstanding < seat.depth else Wait(1.0, hopeful=True)
         if soon and call.waited < call.patience:
             return Wait(SOON / 4, hopeful=False)
@@ -147,18 +155,19 @@ def decide(call: Call, ranks: Sequence[Sequence[Place]], now: float, chance: flo
     return GiveUp()
 
 
-def _least_loaded(seats: Sequence[Seat], chance: float) -> Seat:
+def _least_loaded(seats: Sequence[Seat], module: str, chance: float) -> Seat:
+    def load(seat: Seat) -> tuple[int, bool]:
+        return seat.outstanding, module not in seat.modules
+
     count = len(seats)
     if count > SCAN:
         pair = int(chance * count * (count - 1))
         first, second = pair // (count - 1), pair % (count - 1)
         second += second >= first
-        return min(seats[first], seats[second], key=lambda s: s.outstanding)
+        drawn = [seats[first], seats[second]]
+        if warm := [seat for seat in seats if module in seat.modules]:
+            drawn.append(warm[int(chance * len(warm))])
+        return min(drawn, key=load)
     # Ties are broken by chance, not by position: the first seat is not everybody's favourite.
     start = int(chance * count)
-    best = seats[start]
-    for i in range(1, count):
-        seat = seats[(start + i) % count]
-        if seat.outstanding < best.outstanding:
-            best = seat
-    return best
+    return min((seats[(start + i) % count] for i in range(count)), key=load)

@@ -7,11 +7,14 @@ traffic, and their globals are the module's dictionary.  What would load other c
 
 A generated function sends only what the caller gave: an argument that *is* the default object is
 left out, and the real function fills in its own.  So a default that cannot travel (a mark made by
-``object()``) need not.
+``object()``) need not.  The stub of a generator function or coroutine function is one too, and sends
+nothing before its first item is asked for or it is awaited.
 """
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import keyword
 import marshal
 import pickle
@@ -77,26 +80,62 @@ class Placeholder:
 
 
 class BuiltinProxy:
-    """The proxy of a C function.  Like one, it does not become a method when a class holds it."""
+    """The proxy of a C function.  Like one, it does not become a method when a class holds it.
 
-    __slots__ = ("__dict__", "__weakref__", "__wrapped__")
+    Attributes that only the real function has are those of the local copy.
+    """
 
-    def __init__(self, function: FunctionType) -> None:
+    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_more", "_real")
+
+    def __init__(self, function: FunctionType, real: Callable[[], Any], more: frozenset[str]) -> None:
         self.__wrapped__ = function
+        self._real = real
+        self._more = more
+        self.__dict__.update((key, value) for key, value in function.__dict__.items() if key != "__wrapped__")
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             setattr(self, name, getattr(function, name))
+        if function.__annotations__:
+            self.__annotations__ = function.__annotations__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__wrapped__(*args, **kwargs)
+        try:
+            return self.__wrapped__(*args, **kwargs)
+        except BaseException as error:
+            trimmed(error)
+            raise
 
     def __get__(self, instance: object, owner: type | None = None) -> BuiltinProxy:
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        if name in self._more:
+            return getattr(self._real(), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._more})
+
     def __reduce__(self) -> str:
-        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+        return self.__qualname__  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        return f"<built-in function {self.__name__}>"  # type: ignore[attr-defined]
+        return f"<built-in function {self.__name__}>"
+
+
+class Method:
+    """An attribute of a function that can be called: that of the local copy, loaded when it is needed."""
+
+    def __init__(self, name: str, real: Callable[[], Any]) -> None:
+        self.__name__ = name
+        self._real = real
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._real(), self.__name__)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked of anything, by tools that look at it
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(getattr(self._real(), self.__name__), name)
 
 
 class Registry:
@@ -115,6 +154,22 @@ class Registry:
         self.designated = designated
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+
+    def function(self, target: Target) -> Any:
+        """The local copy of a function.
+
+        Raises:
+            AttributeError: it is not installed here.
+        """
+        try:
+            found: Any = self.real(target.module)
+        except ImportError as error:
+            raise AttributeError(
+                f"this attribute of {target.name} needs the real module, which is not installed here ({error})"
+            ) from error
+        for part in target.member.split("."):
+            found = getattr(found, part)
+        return found
 
 
 class ProxyModule(ModuleType):
@@ -170,6 +225,26 @@ def namespace_of(module: ModuleType) -> dict[str, Any]:
 _dictionary: Any = vars(ModuleType)["__dict__"]
 
 
+class Builtins(dict[str, Any]):
+    """What a proxy's namespace holds as ``__builtins__``.
+
+    It finds the names in annotations, which `typing.get_type_hints` evaluates there: those that are
+    still to be made, and modules, as the text of an annotation names a class with its module.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        module = sys.modules.get(sys._getframe(1).f_globals.get("__name__", ""))
+        if isinstance(module, ProxyModule) and name in _late(module):
+            return getattr(module, name)
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            raise KeyError(name) from None
+
+
+_builtins = Builtins(vars(builtins))
+
+
 def populate(module: ProxyModule, interface: Interface, registry: Registry) -> None:
     """Fill ``module`` from ``interface``.
 
@@ -194,6 +269,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     module._relocate_registry = registry
     module._relocate_late = late = {}
     inner["__doc__"] = interface.doc
+    inner["__builtins__"] = _builtins
     if interface.file is not None and "__file__" not in inner:
         inner["__file__"] = interface.file
     if interface.exported is not None:
@@ -239,12 +315,15 @@ def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
             f"{what} {module.__name__}.{name} needs the real module, which is not installed here ({error}); "
             f"install it, or use only the module's functions"
         ) from error
-    return getattr(real, name)
+    value = getattr(real, name)
+    if type(value) is object:
+        from . import lending
+
+        lending.marks[id(value)] = value
+    return value
 
 
 def _refer(member: face.Reference, module: str, name: str) -> Any:
-    import importlib
-
     try:
         value: Any = importlib.import_module(member.module)
         for part in member.qualname.split(".") if member.qualname else ():
@@ -278,7 +357,9 @@ def _functions(
     """The function objects; all are compiled in one go, as that costs a third of one by one."""
     if not functions:
         return []
-    source = "\n".join(_source(i, f.actual) for i, (_, f) in enumerate(functions))
+    source = "\n".join(
+        _source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions)
+    )
     makers: dict[str, Any] = {}
     exec(compile(source, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
     made = []
@@ -290,10 +371,19 @@ def _functions(
         _dress(stub, function, function.actual, registry)
         if function.shown is not None:
             stub.__wrapped__ = _shown(function, inner, registry)
-        made.append(BuiltinProxy(stub) if function.builtin else stub)
+            stub.__annotations__ = stub.__wrapped__.__annotations__
+        real = partial(registry.function, target)
+        if function.builtin:
+            more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())
+            stub = BuiltinProxy(stub, real, more)
+        else:
+            stub.__dict__.update((key, Method(key, real)) for key in function.methods)
+        made.append(stub)
     return made
 
 
+CALL = "__relocate_call"
+"""The free variable by which a stub calls, and by which its frame is known."""
 _ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
 
 
@@ -304,10 +394,19 @@ def _parameters(signature: Signature | None) -> list[face.Parameter]:
     return signature.parameters
 
 
-def _source(index: int, signature: Signature | None) -> str:
-    """A factory ``_<index>(call, *defaults)`` whose result takes ``signature`` and calls ``call``."""
+def _source(index: int, signature: Signature | None, *, generates: bool = False, awaits: bool = False) -> str:
+    """A factory ``_<index>(call, trimmed, *defaults)`` whose result takes ``signature`` and calls ``call``.
+
+    The result is a genuine generator function or coroutine function if the real one is.  Of an
+    asynchronous generator function, whose items no simple code passes on, it is a plain one.
+    """
+    start, give, end = "def", f"return {CALL}", ""
+    if generates and not awaits:
+        give, end = f"return (yield from {CALL}", ")"
+    elif awaits and not generates:
+        start, give = "async def", f"return await {CALL}"
     parameters = _parameters(signature)
-    call, keywords, trimmed, error = (f"__relocate_{n}" for n in ("call", "keywords", "trimmed", "error"))
+    keywords, trimmed, error = (f"__relocate_{n}" for n in ("keywords", "trimmed", "error"))
     defaults = {p.name: f"__relocate_default_{p.name}" for p in parameters if p.default is not None}
     head: list[str] = []
     for i, p in enumerate(parameters):
@@ -330,19 +429,20 @@ def _source(index: int, signature: Signature | None) -> str:
         body.append(f"if {p.name} is not {defaults[p.name]}: {put}" if p.name in defaults else put)
     if var is not None:
         everything = "".join(f"{p.name}, " for p in positional)
-        body.append(f"if {var}: return {call}(({everything}*{var},), {keywords})")
+        body.append(f"if {var}: {give}(({everything}*{var},), {keywords}){end}")
     body += [f"if {name} is not {defaults[name]}: {keywords}[{name!r}] = {name}" for name in by_name]
     for count in range(len(only), 0, -1):
         given = "".join(f"{n}, " for n in required + only[:count])
-        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: return {call}(({given}), {keywords})")
-    body.append(f"return {call}(({''.join(f'{n}, ' for n in required)}), {keywords})")
+        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: {give}(({given}), {keywords}){end}")
+    body.append(f"{give}(({''.join(f'{n}, ' for n in required)}), {keywords}){end}")
     lines = [
-        f"def _{index}({', '.join([call, trimmed, *defaults.values()])}):",
-        f"    def stub({', '.join(head)}):",
+        f"def _{index}({', '.join([CALL, trimmed, *defaults.values()])}):",
+        f"    {start} stub({', '.join(head)}):",
         "        try:",
         *(f"            {line}" for line in body),
         f"        except BaseException as {error}:",
-        f"            raise {trimmed}({error})",
+        f"            {trimmed}({error})",
+        "            raise",
         "    return stub",
     ]
     return "\n".join(lines) + "\n"
@@ -351,18 +451,16 @@ def _source(index: int, signature: Signature | None) -> str:
 _OWN = __file__.removesuffix("proxy.py")
 
 
-def trimmed(error: BaseException) -> BaseException:
-    """``error`` without the frames of this package at the head of its traceback.
+def trimmed(error: BaseException) -> None:
+    """Take off the head of ``error``'s traceback the frame that has caught it, and those of this package.
 
-    What the function's own frames (remote or local) and the caller's are, stays.
+    What the function's own frames (remote or local) and the caller's are, stays.  A stub raises it again
+    by a bare ``raise``, which adds no frame.
     """
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_OWN, "<relocated ")):
-            break
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
         trace = trace.tb_next
-    return error.with_traceback(trace)
+    error.__traceback__ = trace
 
 
 def _shown(function: Function, inner: dict[str, Any], registry: Registry) -> FunctionType:
@@ -387,18 +485,22 @@ def _dress(stub: Any, function: Function, signature: Signature | None, registry:
             notes["return"] = signature.returns
         stub.__annotations__ = {name: _annotation(value, registry) for name, value in notes.items()}
     for name, value in function.attributes.items():
-        stub.__dict__[name] = marshal.loads(value.plain)
+        if (found := _read(value)) is not None:
+            stub.__dict__[name] = found[0]
 
 
 def _default(parameter: face.Parameter) -> tuple[Any] | None:
     value = parameter.default
-    if value is None:
-        return None
+    return None if value is None else _read(value) or (Placeholder(value.text),)
+
+
+def _read(value: Value) -> tuple[Any] | None:
+    """The value itself if that loads nothing."""
     if value.plain:
         return (marshal.loads(value.plain),)
     if value.pickled and all(m in sys.modules and not isinstance(sys.modules[m], ProxyModule) for m in value.modules):
         return (pickle.loads(value.pickled),)
-    return (Placeholder(value.text),)
+    return None
 
 
 def _annotation(value: Value, registry: Registry) -> Any:

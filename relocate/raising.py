@@ -3,9 +3,11 @@
 An exception whose ``__init__`` does not match its ``args`` cannot be rebuilt by calling its class,
 so it is not called: it is made with ``__new__`` and its state is put back.  Classes that keep state
 in C or define their own reduction go through pickle, if pickle is known to give the same back.
+Arguments and attributes that cannot travel are left out, and a note names them.
 
-The remote frames become real traceback objects (by tblib).  Their source lines travel too and are
-put into `linecache` under a name of their own where this host's file is missing or differs.
+The remote frames become real traceback objects, of code that raises at the same lines and columns, so
+that carets stand where they stand there.  Their source lines travel too and are put into
+`linecache` under a name of their own where this host's file is missing or differs.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any
 from . import wire
 
 Node = dict[str, Any]
+Frame = tuple[str, int, int, int | None, int | None, str, list[str]]
+"""Of a traceback: file, first and last line, column and end column, name, the lines' text."""
 
 
 class Itself:
@@ -75,10 +79,7 @@ def _describe(error: BaseException, nodes: list[Node], seen: dict[int, int], ski
     node: Node = {"made": ("text", ()), "cause": None, "context": None, "members": None}
     nodes.append(node)
     node["suppress"] = error.__suppress_context__
-    node["frames"] = [
-        (frame.filename, frame.lineno, frame.name, frame.line)
-        for frame in traceback.extract_tb(error.__traceback__)[skip:]
-    ]
+    node["frames"] = [_frame(frame) for frame in traceback.extract_tb(error.__traceback__)[skip:]]
     if isinstance(error, BaseExceptionGroup):
         node["members"] = [_describe(member, nodes, seen, 0) for member in error.exceptions]
     node["made"] = _reduce(error)
@@ -100,10 +101,28 @@ def _reduce(error: BaseException) -> tuple[str, Any]:
             return "pickle", found
     # Some put themselves among their own arguments, which pickle cannot follow.
     args = tuple(Itself if value is error else value for value in args)
-    found = _faithful((cls, args, dict(error.__dict__)), lambda again: again[0] is cls)
-    if found is not None:
-        return "new", found
-    return "text", None
+    state = dict(error.__dict__)
+    found = _faithful((cls, args, state), lambda again: again[0] is cls)
+    if found is None:
+        found = _faithful((cls, *_without(args, state)), lambda again: again[0] is cls)
+    return ("text", None) if found is None else ("new", found)
+
+
+def _without(args: tuple[Any, ...], state: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments and attributes without what cannot travel, and with a note that names it.
+
+    ``except`` goes by the class, and few handlers look at everything that an exception holds.
+    """
+
+    def stays(value: object) -> bool:
+        return _faithful(value, lambda again: True) is None
+
+    missing = [f"argument {i + 1}" for i, value in enumerate(args) if stays(value)]
+    args = tuple(_text(value) if stays(value) else value for value in args)
+    missing += [f"attribute {name}" for name, value in state.items() if stays(value)]
+    state = {name: value for name, value in state.items() if not stays(value)}
+    note = f"relocate: of this exception cannot travel, and stayed on the worker: {', '.join(missing)}"
+    return args, state | {"__notes__": [*state.get("__notes__", []), note]}
 
 
 def _as_text(error: BaseException) -> tuple[str, str, list[str]]:
@@ -111,11 +130,15 @@ def _as_text(error: BaseException) -> tuple[str, str, list[str]]:
     cls = type(error)
     base = next(c for c in cls.__mro__ if c.__module__ == "builtins")
     name = cls.__qualname__ if cls is base else f"{cls.__module__}.{cls.__qualname__}"
-    try:
-        said = str(error)
-    except Exception as worse:
-        said = f"<its text raises {type(worse).__name__}>"
+    said = _text(error, str)
     return base.__name__, f"{name}: {said}" if said else name, [str(n) for n in getattr(error, "__notes__", [])]
+
+
+def _text(value: object, show: Callable[[object], str] = repr) -> str:
+    try:
+        return show(value)
+    except Exception as worse:
+        return f"<its text raises {type(worse).__name__}>"
 
 
 def _faithful(value: object, same: Callable[[Any], bool]) -> list[bytes] | None:
@@ -182,37 +205,89 @@ def _from_text(base: str, text: str, notes: list[str]) -> BaseException:
     return error
 
 
-def _traceback(frames: list[tuple[str, int | None, str, str | None]], where: str) -> TracebackType | None:
-    if not frames:
-        return None
-    import tblib
+def _frame(frame: traceback.FrameSummary) -> Frame:
+    first = frame.lineno or 0
+    last = max(first, getattr(frame, "end_lineno", None) or 0)
+    # As they stand in the file: the columns count the indentation too.
+    lines = [linecache.getline(frame.filename, number) for number in range(first, last + 1)]
+    return (
+        frame.filename,
+        first,
+        last,
+        getattr(frame, "colno", None),
+        getattr(frame, "end_colno", None),
+        frame.name,
+        lines,
+    )
 
-    chain: dict[str, Any] | None = None
-    for filename, lineno, name, line in reversed(frames):
-        number = lineno or 0
-        chain = {
-            "tb_frame": {
-                "f_globals": {"__file__": filename, "__name__": name},
-                "f_locals": {},
-                "f_code": {"co_filename": _source(filename, number, line, where), "co_name": name},
-                "f_lineno": number,
-            },
-            "tb_lineno": number,
-            "tb_next": chain,
-        }
-    made: TracebackType = tblib.Traceback.from_dict(chain).as_traceback()
+
+def _traceback(frames: list[Frame], where: str) -> TracebackType | None:
+    made: TracebackType | None = None
+    for filename, first, last, column, end_column, name, lines in reversed(frames):
+        code = _RAISE.replace(
+            co_filename=_source(filename, first, lines, where),
+            co_name=name,
+            co_qualname=name,
+            co_firstlineno=first,
+            co_linetable=_location(len(_RAISE.co_code) // 2, last - first, column, end_column),
+        )
+        try:
+            exec(code, {"__file__": filename, "__name__": name, "Here": Here})
+        except Here as here:
+            trace = here.__traceback__ and here.__traceback__.tb_next
+            assert trace is not None
+            made = TracebackType(made, trace.tb_frame, trace.tb_lasti, first)
     return made
 
 
-def _source(filename: str, number: int, line: str | None, where: str) -> str:
-    """The file name under which a traceback will show ``line`` as line ``number``."""
-    if not line or linecache.getline(filename, number).strip() == line.strip():
+class Here(Exception):
+    """What the code of a rebuilt frame raises, to leave its frame."""
+
+
+_RAISE = compile("raise Here", "", "exec")
+
+
+def _location(length: int, lines: int, column: int | None, end_column: int | None) -> bytes:
+    """The location table of so many code units that stand on their code's first line.
+
+    The format is that of ``Objects/locations.md`` in CPython 3.11's source.
+
+    Args:
+        length: the number of code units.
+        lines: how many lines further what they are compiled from ends.
+        column: where it begins, as a byte offset in its line.
+        end_column: where it ends.
+    """
+    if column is None or end_column is None:
+        kind, place = 13, _varint(0)  # a line and no columns
+    else:
+        kind, place = 14, _varint(0) + _varint(lines) + _varint(column + 1) + _varint(end_column + 1)
+    table = b""
+    while length > 0:  # an entry is for eight units at most
+        table += bytes([0x80 | kind << 3 | min(length, 8) - 1]) + place
+        length -= 8
+    return table
+
+
+def _varint(number: int) -> bytes:
+    """Six bits a byte, the lowest first; a further bit says that more follow."""
+    made = []
+    while number >= 64:
+        made.append(0x40 | number & 63)
+        number >>= 6
+    return bytes([*made, number])
+
+
+def _source(filename: str, number: int, lines: list[str], where: str) -> str:
+    """The file name under which a traceback will show ``lines`` from line ``number`` on."""
+    here = [linecache.getline(filename, number + i) for i in range(len(lines))]
+    if not any(lines) or [line.rstrip() for line in here] == [line.rstrip() for line in lines]:
         return filename
     shown = f"<{where}>{filename}"
     entry = linecache.cache.get(shown)
-    lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
-    lines.extend("\n" for _ in range(number - len(lines)))
-    lines[number - 1] = line + "\n"
+    known = list(entry[2]) if entry is not None and len(entry) == 4 else []
+    known.extend("\n" for _ in range(number + len(lines) - 1 - len(known)))
+    known[number - 1 : number - 1 + len(lines)] = lines
     # A modification time of None keeps linecache.checkcache from looking for the file.
-    linecache.cache[shown] = (sum(map(len, lines)), None, lines, shown)
+    linecache.cache[shown] = (sum(map(len, known)), None, known, shown)
     return shown

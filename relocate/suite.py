@@ -155,7 +155,7 @@ def workers_of(config: pytest.Config) -> str | None:
 
 def is_executor() -> bool:
     """Whether this process is itself one that runs calls for others."""
-    return "RELOCATE_EXECUTOR" in os.environ
+    return "RELOCATE_EXECUTOR" in os.environ  # as `config` calls it, which would load msgspec
 
 
 def xdist_workers() -> int:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
-from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
+from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolError
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
@@ -37,6 +38,7 @@ class Trip:
         self,
         driver: Driver,
         name: str,
+        module: str,
         path: tuple[str, ...],
         *,
         patience: float = 0.0,
@@ -45,6 +47,7 @@ class Trip:
     ) -> None:
         self.driver = driver
         self.name = name
+        self.module = module
         self.path = path
         self.patience = patience or driver.patience
         self.here = here
@@ -99,6 +102,8 @@ class Trip:
                     failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
                     if not failed:
                         seat.timed(driver.clock() - began)
+                        if not isinstance(reply, wire.Rejected):
+                            seat.modules.add(self.module)
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
@@ -142,7 +147,11 @@ class Trip:
                 value = self.lent[ask.lent].give(ask.skip, ask.count)
         except Exception as error:
             return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
-        return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
+        try:
+            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
+        except ArgumentError as error:  # the call will run here
+            self.lent[ask.lent].unfit = True
+            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error))
 
     def _judge(self, call: bytes) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""
@@ -178,6 +187,22 @@ class Trip:
             self._verdicts[seat.id] = obituary_of(seat, self.driver.turn)
             self.waited += self.driver.clock() - began
         return self._verdicts[seat.id]
+
+
+class Outside:
+    """Around code of the program's that runs in the middle of a call: calls in it are the program's own."""
+
+    def __init__(self, lending: list[int], inside: Callable[[bool], object]) -> None:
+        self._lending = lending
+        self._inside = inside
+
+    def __enter__(self) -> None:
+        self._lending.append(threading.get_ident())
+        self._inside(False)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside(True)
+        self._lending.remove(threading.get_ident())
 
 
 def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:

@@ -57,7 +57,7 @@ class Verifier:
     Args:
         rate: the share of calls, from 0 to 1.
         tolerance: by which fraction two numbers may differ.
-        real: gives the local copy of a module.
+        real: gives the local copy of a module, of which a member will be asked.
         compared: is told of each comparison: the function's name, and the difference if there is one.
         missed: is told when a call could not be compared: the function's name, and why.
         quiet: while it is entered, what this thread prints is dropped: the program has seen it already.
@@ -67,7 +67,7 @@ class Verifier:
         self,
         rate: float,
         tolerance: float,
-        real: Callable[[str], ModuleType],
+        real: Callable[[str, str], ModuleType],
         *,
         compared: Callable[[str, Difference | None], None],
         missed: Callable[[str, str], None],
@@ -119,7 +119,7 @@ class Twin:
         """
         target, verifier = self._target, self._verifier
         try:
-            function: Any = verifier.real(target.described.name)
+            function: Any = verifier.real(target.described.name, target.member)
             for part in target.member.split("."):
                 function = getattr(function, part)
             call = f"{target.name}({', '.join(_arguments(*self._copy()))})"

@@ -19,9 +19,12 @@ Nothing here does I/O.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import mmap
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -366,17 +369,51 @@ def dumps(value: object, lent: list[Any] | None = None) -> list[Buffer]:
     taken = Taken()
     try:
         data = pickle.dumps(value, 5, buffer_callback=taken.take)
-        if b"__main__" not in data:
+        if _is_plain(data):
             return [data, *taken]
     except Exception:
         pass  # pickle refuses in many ways (PicklingError, TypeError, AttributeError, ...): cloudpickle decides
-    taken.clear()
-    from .lending import Lender
+    return pickled(value, lent)[0]
+
+
+def pickled(value: object, lent: list[Any] | None = None) -> tuple[list[Buffer], pickle.Pickler]:
+    """`dumps`, and the pickler, whose memo numbers the objects that it met.
+
+    Raises:
+        ArgumentError: neither pickle nor cloudpickle can carry the value.
+    """
+    from .lending import Cloud, Lender
 
     try:
-        return [Lender.dumps(value, taken.take, lent), *taken]
+        return pickled_by((plain, Cloud if lent is None else partial(Lender, lent)), value, Taken())
     except Exception as error:
         raise ArgumentError(_why_not(value, error, lent)) from error
+
+
+def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[list[Buffer], pickle.Pickler]:
+    """Segments of ``value`` and the pickler: one of the first of ``makers`` if that suffices, else of the second."""
+    file = io.BytesIO()
+    pickler = makers[0](file, taken.take)
+    with contextlib.suppress(Exception):
+        pickler.dump(value)
+        data = file.getvalue()
+        if _is_plain(data):
+            return [data, *taken], pickler
+    taken.clear()
+    file = io.BytesIO()
+    pickler = makers[1](file, taken.take)
+    pickler.dump(value)
+    return [file.getvalue(), *taken], pickler
+
+
+def plain(file: io.BytesIO, take: Callable[[Any], bool]) -> pickle.Pickler:
+    """A pickler that is Python's own."""
+    return pickle.Pickler(file, 5, buffer_callback=take)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a pickle means the same at the other end: it names nothing of ``__main__`` and no bare object()."""
+    return b"__main__" not in data and b"\x8c\x06object\x94\x93" not in data
 
 
 def loads(segments: Segments) -> Any:

@@ -21,6 +21,7 @@ def pair() -> Iterator[Pair]:
     with zmq.Context() as context, context.socket(zmq.PAIR) as left, context.socket(zmq.PAIR) as right:
         for socket in (left, right):
             channel.configure(socket, 1.0)
+            socket.rcvtimeo = channel.SOON
         left.bind("inproc://pair")
         right.connect("inproc://pair")
         yield left, right

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from conftest import Place
+from test_modules import FILES, PROGRAMS
 
 SHOP = """
     import random
@@ -39,6 +41,13 @@ def test_a_module_that_is_fit_ends_with_0(place: Place) -> None:
     done = place.relocate("check", "pure")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "pure.f  pure\npure.g  pure\n\npure: 2 functions: 2 pure; fit\n"
+
+
+def test_a_module_may_be_named_by_its_file(place: Place) -> None:
+    place.write("pack/__init__.py", "")
+    place.write("pack/pure.py", "def f(x): return x\n")
+    for name in ("pack/pure.py", "./pack/pure.py", "pack.pure", str(place.folder / "pack" / "pure.py")):
+        assert place.relocate("check", name).stdout.startswith("pack.pure.f  pure\n")
 
 
 def test_what_is_found_is_told_with_its_place_and_1(place: Place) -> None:
@@ -166,6 +175,16 @@ def test_the_first_difference_of_each_function_is_told(place: Place) -> None:
     seen = place.report()
     assert (seen["verified"], seen["differing"]) == (6, 4)
     assert list(seen["differences"]) == ["work.pid", "work.spin"]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_real_modules_give_the_same_there_and_here(place: Place, module: str) -> None:
+    for name, text in FILES.items():
+        place.write(name, text)
+    script = place.write("main.py", PROGRAMS[module])
+    done = place.relocate("check", "--run", "-M", module, "-w", "1", "--tolerance", "1e-12", str(script))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"relocate: (\d+) calls?, \1 compared: none differed\n$", done.stderr), done.stderr
 
 
 def test_the_tolerance_is_handed_on(place: Place) -> None:

@@ -125,6 +125,21 @@ def test_an_unknown_outcome_is_run_again(program: Program, desk: Worker, fault: 
     assert (found.calls, found.returned, found.failed, found.retried) == (1, 1, 0, 1)
 
 
+def test_calls_one_after_the_other_stay_where_the_module_is_imported(network: Network, clock: Clock) -> None:
+    desk = network.worker("desk", executors=4, modules=[shop()])
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    for n in range(10):
+        proxy.price(n)
+    assert len(program.statistics().workers) == 1
+    # One that is called meanwhile goes elsewhere.
+    desk.next(Delay(1.0))
+    clock.after(0.5, lambda: proxy.price(0))
+    proxy.price(1)
+    assert len(program.statistics().workers) == 2
+    at_rest(network)
+
+
 def test_a_death_is_counted_where_it_happened(program: Program, desk: Worker) -> None:
     shop = program.load("shop")
     desk.next(Kill())
@@ -515,6 +530,8 @@ def test_equals_share_the_load(network: Network) -> None:
     workers = [network.worker(name, executors=2, modules=[shop()]) for name in ("desk", "attic")]
     program = Program(network, [["desk", "attic"]])
     price = program.load("shop").price
+    for seat in (seat for link in network.links for seat in link.seats):
+        seat.modules.add("shop")  # none is preferred for having it
     for n in range(400):
         assert price(n) == 3 * n
     assert [len(w.calls) for w in workers] == [pytest.approx(200, abs=50)] * 2

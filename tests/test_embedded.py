@@ -30,6 +30,32 @@ def test_a_second_start_describes_nothing(place: Place) -> None:
     assert place.python("-c", text).stdout == "Give the value back. ProxyModule\n"
 
 
+LATE = """
+import os, sys, relocate
+handle = relocate.enable(modules=[{modules}], workers=1, early=False)
+import {module}
+"""
+
+
+def test_a_program_that_forks_or_ends_while_its_worker_is_being_started(place: Place) -> None:
+    late = LATE.format(modules="'work'", module="work")
+    place.python("-c", late)  # from now on the interface is known, and a thread starts the worker
+    for _ in range(3):
+        done = place.python("-c", late + "print('ready')")
+        assert (done.stdout, done.stderr) == ("ready\n", "")
+        assert place.left_behind() == []
+        program = late + "child = os.fork()\nos.write(1, b'%d' % work.echo(7))\nchild and os.waitpid(child, 0)"
+        assert place.python("-c", program).stdout == "77"
+        until(lambda: place.left_behind() == [], "the end of all files")
+
+
+def test_relocate_itself_needs_no_module_that_is_relocated(place: Place) -> None:
+    late = LATE.format(modules="'hmac', 'tempfile'", module="hmac, tempfile")
+    program = late + "from relocate import embedded, session\nprint(hmac is session.hmac, type(hmac).__name__)"
+    for _ in range(2):
+        assert place.python("-c", program).stdout == "False ProxyModule\n"
+
+
 def test_an_edited_module_is_described_anew(place: Place) -> None:
     assert place.python("-c", RUN + "print(work.echo(1))").stdout == "1\n"
     source = (place.folder / "work.py").read_text()
@@ -172,6 +198,18 @@ print(len(pids))
     )
     done = place.python("-c", program)
     assert done.stdout == "2\n", done.stderr
+
+
+def test_calls_one_after_the_other_import_the_module_once(place: Place) -> None:
+    place.write("heavy.py", "import os\ndef f(): return os.getpid()\n")
+    worker = place.worker("--executors", "3")
+    program = (
+        "import relocate\n"
+        f"with relocate.enable(modules=['heavy'], workers={worker.url!r}, depth=2):\n"
+        "    import heavy\n"
+        "    print(len({heavy.f() for _ in range(20)}))\n"
+    )
+    assert [place.python("-c", program).stdout for _ in range(2)] == ["1\n", "1\n"]
 
 
 def test_asyncio_to_thread(place: Place) -> None:

@@ -51,9 +51,8 @@ def test_a_function_is_described_by_its_own_parameters() -> None:
 
 
 def test_generators_and_coroutines_are_marked() -> None:
-    assert function("def f(): yield").generates
-    assert function("async def f(): pass").awaits
-    assert function("async def f(): yield").awaits
+    kinds = [function(source) for source in ("def f(): yield", "async def f(): pass", "async def f(): yield")]
+    assert [(f.generates, f.awaits) for f in kinds] == [(True, False), (False, True), (True, True)]
 
 
 def test_a_decorated_function_takes_one_list_and_shows_another() -> None:
@@ -70,6 +69,11 @@ def test_a_decorated_function_takes_one_list_and_shows_another() -> None:
     assert found.shown is not None
     assert [p.name for p in found.actual.parameters] == ["args"]
     assert [p.name for p in found.shown.parameters] == ["a", "b"]
+
+
+def test_a_functions_own_attributes_are_values_or_names() -> None:
+    found = function("import threading\ndef f(): pass\nf.unit = 'm'\nf.reset = f.__call__\nf.lock = threading.Lock()")
+    assert (set(found.attributes), found.methods, found.objects) == ({"unit"}, ["reset"], ["lock"])
 
 
 def test_members_are_what_they_are() -> None:
@@ -163,6 +167,21 @@ def test_the_digest_names_the_content_of_every_code_file(package: Path) -> None:
     (package / "more.py").unlink()
     assert len({first, second, third}) == 3
     assert interface.digest(store) == first
+
+
+def test_the_digest_of_a_module_that_replaces_itself_is_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = set()
+    for limit in (1, 2):
+        source = f"import sys, types\nsys.modules[__name__] = types.ModuleType(__name__)\nLIMIT = {limit}\n"
+        (tmp_path / "replaced.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "replaced", raising=False)
+        importlib.invalidate_caches()
+        found.add(interface.digest(importlib.import_module("replaced")))
+    monkeypatch.delitem(sys.modules, "replaced")
+    assert len(found) == 2
 
 
 def test_a_value_is_captured_in_the_simplest_faithful_form() -> None:

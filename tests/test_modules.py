@@ -116,8 +116,11 @@ PROGRAMS = {
         print(later(), changes.pick({"a": items})["a"] is items)
     """,
     "pack": """
+        import typing
         import pack.sub.inner
         from pack import price, Option, PriceError
+        hints = typing.get_type_hints(pack.halve)
+        print(hints, hints["return"] is Option)
         print(price(Option(3.0)), pack.sub.inner.square(4), pack.VERSION, isinstance(Option(1), pack.core.Option))
         try:
             price(Option(-1.0))
@@ -148,6 +151,13 @@ FILES = {
             def total():
                 return twice(sum(items))
             return total
+        def each(items):
+            for item in items:
+                yield twice(item)
+        def every(items):
+            def all():
+                return list(each(items))
+            return all
         def twice(value):
             "Double.\\n\\n>>> twice(21)\\n42\\n"
             return value * 2
@@ -191,14 +201,90 @@ def test_a_program_gives_the_same_and_every_call_is_remote(place: Place, module:
         assert seen["retried"] == 0
 
 
+CALLED = ["later", "twice", "every", "each"]
+
+
 def test_a_function_that_a_relocated_one_made_uses_the_real_functions(place: Place) -> None:
     place.write("changes.py", FILES["changes.py"])
-    script = place.write("main.py", "import changes\nprint(changes.later([1, 2])(), changes.twice(4))\n")
+    program = """
+        import changes
+        print(changes.later([1, 2])(), changes.twice(4), changes.every([1, 2])(), list(changes.each([3])))
+    """
+    script = place.write("main.py", program)
     done = place.relocate("run", "-M", "changes", "-w", "1", "--report", "report.json", str(script))
-    assert done.stdout == "6 8\n"
-    # `later` made a function here, whose own call of `twice` is not the program's.
-    counted = {"changes.later": {"remote": 1, "local": 0}, "changes.twice": {"remote": 1, "local": 0}}
-    assert place.report()["members"] == counted
+    assert done.stdout == "6 8 [2, 4] [6]\n"
+    # `later` and `every` made functions here, whose own calls of `twice` and `each` are not the program's.
+    once = {"remote": 1, "local": 0}
+    assert place.report()["members"] == dict.fromkeys([f"changes.{n}" for n in CALLED], once)
+
+
+def test_an_exception_class_that_was_rebuilt_is_the_real_modules_wherever_that_holds_it(place: Place) -> None:
+    module = """
+        class Broken(ValueError):
+            pass
+        class Worse(Broken):
+            pass
+        Made = type("Made", (ValueError,), {"__module__": __name__})
+        ERRORS = (KeyError, Broken)
+        def closed():
+            kind = Broken
+            return lambda: kind
+        class Shop:
+            Error = Broken
+            closed = staticmethod(closed())
+            def sell(self, kind=Broken):
+                raise self.Error(kind, ERRORS)
+            def worse(self):
+                raise Worse
+            def made(self):
+                raise Made
+    """
+    program = """
+        import builtins, shop
+        usual = builtins.__build_class__
+        Broken, Made = shop.Broken, shop.Made
+        print(type(shop).__name__, Broken is vars(shop)["Shop"].Error)  # the real module is loaded by now
+        try:
+            shop.Shop().sell()
+        except Broken as error:
+            print(type(error) is Broken, error.args[0] is Broken, error.args[1][1] is Broken)
+        print(shop.Shop.closed() is Broken, shop.Broken is Broken, usual is builtins.__build_class__)
+        for name, kind in [("worse", Broken), ("made", Made)]:
+            try:
+                getattr(shop.Shop(), name)()
+            except kind as error:
+                print(type(error).__name__)
+    """
+    place.write("shop.py", module)
+    done = place.relocate("run", "-M", "shop", "-w", "1", str(place.write("main.py", program)))
+    assert done.stdout == "ProxyModule True\nTrue True True\nTrue True True\nWorse\nMade\n", done.stderr
+
+
+def test_a_package_that_loads_its_parts_when_they_are_asked_for_runs_here_too(place: Place) -> None:
+    package = """
+        import importlib
+
+        def __getattr__(name):
+            if name != "double":
+                raise AttributeError(name)
+            return importlib.import_module("late._part").double
+
+        def __dir__():
+            return ["double"]
+    """
+    place.write("late/__init__.py", package)
+    place.write("late/_part.py", "def double(x): return half(x) * 4\ndef half(x): return x / 2\n")
+    program = """
+        import relocate
+        with relocate.enable(modules=["late"], workers=1) as handle:
+            import late
+            print(late.double(2))
+            handle.namespace.bind("/n/local/chan/late/double", "/chan/late/double")
+            print(late.double(3), handle.statistics().remote, handle.statistics().local)
+        print(late.double(4))
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout == "4.0\n6.0 1 1\n8.0\n", done.stderr[-2000:]
 
 
 def test_what_doctest_runs_is_relocated(place: Place) -> None:

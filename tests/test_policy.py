@@ -20,6 +20,7 @@ class Pending:
     tried: Collection[str] = ()
     waited: float = 0.0
     patience: float = 30.0
+    module: str = "shop"
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Seat:
     outstanding: int = 0
     depth: int = 1
     avoid_until: float = 0.0
+    modules: Collection[str] = ()
 
 
 @dataclass
@@ -56,6 +58,28 @@ def test_equals_are_drawn_by_chance() -> None:
     seats = [Seat(str(i)) for i in range(4)]
     drawn = [go([Place(seats=seats)], chance=c) for c in (0.0, 0.25, 0.5, 0.99)]
     assert drawn == [Run(seat) for seat in seats]
+
+
+def test_of_equals_one_that_has_run_the_module_is_preferred() -> None:
+    warm, also, other = (
+        Seat("warm", modules={"shop"}),
+        Seat("also", modules={"shop", "x"}),
+        Seat("other", modules={"x"}),
+    )
+    place = Place(seats=[Seat("cold"), warm, other, also])
+    drawn = [go([place], chance=c) for c in (0.0, 0.25, 0.5, 0.75, 0.99)]
+    assert drawn == [Run(warm), Run(warm), Run(also), Run(also), Run(also)]
+    warm.outstanding = also.outstanding = 1  # with calls at the same time the others serve as ever
+    assert go([place], chance=0.99) in (Run(place.seats[0]), Run(other))
+
+
+@given(chance=st.floats(0, 1, exclude_max=True))
+def test_of_many_equals_too_one_that_has_run_the_module_is_preferred(chance: float) -> None:
+    seats = [Seat(str(i), depth=2) for i in range(SCAN * 2)]
+    seats[5].modules = {"shop"}
+    assert go([Place(seats=seats)], chance=chance) == Run(seats[5])
+    seats[5].outstanding = 1
+    assert go([Place(seats=seats)], chance=chance) != Run(seats[5])
 
 
 def test_a_full_rank_is_waited_for_even_if_spares_or_the_local_copy_are_free() -> None:

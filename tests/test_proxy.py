@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import math
 import pickle
 import sys
+import traceback
 import types
+import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
+from conftest import Place
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -178,6 +183,165 @@ def test_c_functions_work_with_and_without_signatures_and_do_not_bind() -> None:
     assert str(inspect.signature(proxy.floor)) == str(inspect.signature(math.floor))
 
 
+def test_a_wrapped_functions_own_attributes_are_those_of_the_local_copy() -> None:
+    source = (
+        "import functools\n"
+        "@functools.lru_cache(maxsize=7)\n"
+        "def cached(a): return a\n"
+        "cached.unit = 'm'\n"
+        "@functools.singledispatch\n"
+        "def show(a): return 'any'\n"
+        "@show.register\n"
+        "def _(a: int): return 'int'\n"
+        "show.limits = (1, 2)"
+    )
+    real, proxy, far = both(source)
+    far.installed = False
+    assert (proxy.cached.unit, proxy.show.limits) == ("m", (1, 2))
+    assert callable(proxy.show.register)
+    assert {"cache_clear", "unit"} <= set(dir(proxy.cached))
+    assert not hasattr(proxy.cached, "nothing")
+    with pytest.raises(AttributeError, match=r"attribute of shop.cached needs the real module, .* not installed here"):
+        proxy.cached.cache_clear()
+    far.installed = True
+    assert proxy.cached(5) == 5
+    assert proxy.cached.cache_parameters() == {"maxsize": 7, "typed": False}
+    assert proxy.cached.cache_info().currsize == 1  # the far side is here, in this test
+    proxy.cached.cache_clear()
+    assert real.cached.cache_info().currsize == 0
+    proxy.show.register(str, lambda a: "text")
+    assert real.show("x") == "text"
+    assert proxy.show.dispatch(int)(1) == "int"
+
+
+def test_a_ufuncs_methods_are_there() -> None:
+    _, proxy, far = both("import numpy\nadd = numpy.frompyfunc(lambda a, b: a + b, 2, 1)")
+    assert (proxy.add.nin, proxy.add.nout) == (2, 1)
+    assert proxy.add.reduce([1, 2, 3]) == 6
+    assert far.sent == []
+
+
+HINTS = """
+import functools
+import typing
+from collections.abc import Callable
+class Point: pass
+T = typing.TypeVar('T')
+def f(a: Point, b: list[Point], c: Point | None, d: Callable[[Point], int], e: int, g: 'Point' = 1) -> T: pass
+def g(a: typing.Optional['Point'], b: typing.Literal['-x'], c: Point, d: typing.Any, *e: dict[str, T]): pass
+@functools.wraps(f)
+def wrapped(*args): pass
+@functools.cache
+def cached(a: Point, b: tuple[Point, ...] = ()) -> 'list[Point]': pass
+"""
+
+
+@pytest.mark.parametrize("name", ["f", "g", "wrapped", "cached"])
+@pytest.mark.parametrize("postponed", [False, True])
+def test_type_hints_are_those_of_the_function(monkeypatch: pytest.MonkeyPatch, name: str, postponed: bool) -> None:
+    source = "from __future__ import annotations\n" * postponed + HINTS
+    real = types.ModuleType("shop")
+    monkeypatch.setitem(sys.modules, "shop", real)
+    exec(source, vars(real))
+    far = Far(real)
+    expected = typing.get_type_hints(getattr(real, name))
+    proxy = far.proxy("shop")
+    monkeypatch.setitem(sys.modules, "shop", proxy)
+    assert typing.get_type_hints(getattr(proxy, name)) == expected
+
+
+def test_a_type_variable_is_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = testing.module("shop", "import logging, typing\nT = typing.TypeVar('T')\nlog = logging.getLogger('shop')")
+    monkeypatch.setitem(sys.modules, "shop", real)
+    far = Far(real)
+    proxy = far.proxy("shop")
+    monkeypatch.setitem(sys.modules, "shop", proxy)
+    assert proxy.T is real.T
+    far.installed = False
+    assert proxy.log is real.log
+
+
+SEVERAL = """
+def count(n, *, step=1):
+    for i in range(n):
+        if (yield i * step): return 'sent'
+    return 'ended'
+def failing(n):
+    try: yield n
+    finally: raise LookupError(n)
+async def later(a, b=2): return a + b
+async def each(n):
+    for i in range(n): yield i
+"""
+
+
+def test_generator_and_coroutine_functions_are_such() -> None:
+    real, proxy, _ = both(SEVERAL)
+    for ask in (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isgenerator, inspect.isfunction):
+        for name in ("count", "failing", "later"):
+            assert ask(getattr(proxy, name)) == ask(getattr(real, name))
+    assert inspect.isgenerator(proxy.count(1))
+    assert str(inspect.signature(proxy.count)) == "(n, *, step=1)"
+
+
+def test_a_stub_of_a_generator_function_delegates_and_sends_nothing_before_the_first_item() -> None:
+    _, proxy, far = both(SEVERAL)
+    with pytest.raises(TypeError, match=r"count\(\) missing 1 required positional argument"):
+        proxy.count()
+    items = proxy.count(3, step=5)
+    assert far.sent == []
+    assert (next(items), next(items)) == (0, 5)
+    assert far.sent == [("count", (3,), {"step": 5})]
+    with pytest.raises(StopIteration) as stopped:
+        items.send(True)
+    assert stopped.value.value == "sent"
+    with pytest.raises(KeyError):
+        proxy.count(2).throw(KeyError)
+    begun = proxy.failing(4)
+    assert next(begun) == 4
+    with pytest.raises(LookupError, match="4"):
+        begun.close()
+    assert list(proxy.count(3)) == [0, 1, 2]
+
+
+def test_a_stub_of_a_coroutine_function_awaits() -> None:
+    _, proxy, far = both(SEVERAL)
+    with pytest.raises(TypeError, match=r"later\(\) missing 1 required positional argument"):
+        proxy.later()
+    waiting = proxy.later(1)
+    assert far.sent == []
+    assert asyncio.run(waiting) == 3
+
+    async def collect() -> list[int]:
+        return [i async for i in proxy.each(3)]
+
+    assert asyncio.run(collect()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["fail", "items", "later", "cached"])
+def test_a_traceback_goes_from_the_caller_to_the_function(name: str) -> None:
+    source = """
+import functools
+def fail(): 1 / 0
+def items():
+    yield 1
+    1 / 0
+async def later(): 1 / 0
+@functools.cache
+def cached(): 1 / 0
+"""
+    _, proxy, _ = both(source)
+    run: dict[str, Callable[[], object]] = {
+        "fail": proxy.fail, "items": lambda: list(proxy.items()), "later": lambda: asyncio.run(proxy.later()),
+        "cached": proxy.cached,
+    }  # fmt: skip
+    with pytest.raises(ZeroDivisionError) as caught:
+        run[name]()
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert [frame.name for frame in frames if frame.name in run] == [name]
+    assert not [frame for frame in frames if "relocate" in Path(frame.filename).parent.name]
+
+
 def test_a_python_function_binds_when_a_class_holds_it() -> None:
     _, proxy, _ = both("def f(self, x): return type(self).__name__, x")
 
@@ -240,6 +404,33 @@ def test_lazy_names_are_listed_and_found() -> None:
     assert proxy.late == 5
     assert {"late", "price"} <= set(dir(proxy))
     assert proxy.price(2) == 6
+
+
+def test_names_of_a_modules_class_are_there(place: Place) -> None:
+    module = """
+        import sys, types
+        class Shop(types.ModuleType):
+            LIMIT = 5
+            def price(self, n, *, times=3):
+                return n * times
+            @property
+            def unit(self):
+                return "m"
+        {0}
+    """
+    program = """
+        import relocate
+        with relocate.enable(modules=["one", "two"], workers=1) as handle:
+            import inspect, one, two
+            for shop in (one, two):
+                print(shop.LIMIT, shop.unit, shop.price(2), shop.price(2, times=4), inspect.signature(shop.price))
+            print(handle.statistics().remote, sorted({"LIMIT", "price", "unit"} - set(dir(one))), shop.absent)
+    """
+    place.write("one.py", module.format("sys.modules[__name__].__class__ = Shop"))
+    place.write("two.py", module.format("sys.modules[__name__] = Shop(__name__)"))
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout.splitlines() == ["5 m 6 8 (n, *, times=3)"] * 2, done.stderr
+    assert "AttributeError: module 'two' has no attribute 'absent'" in done.stderr
 
 
 def test_a_missing_name_is_pythons_own_error() -> None:

@@ -174,6 +174,8 @@ IMPURE = {
     "sorting by id": ("identity", "def f(x): return sorted(x, key=id)"),
     "an id given back": ("identity", "def f(x): return id(x)"),
     "everything of a module": ("random", "from random import *\ndef f(): return randint(1, 2)"),
+    "another name for it": ("time", "import time\nnow = time.time\ndef f(): return now()"),
+    "another name for a function": ("time", "import time\ndef _g(): return time.time()\ng = _g\ndef f(): return g()"),
     "an import inside": ("time", "def f():\n    import time as t\n    return t.time()"),
     "in a comprehension": ("random", "import random\ndef f(n): return [random.random() for _ in range(n)]"),
     "in a lambda": ("random", "import random\ndef f(x): return sorted(x, key=lambda _: random.random())"),

@@ -457,6 +457,33 @@ def test_tests_that_run_on_workers_are_reported_as_if_they_ran_here(suite: pytes
     suite.path.joinpath("report.xml").unlink()
 
 
+def test_warnings_and_log_records_of_tests_on_workers_are_those_of_tests_here(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import logging, warnings
+
+        def test_quiet():
+            for _ in range(3):
+                warnings.warn("seen")
+            warnings.warn("not seen", ImportWarning)
+            logging.warning("kept with the test")
+
+        def test_loud():
+            logging.warning("shown with the test")
+            assert 0
+        """
+    )
+    counts = []
+    for arguments in ((), DIST):
+        done = suite.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=100)
+        done.assert_outcomes(passed=1, failed=1, warnings=1)
+        printed = done.stdout.str() + done.stderr.str()
+        assert "shown with the test" in printed
+        assert "kept with the test" not in printed
+        counts.append(printed.count("UserWarning: seen"))
+    assert counts[0] == counts[1] > 0
+
+
 def test_fixtures_are_set_up_once_for_each_group_on_workers(suite: pytest.Pytester) -> None:
     suite.makeconftest(
         """

@@ -194,12 +194,28 @@ def test_a_group_brings_members_that_pickle_refuses(member: Exception) -> None:
     assert str(member) in str(back.exceptions[1])
 
 
-def test_what_cannot_travel_comes_as_its_nearest_builtin_with_its_name_and_notes() -> None:
+def test_what_cannot_travel_is_left_out_and_named() -> None:
     error = Holding()
     error.add_note("by hand")
+    error.args = ("held", error.lock, 3)
+    error.code = 7  # type: ignore[attr-defined]
     back = travelled(error)
-    assert type(back) is Exception
-    assert str(back) == f"{__name__}.Holding: held"
+    assert type(back) is Holding
+    assert back.args == ("held", repr(error.lock), 3)
+    left_out = "relocate: of this exception cannot travel, and stayed on the worker: argument 2, attribute lock"
+    assert vars(back) == {"code": 7, "__notes__": ["by hand", left_out]}
+    assert error.__notes__ == ["by hand"]
+
+
+def test_one_whose_class_cannot_travel_comes_as_its_nearest_builtin_with_its_name_and_notes() -> None:
+    class Local(LookupError):
+        lock = threading.Lock()
+
+    error = Local("held")
+    error.add_note("by hand")
+    back = travelled(error)
+    assert type(back) is LookupError
+    assert str(back) == f"{__name__}.{Local.__qualname__}: held"
     assert back.__notes__ == ["by hand"]
 
 
@@ -219,6 +235,83 @@ def test_the_traceback_shows_the_frames_and_lines_of_where_it_was_raised() -> No
     assert [f.name for f in frames] == ["caught", "raise_it"]
     assert [f.line for f in frames] == ["raise_it()", "raise error"]
     assert [f.lineno for f in frames] == [f.lineno for f in traceback.extract_tb(error.__traceback__)]
+
+
+SHAPES = (
+    """
+def fail(*a, **k):
+    raise ValueError('far')
+
+
+def call(): return [fail(1, 2)]
+def operator(): return 1 + (2 / 0) * 3
+def unicode(): return 'ä€😀' + ('ü' + 1) + 'x'
+def subscript(x={}): return x['a']['b'][3]
+def attribute(x=None): return x.real.imag
+def statement():
+    raise ValueError(
+        'several',
+        'lines')
+def lines():
+    return (1 + fail(
+        1,
+        2,
+    ) + 3)
+def many_lines():
+    return fail(
+"""
+    + "".join(f"        {n},\n" for n in range(90))
+    + """    )
+def whole_line():
+    fail()
+def chained():
+    try:
+        operator()
+    except ZeroDivisionError as error:
+        raise KeyError('k') from error
+def away(): return fail(                                                                          [fail(1)])
+def made(): return eval('1 + fail(2)')
+def compiled(): return list(map(fail, [1]))
+def bare():
+    try: fail()
+    finally: pass
+"""
+)
+SHAPE_NAMES = [line.split("(")[0].removeprefix("def ") for line in SHAPES.splitlines() if line.startswith("def ")][1:]
+
+
+@pytest.mark.parametrize("name", SHAPE_NAMES)
+@pytest.mark.parametrize("here", [True, False])
+def test_a_remote_traceback_reads_like_a_local_one(tmp_path: Path, name: str, here: bool) -> None:
+    source = tmp_path / "remote.py"
+    source.write_text(SHAPES, "utf-8")
+    space: dict[str, Any] = {}
+    exec(compile(SHAPES, str(source), "exec"), space)
+    error = caught(space[name])
+    expected = "".join(traceback.format_exception(error))
+    segments = raising.dump(error)
+    if not here:
+        source.unlink()
+        linecache.clearcache()  # the other process's memory of the file
+    text = "".join(traceback.format_exception(raising.load(segments, "desk/0")))
+    assert "remote.py" in expected
+    assert text.replace("<desk/0>", "") == expected
+
+
+def test_a_frame_without_columns_stays_without(tmp_path: Path) -> None:
+    source = tmp_path / "remote.py"
+    source.write_text("def f(): return 1 + (2 / 0)\n")
+    space: dict[str, Any] = {}
+    exec(compile(source.read_text(), str(source), "exec"), space)
+    code = space["f"].__code__
+    units = len(code.co_code) // 2
+    table = b"".join(bytes([0x80 | 13 << 3 | min(8, units - at) - 1, 0]) for at in range(0, units, 8))
+    space["f"].__code__ = code.replace(co_linetable=table)
+    error = caught(space["f"])
+    back = raising.load(raising.dump(error), "desk/0")
+    text = "".join(traceback.format_exception(back))
+    assert text == "".join(traceback.format_exception(error))
+    assert text.count("^") == text.partition("remote.py")[0].count("^")
 
 
 def test_the_outermost_frames_can_be_left_out() -> None:

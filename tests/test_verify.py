@@ -6,11 +6,14 @@ import datetime
 import decimal
 import doctest
 import functools
+import logging
 import math
 import operator
+import pickle
 import re
 import sys
 import threading
+import warnings
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Place
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 
 from relocate import difference as differences
@@ -151,6 +156,23 @@ def test_a_difference_is_found_where_it_is(there: Any, here: Any, expected: tupl
     assert found.at == expected[0]
     if expected[1] is not None:
         assert (found.there, found.here) == expected[1:]
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.complex_numbers() | st.dates()
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner) | st.builds(Plain, inner)
+        | st.builds(Slotted, inner) | st.builds(Point, st.floats(), inner) | st.frozensets(leaves)
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(values, values)
+def test_a_copy_is_the_same_and_both_sides_are_alike(one: Any, two: Any) -> None:
+    assert difference(one, pickle.loads(pickle.dumps(one))) is None
+    assert (difference(one, two) is None) == (difference(two, one) is None)
 
 
 @pytest.mark.parametrize(
@@ -370,6 +392,54 @@ def test_only_the_quiet_threads_output_is_dropped(capsys: pytest.CaptureFixture[
     print("and kept")
     assert sys.stdout is before
     assert capsys.readouterr() == ("kept\nand kept\n", "")
+
+
+def test_warnings_and_log_records_of_the_quiet_thread_are_dropped_too(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("a.module")
+    before = warnings.showwarning, logging.Logger.handle
+
+    def speak(text: str) -> None:
+        log.warning(text)
+        warnings.warn(text, stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with quiet():
+            speak("dropped")
+            thread = threading.Thread(target=speak, args=("kept",))
+            thread.start()
+            thread.join()
+        speak("and kept")
+    assert [str(w.message) for w in caught] == ["kept", "and kept"]
+    assert [r.message for r in caplog.records] == ["kept", "and kept"]
+    assert (warnings.showwarning, logging.Logger.handle) == before
+
+
+def test_what_a_compared_call_says_is_said_once(place: Place) -> None:
+    place.write(
+        "loud.py",
+        """
+        import logging, warnings
+        def speak(n):
+            print("text", n)
+            warnings.warn(f"warning {n}")
+            logging.getLogger("loud").error("record %s", n)
+        """,
+    )
+    script = place.write(
+        "main.py",
+        """
+        import logging, warnings
+        logging.basicConfig(format="%(name)s %(message)s")
+        warnings.simplefilter("always")
+        import loud
+        loud.speak(1)
+        """,
+    )
+    done = place.relocate("check", "--run", "-M", "loud", "-w", "1", str(script))
+    assert (done.returncode, done.stdout) == (0, "text 1\n")
+    for said in ("UserWarning: warning 1", "loud record 1"):
+        assert done.stderr.count(said) == 1, done.stderr
 
 
 def test_the_twin_keeps_what_was_sent() -> None:

@@ -259,7 +259,13 @@ class Expressions(Record):
             if method is not None and receiver is not None:
                 return Value(ref=method, receiver=self.env.get(receiver))
             return FRESH
-        return self.value(node)
+        made = self.value(node)
+        if isinstance(made.ref, Variable) and isinstance(made.ref.value, (ast.Name, ast.Attribute)):
+            # Another name for it (``now = time.time`` in the module).
+            found = self.sources.expression(made.ref.module, made.ref.value)
+            if isinstance(found, (Function, Class, Outside)):
+                return Value(ref=found)
+        return made
 
     def call_function(
         self,

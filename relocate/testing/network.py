@@ -13,12 +13,13 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import ambient, channel, interface, lending, raising, restoring, session, wire
-from ..errors import ArgumentError, WorkerUnreachable
-from ..executor import NOTHING, piece
+from .. import channel, interface, lending, raising, session, wire
+from ..errors import WorkerUnreachable
+from ..executor import NOTHING
 from ..links import Links
 from ..output import Output
 from ..places import Link, Seat
+from ..running import Runner
 from .clock import Clock, Turn
 from .faults import CutOff, Delay, Drain, Fault, Garble, Kill, Refuse
 
@@ -231,8 +232,9 @@ class Executor:
         self.alive = True
         self.draining = False
         self.running = NOTHING
-        self._output = Output()
-        self._writers: set[tuple[str, str]] = set()
+        output = Output()
+        # Lost: the executor was killed while it asked its caller.
+        self._runner = Runner(output, _Printing(output), (channel.Lost,))
 
     def end(self, fault: Kill) -> None:
         """Die."""
@@ -262,46 +264,22 @@ class Executor:
                 function = getattr(function, part)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        return self._call(message, function, segments)
+        return self._runner.run(message, function, segments, 0)
 
-    def _call(
-        self, message: wire.Call, function: Any, segments: list[wire.Buffer]
-    ) -> tuple[wire.Message, wire.Segments]:
-        call, key = message.call, (message.module, message.member)
-        try:
-            received = restoring.Received(segments, copied=key in self._writers)
-        except Exception as error:
-            return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        out: Any = self._output.stream("stdout")
-        err: Any = self._output.stream("stderr")
-        look = message.stream is None
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.ExitStack() as stack:
-                if message.ambient:
-                    stack.enter_context(ambient.applied(message.ambient))
-                result = function(*received.args, **received.kwargs)
-                if message.stream is not None:
-                    result = piece(result, *message.stream)
-        except channel.Lost:
-            raise  # the executor was killed while it asked its caller
-        except BaseException as error:
-            if received.refused(error):
-                self._writers.add(key)
-                self._output.take()
-                return self._call(message, function, segments)
-            try:
-                raised, refers = received.give(raising.describe(error, skip=1), look=look)
-            except ArgumentError as worse:
-                return wire.Rejected(call, "result", str(worse)), ()
-            return wire.Raised(call, 0, self._output.take(), refers=refers), raised
-        if isinstance(result, types.GeneratorType):
-            result.close()
-            return wire.Rejected(call, "generator", "it gives a generator"), ()
-        try:
-            given, refers = received.give(result, look=look)
-            return wire.Returned(call, 0, self._output.take(), refers=refers), given
-        except ArgumentError as error:
-            return wire.Rejected(call, "result", str(error)), ()
+
+class _Printing:
+    """While it is entered, what is printed is kept."""
+
+    def __init__(self, output: Output) -> None:
+        self._streams: list[Any] = [output.stream("stdout"), output.stream("stderr")]
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        self._stack.enter_context(contextlib.redirect_stdout(self._streams[0]))
+        self._stack.enter_context(contextlib.redirect_stderr(self._streams[1]))
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
 
 class Channel:

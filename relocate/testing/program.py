@@ -107,7 +107,7 @@ class Program:
     def _missed(self, name: str, why: str) -> None:
         self.told.append(f"{name} is not verified: {why}")
 
-    def _real(self, name: str) -> ModuleType:
+    def _real(self, name: str, member: str = "") -> ModuleType:
         if self._local is None or name not in self._local:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return self._local[name]

@@ -1,0 +1,136 @@
+"""One call run in an executor: arguments out of a message, result or exception into another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from types import GeneratorType
+from typing import Any
+
+from . import ambient, raising, restoring, wire
+from .errors import ArgumentError
+from .output import Output
+
+MOST = 10_000
+"""Ways of calling functions that are remembered."""
+
+
+class Runner:
+    """Runs calls, one at a time.
+
+    Args:
+        output: what they print.
+        guard: is entered for as long as a function runs.
+        through: exceptions that are the executor's own, and pass through.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        guard: AbstractContextManager[Any] | None = None,
+        through: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._output = output
+        self._guard = guard or nullcontext()
+        self._through = through
+        self._readers: set[tuple[Any, ...]] = set()
+        """Ways of calling a function in which it did not write into arrays: it gets no copies then."""
+
+    def run(
+        self, message: wire.Call, function: Callable[..., Any], segments: list[wire.Buffer], waiting: int
+    ) -> tuple[wire.Message, wire.Segments]:
+        """Call ``function`` with the arguments in ``segments``: the answer, and its segments.
+
+        Args:
+            message: the call.
+            function: what it names.
+            segments: its value.
+            waiting: calls in the line behind it, for the answer.
+        """
+        call = message.call
+        key: tuple[Any, ...] = ()
+        while True:
+            try:
+                received = restoring.Received(segments)
+                if received.lends:
+                    key = (message.module, message.member, received.way)
+                    if key not in self._readers:
+                        received = restoring.Received(segments, copied=True)
+            except BaseException as error:
+                return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
+            failure, result = self._call(message, function, received)
+            if failure is None or not received.refused(failure):
+                break
+            # It writes into an array: again, with one that it may write into.
+            self._readers.discard(key)
+            self._output.take()
+        if received.unwritten:
+            if len(self._readers) >= MOST:
+                self._readers.clear()
+            self._readers.add(key)
+        try:
+            if failure is not None:
+                given, refers = received.give(_described(failure))
+                return wire.Raised(call, waiting, self._output.take(), refers=refers), given
+            if isinstance(result, GeneratorType):
+                result.close()  # not begun: the client asks for its items piece by piece
+                return wire.Rejected(call, "generator", "it gives a generator"), ()
+            look = message.stream is None or result[1]
+            given, refers = received.give(result, look=look)
+            return wire.Returned(call, waiting, self._output.take(), refers=refers), given
+        except ArgumentError as trouble:
+            return wire.Rejected(call, "result", str(trouble)), ()
+        except Exception as trouble:  # whatever the values' own classes raise when they are looked at
+            return wire.Rejected(call, "result", f"{type(trouble).__name__}: {trouble}"), ()
+
+    def _call(
+        self, message: wire.Call, function: Callable[..., Any], received: restoring.Received
+    ) -> tuple[BaseException | None, Any]:
+        try:
+            with self._guard:
+                if not message.ambient and message.stream is None:
+                    return None, function(*received.args, **received.kwargs)
+                with ambient.applied(message.ambient) if message.ambient else nullcontext():
+                    result = function(*received.args, **received.kwargs)
+                    return None, result if message.stream is None else piece(result, *message.stream, self._output.take)
+        except self._through:
+            raise
+        except BaseException as error:
+            return error, None
+
+
+def _described(error: BaseException) -> list[raising.Node]:
+    try:
+        return raising.describe(error, skip=1)
+    except Exception as worse:
+        text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
+        return raising.describe(RuntimeError(text))
+
+
+def piece(
+    items: Iterable[Any], skip: int, count: int, skipped: Callable[[], object] = lambda: None
+) -> tuple[list[Any], bool, Any]:
+    """``count`` items after the first ``skip``, whether that was the end, and what the generator returns then.
+
+    An exception counts as an item: it is raised by the piece that begins with it.
+
+    Args:
+        items: a generator, or anything that can be iterated over.
+        skip: items that another piece has given.
+        count: items to give, at most.
+        skipped: is called when they are skipped.
+    """
+    source = iter(items)
+    for _ in range(skip):
+        next(source, None)
+    skipped()
+    given: list[Any] = []
+    try:
+        for _ in range(count):
+            given.append(next(source))  # noqa: PERF401 -- what came before an exception is kept
+    except StopIteration as end:
+        return given, True, end.value
+    except BaseException:
+        if not given:
+            raise
+    return given, False, None

@@ -1,0 +1,183 @@
+"""Other people's test suites, run plainly and relocated; the result is `LEDGER.md`.
+
+    python tests/suites/run.py                  all suites, and write the ledger
+    python tests/suites/run.py statistics json  only these; the ledger stays as it is
+
+Suites run as they are: no test is edited, left out or softened.  A test that passes plainly and not
+relocated is a difference.  Each difference must be explained below, and each explanation must still be
+needed; otherwise the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rich.console import Console
+
+LEDGER = Path(__file__).with_name("LEDGER.md")
+WORKERS = "2"
+LIMIT = 1800
+"""Seconds that one run of a suite may take."""
+
+
+@dataclass
+class Suite:
+    """A suite, and what it is about."""
+
+    name: str
+    tests: str
+    """What pytest finds them by."""
+    package: str = ""
+    """The distribution whose version is told; empty: Python's own."""
+    explained: dict[str, str] = field(default_factory=dict)
+    """Tests that pass plainly and not relocated, and why."""
+
+
+def own(name: str, **explained: str) -> Suite:
+    """One of Python's own suites."""
+    return Suite(name, f"test.test_{name}", explained=explained)
+
+
+SUITES = [
+    own("statistics"),
+    own("textwrap"),
+    own("colorsys"),
+    own("heapq"),
+    own("graphlib"),
+    own("html"),
+    own("json"),
+    Suite("networkx.algorithms.centrality", "networkx.algorithms.centrality", "networkx"),
+    Suite("networkx.algorithms.shortest_paths", "networkx.algorithms.shortest_paths", "networkx"),
+    Suite("networkx.algorithms.community", "networkx.algorithms.community", "networkx"),
+    Suite("numpy.linalg", "numpy.linalg", "numpy"),
+]
+
+
+@dataclass
+class Result:
+    """One run of a suite."""
+
+    passed: set[str]
+    other: set[str]
+    said: str
+    calls: int = 0
+    remote: int = 0
+
+
+def run(suite: Suite, *options: str) -> Result:
+    """Run it in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "junit.xml")
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}",
+            "--pyargs", suite.tests, *options,
+        ]  # fmt: skip
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RELOCATE_")}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        result = Result(set(), set(), done.stdout + done.stderr)
+        if report.exists():
+            for case in ElementTree.parse(report).iter("testcase"):
+                name = f"{case.get('classname')}::{case.get('name')}"
+                bad = any(case.find(kind) is not None for kind in ("failure", "error", "skipped"))
+                (result.other if bad else result.passed).add(name)
+        if found := re.search(r"^relocate: ([\d,]+) calls?: ([\d,]+) on", done.stdout, re.MULTILINE):
+            result.calls, result.remote = (int(text.replace(",", "")) for text in found.groups())
+        return result
+
+
+@dataclass
+class Entry:
+    """A line of the ledger."""
+
+    suite: Suite
+    plain: Result
+    relocated: Result
+
+    @property
+    def differences(self) -> list[str]:
+        """Tests that pass plainly only."""
+        return sorted(self.plain.passed - self.relocated.passed)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is not explained, or not needed."""
+        found = [
+            f"{name}: passes plainly, not relocated" for name in self.differences if name not in self.suite.explained
+        ]
+        stale = [name for name in self.suite.explained if name not in self.differences]
+        return found + [f"{name}: is explained, but passes" for name in stale]
+
+    def line(self) -> str:
+        """As a row of a table."""
+        version = importlib.metadata.version(self.suite.package) if self.suite.package else platform.python_version()
+        share = f"{self.relocated.remote / self.relocated.calls:.1%}" if self.relocated.calls else "-"
+        cells = [
+            f"`{self.suite.name}`", version, f"{len(self.plain.passed):,}",
+            f"{len(self.plain.passed & self.relocated.passed):,}", f"{self.relocated.calls:,}", share,
+            f"{len(self.differences)}",
+        ]  # fmt: skip
+        return f"| {' | '.join(cells)} |"
+
+
+def ledger(entries: list[Entry]) -> str:
+    """The file."""
+    rows = "\n".join(entry.line() for entry in entries)
+    why = "\n".join(
+        f"* `{entry.suite.name}`, `{name}`: {entry.suite.explained.get(name, 'not explained')}"
+        for entry in entries
+        for name in entry.differences
+    )
+    return f"""# Ledger
+
+Other people's test suites, run plainly and with the module of their name on {WORKERS} executors. Written by
+`python tests/suites/run.py`, on Python {platform.python_version()}.
+
+| suite | version | pass plainly | of these, relocated | calls | on a worker | differences |
+|---|---|---|---|---|---|---|
+{rows}
+
+## Differences
+
+{why or "None."}
+"""
+
+
+def main() -> int:
+    """Run the suites; the exit status."""
+    parser = argparse.ArgumentParser(description="Run other people's test suites plainly and relocated.")
+    parser.add_argument("suite", nargs="*", choices=[[], *(s.name for s in SUITES)], help="suites to run; all if none")
+    chosen = parser.parse_args().suite
+    console = Console(highlight=False, soft_wrap=True)
+    entries = []
+    for suite in SUITES:
+        if chosen and suite.name not in chosen:
+            continue
+        console.print(f"{suite.name} ...")
+        plain = run(suite)
+        relocated = run(suite, "--relocate", suite.name, "--relocate-workers", WORKERS)
+        entry = Entry(suite, plain, relocated)
+        entries.append(entry)
+        console.print(f"  {entry.line()}", markup=False)
+        for trouble in entry.troubles:
+            console.print(f"  {trouble}", style="red", markup=False)
+        if not plain.passed:
+            console.print(plain.said[-2000:], style="red", markup=False)
+    if not chosen:
+        LEDGER.write_text(ledger(entries), "utf-8")
+    return int(any(entry.troubles or not entry.plain.passed for entry in entries))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
