@@ -26,9 +26,9 @@ from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .output import show
-from .places import Link, Local, Seat, nobody_at
+from .places import Idle, Link, Local, Seat, trouble
 from .proxy import Target
-from .trip import Trip
+from .trip import Outside, Trip
 from .verify import Verifier
 
 STALE_TRIES = 3
@@ -57,22 +57,6 @@ class Waiting:
         self.seat: Seat | None = None
 
 
-class Outside:
-    """Around code of the program's that runs in the middle of a call: calls in it are the program's own."""
-
-    def __init__(self, lending: list[int], inside: Callable[[bool], object]) -> None:
-        self._lending = lending
-        self._inside = inside
-
-    def __enter__(self) -> None:
-        self._lending.append(threading.get_ident())
-        self._inside(False)
-
-    def __exit__(self, *_: object) -> None:
-        self._inside(True)
-        self._lending.remove(threading.get_ident())
-
-
 class Driver:
     """Runs calls for one handle."""
 
@@ -97,7 +81,7 @@ class Driver:
         self.verifier: Verifier | None = None
         self.lending: list[int] = []
         """The threads, by their ids, in which a generator that was lent to a call is asked for items now."""
-        self.inside: Callable[[bool], object] = bool
+        self.inside: Callable[[bool], bool] = bool
         """Told whether what this thread does is relocate's own work."""
         self.missed: Callable[[str, str], object] = lambda name, why: None
         """Told of a function that ran here because no worker could run it, and why none could."""
@@ -364,7 +348,7 @@ class Driver:
 
     def troubles(self, path: tuple[str, ...]) -> str:
         """Why none of the places of ``path`` can run a call."""
-        said = [_trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
+        said = [trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
         return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
 
     def lease(self, trip: Trip) -> Seat | None:
@@ -468,24 +452,6 @@ class Driver:
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):
                 return
-
-
-class Idle:
-    """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
-
-    def __init__(self, place: Link | Local) -> None:
-        self.local = place.local
-        self.state = place.state
-        self.seats = tuple(seat for seat in place.seats if not seat.outstanding)
-
-
-def _trouble(place: Link | Local) -> str:
-    """Why nothing runs at ``place``."""
-    if place.error is not None:
-        return str(place.error)
-    if isinstance(place, Link) and place.state == "starting" and not place.is_embedded:
-        return nobody_at(place.url)
-    return f"{place.name} is {place.state}" + (", but its executors cannot be reached" if place.state == "up" else "")
 
 
 class Piece(NamedTuple):

@@ -181,8 +181,9 @@ class Finder:
         if real is not None and local is not None and local.loader is not None:
             self._lock.acquire()
             try:
-                with self._real_world():
+                with self._real_world(), self._rebuilt_classes():
                     local.loader.exec_module(real)
+                self._reconcile()
             finally:
                 self._lock.release()
         for member in interface.members:  # they are taken anew, classes above all

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from . import config as configuration
 from .config import Config
 from .errors import ModuleUnavailable, RelocateError
+from .exchange import Exchange
 from .finder import Finder
 from .namespace import Namespace, Where
 
@@ -69,8 +70,7 @@ class Handle:
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
         self._specs: dict[str, ModuleSpec | None] = {}
-        self._restore: list[tuple[dict[str, Any], str, Any, Any]] = []
-        """Dictionary, key, what was there, what was put there."""
+        self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
@@ -78,6 +78,7 @@ class Handle:
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
         self._enabled = self._exiting = self._asked = False
+        self._pid = 0
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -138,13 +139,7 @@ class Handle:
             _active.remove(self)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        for name in [n for n in list(sys.modules) if self.config.designates(n)]:
-            if name in self._specs:
-                _put_back(name, self._finder.loaded.get(name))
-        for holder, key, value, put in reversed(self._restore):
-            if holder.get(key) is put:  # the program has assigned nothing else meanwhile
-                holder[key] = value
-        self._restore.clear()
+        self._exchange.undo(self._specs)
         self.close()
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
@@ -172,7 +167,10 @@ class Handle:
         In a program that merely inherited its environment nothing of a designated package need be
         there, and others may be on the workers only: then only of what resembles an imported module.
         """
-        asked = self._asked or os.environ.get(configuration.ENV_REPORT_PID) == str(os.getpid())
+        program = os.environ.get(configuration.ENV_REPORT_PID, "")
+        if os.getpid() != self._pid or program not in ("", str(self._pid)):
+            return  # the program itself will tell
+        asked = self._asked or program
         here = asked and all(link.is_embedded for link in self._links)
         for name in (m for m in self.config.modules if not m.startswith("!")):
             if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
@@ -240,6 +238,7 @@ class Handle:
         _active.append(self)
         atexit.register(self._at_exit)
         self._asked = early
+        self._pid = os.getpid()
         if self.config.report or os.environ.get(configuration.ENV_SUMMARY):
             # Children inherit the name of the report, but it is this program's.
             os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))
@@ -248,59 +247,10 @@ class Handle:
         if early or loaded:
             self._start_embedded()
         try:
-            self._swap(loaded)
+            self._exchange.make(loaded)
         except BaseException:
             self._end(report=False)
             raise
-
-    def _swap(self, names: list[str]) -> None:
-        """Put proxies in the place of designated modules that were imported before.
-
-        Raises:
-            ImportError: one cannot be relocated, and may not stay.
-        """
-        # A module under a second name (os.path) stays: what it holds is not of that name.
-        real = {n: m for n in names if isinstance(m := sys.modules[n], ModuleType) and m.__name__ == n}
-        self._finder.loaded.update(real)
-        replaced: dict[int, tuple[Any, Any]] = {}
-        for name in real:
-            del sys.modules[name]
-        for name, module in real.items():
-            from .proxy import ProxyModule, namespace_of
-
-            try:
-                proxy = importlib.import_module(name)
-            except ImportError as error:
-                if not self.config.fallback and (isinstance(error, RelocateError) or name in self.config.modules):
-                    for other, there in real.items():
-                        sys.modules.setdefault(other, there)
-                    raise
-                if isinstance(error, RelocateError) or name in self.config.modules:
-                    self._may_be_real(name, error)
-                proxy = module
-            if not isinstance(proxy, ProxyModule):
-                _stays(name, proxy, module)
-                continue
-            replaced[id(module)] = (module, proxy)
-            for key, value in namespace_of(proxy).items():
-                original = module.__dict__.get(key)
-                if callable(value) and original is not None and original is not value:
-                    replaced[id(original)] = (original, value)
-        if replaced:
-            self._rebind(replaced)
-
-    def _rebind(self, replaced: dict[int, tuple[Any, Any]]) -> None:
-        """Exchange what loaded modules have imported by name."""
-        own = __name__.partition(".")[0]
-        for name, module in list(sys.modules.items()):
-            if not isinstance(module, ModuleType) or self.config.designates(name) or name.partition(".")[0] == own:
-                continue
-            space = module.__dict__
-            for key, value in list(space.items()):
-                found = replaced.get(id(value))
-                if found is not None and found[0] is value:
-                    self._restore.append((space, key, value, found[1]))
-                    space[key] = found[1]
 
     def _start_embedded(self) -> None:
         from . import embedded
@@ -420,8 +370,10 @@ class Handle:
                 return module
         return self._finder.real(name, member)
 
-    def _set_inside(self, inside: bool) -> None:
-        self._mine.inside = inside
+    def _set_inside(self, inside: bool) -> bool:
+        """Set whether this thread's calls are relocate's own; whether they were."""
+        before, self._mine.inside = getattr(self._mine, "inside", False), inside
+        return before
 
     def _fell_back(self, name: str, why: str) -> None:
         self._warn(f"{name} runs here, not on a worker: {why}", once=why)
@@ -481,6 +433,14 @@ class Handle:
         if isinstance(proxy, ProxyModule):
             populate(proxy, found, self._registry)
 
+    def _may_stay(self, module: str, error: ImportError) -> bool:
+        """Whether a module that was imported before stays the real one.
+
+        What was made while the program ran, below a designated package, is nowhere to be found: that stays.
+        """
+        asked = isinstance(error, RelocateError) or module in self.config.modules
+        return self._may_be_real(module, error) if asked else True
+
     def _may_be_real(self, module: str, error: Exception) -> bool:
         if not self.config.fallback:
             return False
@@ -523,32 +483,6 @@ def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:
     if spec is None:
         return None, []
     return spec.origin if spec.has_location else None, list(spec.submodule_search_locations or ())
-
-
-def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
-    """Let ``module`` be what it was, if it was imported once more."""
-    sys.modules[name] = module
-    parent, _, last = name.rpartition(".")
-    holder = sys.modules.get(parent)
-    if holder is not None and holder.__dict__.get(last) is imported:
-        setattr(holder, last, module)
-
-
-def _put_back(name: str, real: ModuleType | None) -> None:
-    from .proxy import ProxyModule
-
-    if not isinstance(sys.modules[name], ProxyModule):
-        return  # it was never relocated
-    parent, _, last = name.rpartition(".")
-    proxy = sys.modules.pop(name)
-    if real is not None:
-        sys.modules[name] = real
-    holder = sys.modules.get(parent)
-    if holder is not None and holder.__dict__.get(last) is proxy:
-        if real is not None:
-            setattr(holder, last, real)
-        else:
-            delattr(holder, last)
 
 
 def enable(

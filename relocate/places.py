@@ -155,3 +155,21 @@ def place_name(spec: str) -> str:
         return "embedded"
     parts = urlsplit(spec)
     return parts.netloc if parts.scheme == "tcp" else Path(parts.netloc + parts.path).name
+
+
+class Idle:
+    """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
+
+    def __init__(self, place: Link | Local) -> None:
+        self.local = place.local
+        self.state = place.state
+        self.seats = tuple(seat for seat in place.seats if not seat.outstanding)
+
+
+def trouble(place: Link | Local) -> str:
+    """Why nothing runs at ``place``."""
+    if place.error is not None:
+        return str(place.error)
+    if isinstance(place, Link) and place.state == "starting" and not place.is_embedded:
+        return nobody_at(place.url)
+    return f"{place.name} is {place.state}" + (", but its executors cannot be reached" if place.state == "up" else "")

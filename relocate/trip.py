@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
@@ -186,6 +187,22 @@ class Trip:
             self._verdicts[seat.id] = obituary_of(seat, self.driver.turn)
             self.waited += self.driver.clock() - began
         return self._verdicts[seat.id]
+
+
+class Outside:
+    """Around code of the program's that runs in the middle of a call: calls in it are the program's own."""
+
+    def __init__(self, lending: list[int], inside: Callable[[bool], bool]) -> None:
+        self._lending = lending
+        self._inside = inside
+
+    def __enter__(self) -> None:
+        self._lending.append(threading.get_ident())
+        self._before = self._inside(False)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside(self._before)
+        self._lending.remove(threading.get_ident())
 
 
 def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:

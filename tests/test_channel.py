@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,19 @@ def test_an_executor_is_where_its_worker_is(worker: str, said: str, expected: st
 def test_over_tcp_only_a_port_is_believed(said: str) -> None:
     with pytest.raises(RemoteProtocolError):
         links.endpoint("tcp://host:7000", wire.Executor(0, 0, said))
+
+
+def test_a_channel_whose_making_is_interrupted_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wire, "pack", interrupted)
+    opening = wire.Open(wire.PROTOCOL, "3.11", b"", None)
+    with pytest.raises(KeyboardInterrupt):
+        channel.ZmqChannel(context, "tcp://127.0.0.1:9", opening, 1.0, None, b"")
+    ended = threading.Thread(target=context.term, daemon=True)
+    ended.start()
+    ended.join(10)
+    assert not ended.is_alive()

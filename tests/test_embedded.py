@@ -566,3 +566,13 @@ print([seen.deaths for seen in handle.statistics().workers.values()])
     assert client.stdout.readline() == "1\n"
     assert worker.stop() == 0
     assert client.communicate("\n", timeout=20) == ("[0]\n", "")
+
+
+def test_a_generator_lent_to_a_generator_leaves_the_next_calls_what_they_are(place: Place) -> None:
+    place.write(
+        "shop.py", "def doubled(items):\n    for item in items:\n        yield item * 2\ndef price(n):\n    return n\n"
+    )
+    script = place.write("a.py", "import shop\nprint(list(shop.doubled(i for i in range(3))), shop.price(1))\n")
+    done = place.relocate("run", "-M", "shop", "-w", "1", "--report", "report.json", str(script))
+    assert done.stdout == "[0, 2, 4] 1\n"
+    assert place.report()["remote"] == 2

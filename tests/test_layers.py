@@ -23,7 +23,7 @@ ROWS = (
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
-    {"finder"},
+    {"finder", "exchange"},
     {"handle", "check", "launch"},
     {"cli", "_startup", "__init__", "dist", "suite"},
     {"testing"},

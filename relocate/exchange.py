@@ -1,0 +1,112 @@
+"""Proxies in the place of modules that were imported before relocation began, and all as it was afterwards.
+
+Exchanged are the modules in `sys.modules`, what packages hold of them, and what loaded modules have
+imported from them by name.  What the program keeps elsewhere, in a list or a closure, is not found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Collection
+from types import ModuleType
+from typing import Any
+
+
+class Exchange:
+    """What was exchanged for one handle."""
+
+    def __init__(
+        self,
+        designated: Callable[[str], bool],
+        loaded: dict[str, ModuleType],
+        may_stay: Callable[[str, ImportError], bool],
+    ) -> None:
+        self._designated = designated
+        self._loaded = loaded
+        """The real modules, by name; those found are added."""
+        self._may_stay = may_stay
+        self._names: list[tuple[dict[str, Any], str, Any, Any]] = []
+        """Dictionary, key, what was there, what was put there."""
+
+    def make(self, names: Collection[str]) -> None:
+        """Put proxies in the place of the designated modules ``names``.
+
+        Raises:
+            ImportError: one cannot be relocated, and may not stay; `undo` is needed all the same.
+        """
+        from .proxy import ProxyModule, namespace_of
+
+        # A module under a second name (os.path) stays: what it holds is not of that name.
+        real = {n: m for n in names if isinstance(m := sys.modules[n], ModuleType) and m.__name__ == n}
+        self._loaded.update(real)
+        replaced: dict[int, tuple[Any, Any]] = {}
+        for name in real:
+            del sys.modules[name]
+        for name, module in real.items():
+            try:
+                proxy = importlib.import_module(name)
+            except ImportError as error:
+                if not self._may_stay(name, error):
+                    for other, there in real.items():
+                        sys.modules.setdefault(other, there)
+                    raise
+                proxy = module
+            if not isinstance(proxy, ProxyModule):
+                _stays(name, proxy, module)
+                continue
+            replaced[id(module)] = (module, proxy)
+            for key, value in namespace_of(proxy).items():
+                original = module.__dict__.get(key)
+                if callable(value) and original is not None and original is not value:
+                    replaced[id(original)] = (original, value)
+        if replaced:
+            self._rebind(replaced)
+
+    def _rebind(self, replaced: dict[int, tuple[Any, Any]]) -> None:
+        """Exchange what loaded modules have imported by name."""
+        own = __name__.partition(".")[0]
+        for name, module in list(sys.modules.items()):
+            if not isinstance(module, ModuleType) or self._designated(name) or name.partition(".")[0] == own:
+                continue
+            space = module.__dict__
+            for key, value in list(space.items()):
+                found = replaced.get(id(value))
+                if found is not None and found[0] is value:
+                    self._names.append((space, key, value, found[1]))
+                    space[key] = found[1]
+
+    def undo(self, relocated: Collection[str]) -> None:
+        """Put the real modules in the place of proxies, of all that were ``relocated``."""
+        for name in [n for n in list(sys.modules) if n in relocated and self._designated(n)]:
+            _put_back(name, self._loaded.get(name))
+        for holder, key, value, put in reversed(self._names):
+            if holder.get(key) is put:  # the program has assigned nothing else meanwhile
+                holder[key] = value
+        self._names.clear()
+
+
+def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
+    """Let ``module`` be what it was, if it was imported once more."""
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    holder = sys.modules.get(parent)
+    if holder is not None and holder.__dict__.get(last) is imported:
+        setattr(holder, last, module)
+
+
+def _put_back(name: str, real: ModuleType | None) -> None:
+    from .proxy import ProxyModule
+
+    if not isinstance(sys.modules[name], ProxyModule):
+        return  # it was never relocated
+    parent, _, last = name.rpartition(".")
+    proxy = sys.modules.pop(name)
+    if real is not None:
+        sys.modules[name] = real
+    holder = sys.modules.get(parent)
+    if holder is not None and holder.__dict__.get(last) is proxy:
+        if real is not None:
+            setattr(holder, last, real)
+        else:
+            delattr(holder, last)
