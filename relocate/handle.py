@@ -415,7 +415,9 @@ def _level_of_importer() -> int:
     """The stack level, for `warnings`, of the line that imports or calls: past this package and importlib."""
     own = os.path.dirname(__file__)
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((own, "<frozen importlib", "<relocated ")):
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith((own, "<frozen importlib")) or "__relocate_call" in frame.f_code.co_freevars
+    ):
         level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
         frame = frame.f_back
     return level
