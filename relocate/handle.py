@@ -466,9 +466,11 @@ class Handle:
 
 def _level_of_importer() -> int:
     """The stack level, for `warnings`, of the line that imports or calls: past this package and importlib."""
-    passed = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib", "<relocated ")
+    passed = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib")
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(passed):
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(passed) or "__relocate_call" in frame.f_code.co_freevars
+    ):
         level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
         frame = frame.f_back
     return level

@@ -140,6 +140,11 @@ class Interface(msgspec.Struct):
     exported: list[str] | None
     dynamic: list[str]
     members: dict[str, Member]
+    lines: dict[str, tuple[str, int]] = {}
+    """Of functions: the file, as the worker has it, and the line where each begins.
+
+    Not a part of `Function`, as one that has only moved in its file is described the same.
+    """
 
     @property
     def needs(self) -> set[str]:
@@ -182,6 +187,7 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
     exported = [str(n) for n in exported] if exported is not None else None
     dynamic = [n for n in {*dir(module), *(exported or ()), *_of_class(module)} if n not in module.__dict__]
     members: dict[str, Member] = {}
+    lines: dict[str, tuple[str, int]] = {}
     for member in [*names, *sorted(dynamic)]:
         if member in _MODULE_DUNDERS:
             continue
@@ -194,6 +200,8 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
             continue
         if described is not None:
             members[member] = described
+            if isinstance(described, Function) and (line := _line(value)) is not None:
+                lines[member] = line
     return Interface(
         name=name,
         digest=version or digest(module),
@@ -204,7 +212,16 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
         exported=exported,
         dynamic=[d for d in dynamic if d in members],
         members=members,
+        lines=lines,
     )
+
+
+def here(file: str, there: str | None, local: str | None) -> str:
+    """The path of ``file`` here, by where a module of the same package lies there and here."""
+    folder = os.path.join(os.path.dirname(there or ""), "")
+    if not there or not local or not file.startswith(folder):
+        return file
+    return os.path.join(os.path.dirname(local), file.removeprefix(folder))
 
 
 def _of_class(module: types.ModuleType) -> set[str]:
@@ -397,6 +414,15 @@ def _attributes(value: Any) -> tuple[dict[str, Value], list[str], list[str]]:
         else:
             objects.append(key)
     return values, methods, objects
+
+
+def _line(value: Any) -> tuple[str, int] | None:
+    """The file and line where a function begins, behind what decorates it; None of a C function."""
+    try:
+        code = inspect.unwrap(value).__code__
+    except (AttributeError, ValueError):
+        return None
+    return (code.co_filename, code.co_firstlineno) if isinstance(code, types.CodeType) else None
 
 
 def _signatures(value: Any) -> tuple[Signature | None, Signature | None]:

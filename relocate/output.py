@@ -176,6 +176,8 @@ def _give(module: str, qualname: str, text: str, at: tuple[str, int, str] | None
 def calling() -> FrameType:
     """The frame that called a relocated function."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((OWN, "<relocated ")):
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(OWN) or "__relocate_call" in frame.f_code.co_freevars  # a stub's
+    ):
         frame = frame.f_back
     return frame

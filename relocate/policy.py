@@ -156,9 +156,6 @@ def decide(call: Call, ranks: Sequence[Sequence[Place]], now: float, chance: flo
 
 
 def _least_loaded(seats: Sequence[Seat], module: str, chance: float) -> Seat:
-    def load(seat: Seat) -> tuple[int, bool]:
-        return seat.outstanding, module not in seat.modules
-
     count = len(seats)
     if count > SCAN:
         pair = int(chance * count * (count - 1))
@@ -167,7 +164,14 @@ def _least_loaded(seats: Sequence[Seat], module: str, chance: float) -> Seat:
         drawn = [seats[first], seats[second]]
         if warm := [seat for seat in seats if module in seat.modules]:
             drawn.append(warm[int(chance * len(warm))])
-        return min(drawn, key=load)
+        return min(drawn, key=lambda s: (s.outstanding, module not in s.modules))
     # Ties are broken by chance, not by position: the first seat is not everybody's favourite.
     start = int(chance * count)
-    return min((seats[(start + i) % count] for i in range(count)), key=load)
+    best = seats[start]
+    for i in range(1, count):
+        seat = seats[(start + i) % count]
+        if seat.outstanding < best.outstanding or (
+            seat.outstanding == best.outstanding and module in seat.modules and module not in best.modules
+        ):
+            best = seat
+    return best

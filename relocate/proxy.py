@@ -288,7 +288,11 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
             inner[name] = marshal.loads(member.value.plain)
         elif not (name in inner and known.get(name) == member):
             late[name] = member
-    for (name, member), stub in zip(functions, _functions(functions, described, inner, registry), strict=True):
+    lines = {
+        name: (face.here(file, interface.file, inner.get("__file__")), line)
+        for name, (file, line) in interface.lines.items()
+    }
+    for (name, member), stub in zip(functions, _functions(functions, described, inner, registry, lines), strict=True):
         # Names that the module gives to one object are one object here too.
         inner[name] = registry.made.setdefault((member.home, member.qualname), stub)
 
@@ -354,7 +358,11 @@ def simple_class(member: face.SimpleClass, registry: Registry) -> type:
 
 
 def _functions(
-    functions: list[tuple[str, Function]], described: Described, inner: dict[str, Any], registry: Registry
+    functions: list[tuple[str, Function]],
+    described: Described,
+    inner: dict[str, Any],
+    registry: Registry,
+    lines: dict[str, tuple[str, int]],
 ) -> list[Any]:
     """The function objects; all are compiled in one go, as that costs a third of one by one."""
     if not functions:
@@ -370,9 +378,9 @@ def _functions(
         registry.targets.setdefault(target.home, target)
         values = [v for v in map(_default, _parameters(function.actual)) if v is not None]
         stub: Any = makers[f"_{index}"](partial(registry.call, target), trimmed, *(v[0] for v in values))
-        _dress(stub, function, function.actual, registry)
+        _dress(stub, function, function.actual, registry, lines.get(name))
         if function.shown is not None:
-            stub.__wrapped__ = _shown(function, inner, registry)
+            stub.__wrapped__ = _shown(function, inner, registry, lines.get(name))
             stub.__annotations__ = stub.__wrapped__.__annotations__
         real = partial(registry.function, target)
         if function.builtin:
@@ -465,20 +473,29 @@ def trimmed(error: BaseException) -> None:
     error.__traceback__ = trace
 
 
-def _shown(function: Function, inner: dict[str, Any], registry: Registry) -> FunctionType:
+def _shown(function: Function, inner: dict[str, Any], registry: Registry, line: tuple[str, int] | None) -> FunctionType:
     """What `inspect.signature` finds behind ``__wrapped__``: only the parameter list matters."""
     makers: dict[str, Any] = {}
     exec(compile(_source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
     values = [v for v in map(_default, _parameters(function.shown)) if v is not None]
     wrapped: FunctionType = makers["_0"](None, trimmed, *(v[0] for v in values))
-    _dress(wrapped, function, function.shown, registry)
+    _dress(wrapped, function, function.shown, registry, line)
     return wrapped
 
 
-def _dress(stub: Any, function: Function, signature: Signature | None, registry: Registry) -> None:
+def _dress(
+    stub: Any, function: Function, signature: Signature | None, registry: Registry, line: tuple[str, int] | None
+) -> None:
     stub.__name__ = function.label.rpartition(".")[2]
     stub.__qualname__ = function.label
-    stub.__code__ = stub.__code__.replace(co_name=stub.__name__, co_qualname=function.label)
+    place: dict[str, Any] = {}
+    if line is not None:
+        # All of it stands at the function's first line, so that `inspect` finds the source.  An entry of a
+        # location table is for eight code units at most; 13: no columns (CPython's Objects/locations.md).
+        units = len(stub.__code__.co_code) // 2
+        table = (bytes([0x80 | 13 << 3 | min(8, units - at) - 1, 0]) for at in range(0, units, 8))
+        place = {"co_filename": line[0], "co_firstlineno": line[1], "co_linetable": b"".join(table)}
+    stub.__code__ = stub.__code__.replace(co_name=stub.__name__, co_qualname=function.label, **place)
     stub.__doc__ = function.doc
     stub.__module__ = function.module
     if signature is not None:

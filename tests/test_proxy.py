@@ -183,6 +183,69 @@ def test_c_functions_work_with_and_without_signatures_and_do_not_bind() -> None:
     assert str(inspect.signature(proxy.floor)) == str(inspect.signature(math.floor))
 
 
+def test_the_source_of_a_function_is_found(place: Place) -> None:
+    place.write("geo/__init__.py", "from ._core import area, ring, cached, later, wrapped\n")
+    place.write(
+        "geo/_core.py",
+        """
+        import functools
+
+
+        def area(r):
+            "Doc."
+            return r * r
+
+
+        def ring(n):
+            yield n
+
+
+        @functools.cache
+        def cached(a):
+            return a
+
+
+        async def later():
+            return 1
+
+
+        @functools.wraps(area)
+        def wrapped(*args):
+            return area(*args)
+    """,
+    )
+    program = """
+        import inspect, geo
+        for name in ("area", "ring", "cached", "later", "wrapped"):
+            function = getattr(geo, name)
+            print(inspect.getsource(function), inspect.getsourcefile(function), inspect.getsourcelines(function)[1])
+        print(geo.area.__code__.co_filename, geo.area(2))
+    """
+    script = str(place.write("main.py", program))
+    done = place.relocate("run", "-M", "geo", "-w", "1", script)
+    assert done.stdout == place.python(script).stdout, done.stderr
+    assert "return r * r" in done.stdout
+
+
+def test_a_file_is_looked_for_where_its_module_is() -> None:
+    there, here = "/far/geo/__init__.py", "/near/geo/__init__.py"
+    assert interface.here("/far/geo/_core.py", there, here) == "/near/geo/_core.py"
+    assert interface.here("/far/geo/sub/a.py", there, here) == "/near/geo/sub/a.py"
+    assert interface.here("/else/deco.py", there, here) == "/else/deco.py"
+    assert interface.here("/far/geo/_core.py", there, None) == "/far/geo/_core.py"
+
+
+def test_a_function_that_has_only_moved_is_the_same() -> None:
+    first, second = testing.module("shop", "def f(): return 1"), testing.module("shop", "\n\ndef f(): return 2")
+    far = Far(first)
+    proxy = far.proxy("shop")
+    kept = proxy.f
+    far.modules["shop"] = second
+    populate(proxy, interface.describe(second), far.registry)
+    assert proxy.f is kept
+    assert kept() == 2
+
+
 def test_a_wrapped_functions_own_attributes_are_those_of_the_local_copy() -> None:
     source = (
         "import functools\n"

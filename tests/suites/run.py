@@ -74,7 +74,7 @@ SUITES = [
         "sklearn.cluster",
         "scikit-learn",
         {
-            "test_spectral::test_spectral_clustering_not_infinite_loop": "it replaces `numpy.linalg.svd` in this "
+            "tests.test_spectral::test_spectral_clustering_not_infinite_loop": "it replaces `numpy.linalg.svd` in this "
             "process, where the function does not run"
         },
     ),
