@@ -47,8 +47,8 @@ log = logging.getLogger("relocate.worker")
 
 HEARTBEAT = 1.0
 QUICK = 1.0
-"""Seconds: an executor that ends sooner after its start than this counts as unable to start, as does
-one that was never ready; unless it was, and is killed from outside."""
+"""Seconds: an executor that ends sooner after its start than this, or before it was ready, counts as
+unable to start."""
 TROUBLE = 3
 """That many such ends in a row are told to the clients."""
 UNREAD = 1000
@@ -334,8 +334,10 @@ class Supervisor:
         was_ready = bool(slot.endpoint)
         self._kill(slot)
         slot.endpoint = ""
-        quick = time.monotonic() - slot.started < QUICK and call == executor.NOTHING and code != -signal.SIGKILL
-        if quick or not was_ready:
+        unused = call == executor.NOTHING and (not was_ready or time.monotonic() - slot.started < QUICK)
+        # Killed from outside, unless it was the kernel because the import of the modules takes too much memory.
+        excused = code == -signal.SIGKILL and (was_ready or not self._settings.modules)
+        if unused and not excused:
             self._back_off(slot)
         else:
             slot.quick_ends = 0
