@@ -135,6 +135,7 @@ def test_a_taken_port_is_one_line(place: Place) -> None:
         (["--listen", "tcp://no.such.host.invalid:7000"], "no.such.host.invalid"),
         (["--listen", "tcp://127.0.0.1:0", "--modules", "no_such_module"], "no_such_module"),
         (["--listen", "tcp://127.0.0.1:0", "--executors", "2", "--ports", "7001"], "need 2 ports"),
+        (["--listen", "tcp://127.0.0.1:0", "--executors", "1", "--ports", "0"], "each from 1 to 65535"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(place: Place, arguments: list[str], says: str) -> None:
@@ -275,7 +276,9 @@ def test_a_port_of_an_executor_that_is_taken_is_named(place: Place) -> None:
         reason = f"cannot listen on tcp://127.0.0.1:{port}: the address is taken"
         assert process.stderr.readline() == f"relocate: {reason}\n"
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("relocate: ready on ")
+    ready = process.stdout.readline()
+    assert ready.startswith("relocate: ready on ")
+    assert ready.endswith(" with 1 executor\n")
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30)[1] == ""
 
