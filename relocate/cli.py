@@ -233,7 +233,11 @@ def as_module(name: str) -> str:
 @main.command(short_help="Run calls for other programs, until it is stopped.")
 @click.option("--listen", required=True, metavar="URL", help="tcp://host:port (port 0: any free one) or ipc:///path.")
 @click.option(
-    "--executors", "-n", type=click.IntRange(1, 1024), metavar="N", help="Processes that run calls [default: cores]."
+    "--executors",
+    "-n",
+    type=click.IntRange(1, config.MOST_EXECUTORS),
+    metavar="N",
+    help="Processes that run calls [default: cores].",
 )
 @click.option("--modules", metavar="A,B", help="Import these before saying that the worker is ready.")
 @FOLDER
@@ -261,7 +265,7 @@ def worker(
 
 def announce(url: str, executors: int) -> None:
     """Say that the worker is ready; scripts wait for this line."""
-    print(f"relocate: ready on {url} with {executors} executors", flush=True)
+    print(f"relocate: ready on {url} with {executors} executor{'s' * (executors != 1)}", flush=True)
 
 
 def port_range(text: str | None, count: int) -> tuple[int, ...]:
@@ -272,8 +276,8 @@ def port_range(text: str | None, count: int) -> tuple[int, ...]:
     if not (first.isdigit() and (last.isdigit() if dash else True)):
         raise ConfigError(f"--ports {text!r}: write FIRST-LAST, for example 7001-7008")
     ports = tuple(range(int(first), int(last or first) + 1))
-    if len(ports) < count or ports[-1] > 65535:
-        raise ConfigError(f"--ports {text!r}: {count} executors need {count} ports, each at most 65535")
+    if len(ports) < count or not 0 < ports[0] <= ports[-1] <= 65535:
+        raise ConfigError(f"--ports {text!r}: {count} executors need {count} ports, each from 1 to 65535")
     return ports
 
 
@@ -412,6 +416,7 @@ def keys() -> None:
         relocate keys show         print its public key
     and then on each, with what the other one printed:
         relocate keys allow KEY NAME
+    `relocate keys list` shows who is allowed, `relocate keys revoke NAME` takes it back.
     """
 
 
@@ -445,7 +450,31 @@ def keys_allow(key: str, name: str, folder: str) -> None:
     """Trust the peer whose public key is KEY (NAME is a reminder of whose it is)."""
     from . import keys as ring
 
-    ring.allow(key, name, folder)
+    click.echo(f"allowed {ring.allow(key, name, folder) or key}")
+
+
+@keys.command("list")
+@FOLDER
+def keys_list(folder: str) -> None:
+    """Print the keys that are allowed here, beside this side's own."""
+    from . import keys as ring
+
+    for key, name in ring.listed(folder).items():
+        click.echo(f"{key.hex()} {name}".rstrip())
+
+
+@keys.command("revoke")
+@click.argument("peer", metavar="KEY|NAME")
+@FOLDER
+def keys_revoke(peer: str, folder: str) -> None:
+    """Trust a peer no longer, told by its key or its name.
+
+    What is connected stays so until the worker or the program is started again.
+    """
+    from . import keys as ring
+
+    for key, name in ring.revoke(peer, folder).items():
+        click.echo(f"revoked {key.hex()} {name}".rstrip())
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
 """Set in the environment of workers: nothing is relocated there."""
 
+MOST_EXECUTORS = 1024
+"""Of one worker."""
 LONGEST_PATH = 95
 """Bytes: a Unix socket's address holds 107 (unix(7)), and executors append their numbers to the worker's."""
 
@@ -279,6 +281,8 @@ def _rank(rank: str) -> Iterator[str]:
             count = int(local[1]) if local[1] else cores()
             if count < 1:
                 raise ConfigError(f"workers: {spec!r}: at least one executor is needed")
+            if count > MOST_EXECUTORS:
+                raise ConfigError(f"workers: {spec!r}: a worker has at most {MOST_EXECUTORS} executors")
             yield f"local:{count}"
         else:
             yield check_url(spec)

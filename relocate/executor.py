@@ -198,7 +198,11 @@ class Executor:
         return made
 
     def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
-        frames = wire.pack(reply, segments)
+        try:
+            frames = wire.pack(reply, segments)
+        except ArgumentError as error:  # more than one message may have
+            assert isinstance(reply, (wire.Returned, wire.Raised))
+            frames = wire.pack(wire.Rejected(reply.call, "result", str(error)))
         try:
             self._socket.send(identity, zmq.SNDMORE)
             channel.send(self._socket, frames)

@@ -93,21 +93,44 @@ def new(folder: str | os.PathLike[str] = "") -> Keys:
 
 
 def allow(key: str, name: str = "", folder: str | os.PathLike[str] = "") -> str:
-    """Trust the peer that holds ``key``; returns the name that it is listed under.
+    """Trust the peer that holds ``key``; returns the name that it is listed under: the latest one given.
 
     Raises:
-        ConfigError: ``key`` is not a public key.
+        ConfigError: ``key`` is not a public key, or ``name`` is not one line of text.
     """
-    public = parse(key)
+    public, name = parse(key), name.strip()
+    if not name.isprintable():
+        raise ConfigError(f"{name[:80]!r} cannot be a name: it may have no control characters")
     path = Path(folder) if folder else default_folder()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     listed = _allowed(path)
-    if public not in listed:
-        with open(path / "allowed", "a+", encoding="utf-8") as file:
-            file.seek(0)
-            text = file.read()
-            file.write(("\n" if text and not text.endswith("\n") else "") + f"{public.hex()} {name}".rstrip() + "\n")
-    return listed.get(public, name)
+    name = name or listed.get(public, "")
+    if listed.get(public) != name:
+        _write(path, [*_without(path, {public}), f"{public.hex()} {name}".rstrip()])
+    return name
+
+
+def revoke(what: str, folder: str | os.PathLike[str] = "") -> dict[bytes, str]:
+    """Trust no longer the peer with that key, or all with that name; returns their keys and names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(folder) if folder else default_folder()
+    gone = {key: name for key, name in _allowed(path).items() if what.strip() in (name, key.hex(), key.hex().upper())}
+    if not gone or not what.strip():
+        raise ConfigError(f"{what[:80]!r} is neither a key nor a name in {path / 'allowed'}; see 'relocate keys list'")
+    _write(path, _without(path, set(gone)))
+    return gone
+
+
+def listed(folder: str | os.PathLike[str] = "") -> dict[bytes, str]:
+    """The keys that are trusted beside the own one, and their names.
+
+    Raises:
+        ConfigError: a line of the list is damaged.
+    """
+    return _allowed(Path(folder) if folder else default_folder())
 
 
 def show(folder: str | os.PathLike[str] = "") -> str:
@@ -138,19 +161,34 @@ def _key(path: Path) -> bytes:
         raise ConfigError(f"{path} does not hold a key; remove it and run 'relocate keys new'") from None
 
 
+def _lines(folder: Path) -> list[str]:
+    """The lines of the list of allowed keys; what is not UTF-8 shows as such."""
+    path = folder / "allowed"
+    return path.read_text("utf-8", "backslashreplace").split("\n") if path.exists() else []
+
+
+def _without(folder: Path, keys: set[bytes]) -> list[str]:
+    written = {key.hex() for key in keys}
+    return [line for line in _lines(folder) if line.strip()[:64].lower() not in written]
+
+
+def _write(folder: Path, lines: list[str]) -> None:
+    path = Path(os.path.realpath(folder / "allowed"))
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text("\n".join([*(line for line in lines if line), ""]), "utf-8")
+    draft.replace(path)  # a worker that reads it meanwhile sees the old one or the new one
+
+
 def _allowed(folder: Path) -> dict[bytes, str]:
     found: dict[bytes, str] = {}
-    path = folder / "allowed"
-    if not path.exists():
-        return found
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(folder), 1):
         words = line.split(None, 1)
         if not words or words[0].startswith("#"):
             continue
         try:
             found[parse(words[0])] = words[1].strip() if len(words) > 1 else ""
         except ConfigError as error:
-            raise ConfigError(f"{path}, line {number}: {error}") from None
+            raise ConfigError(f"{folder / 'allowed'}, line {number}: {error}") from None
     return found
 
 

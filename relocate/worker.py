@@ -35,7 +35,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
 import zmq
@@ -47,7 +47,8 @@ log = logging.getLogger("relocate.worker")
 
 HEARTBEAT = 1.0
 QUICK = 1.0
-"""Seconds: an executor that ends sooner after its start than this counts as unable to start."""
+"""Seconds: an executor that ends sooner after its start than this, or before it was ready, counts as
+unable to start."""
 TROUBLE = 3
 """That many such ends in a row are told to the clients."""
 UNREAD = 1000
@@ -137,7 +138,10 @@ class Supervisor:
                 raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?") from None
             raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
         last = channel.bound_to(self._socket)
-        self.url = url if self._settings.is_ipc else f"{url.rpartition(':')[0]}:{last.rpartition(':')[2]}"
+        port = last.rpartition(":")[2]
+        self.url = url if self._settings.is_ipc else f"{url.rpartition(':')[0]}:{port}"
+        if port in map(str, self._settings.ports[: len(self._slots)]):
+            raise ConfigError(f"port {port} of --ports is the one it listens on")
 
     def _use_keys(self, url: str) -> None:
         from zmq.auth.thread import ThreadAuthenticator
@@ -187,7 +191,12 @@ class Supervisor:
         now = time.monotonic()
         for slot in self._slots:
             if slot.process is None and not self._draining and now >= slot.start_at:
-                self._start(slot)
+                try:
+                    self._start(slot)
+                except OSError as error:  # no memory, no processes, no files left
+                    self._failed(slot, f"cannot start an executor: {error.strerror}")
+                    self._back_off(slot)
+                    self._publish()
         polled: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)]
         for ready, _ in zmq.zmq_poll(polled, self._patience(now)):
             if ready is self._socket:
@@ -245,7 +254,7 @@ class Supervisor:
         slot.endpoint = ""
         slot.condemned = None
         slot.started = time.monotonic()
-        with tempfile.TemporaryFile() as file:
+        with shared_file() as file:
             file.truncate(executor.SLATE)
             slot.slate = mmap.mmap(file.fileno(), executor.SLATE)
             posix: dict[str, Any] = {"pass_fds": [file.fileno()], "process_group": 0} if os.name == "posix" else {}
@@ -307,15 +316,14 @@ class Supervisor:
         if incarnation != slot.incarnation:
             return
         if "ready" in what:
-            slot.endpoint = what["ready"]
+            slot.endpoint, slot.failure = what["ready"], ""
             self._publish()
             if self.on_ready is not None and all(s.endpoint for s in self._slots):
                 self.on_ready(self.url, len(self._slots))
                 self.on_ready = None
         elif "failed" in what:
-            slot.failure = what["failed"]
+            self._failed(slot, what["failed"])
             if self._settings.modules and not any(s.endpoint for s in self._slots):
-                print(f"relocate: {slot.failure}", file=sys.stderr)
                 self._status = 1
         elif "ended" in what:
             self._buried(slot, what["ended"])
@@ -323,17 +331,31 @@ class Supervisor:
     def _buried(self, slot: Slot, code: int) -> None:
         assert slot.process is not None
         call = bytes(slot.slate[executor.RUNNING])
-        now = time.monotonic()
+        was_ready = bool(slot.endpoint)
         self._kill(slot)
         slot.endpoint = ""
-        quick = now - slot.started < QUICK and call == executor.NOTHING and code != -signal.SIGKILL
-        slot.quick_ends = slot.quick_ends + 1 if quick else 0
-        slot.start_at = now + (min(0.1 * 2**slot.quick_ends, 5.0) if quick else 0.0)
+        unused = call == executor.NOTHING and (not was_ready or time.monotonic() - slot.started < QUICK)
+        # Killed from outside, unless it was the kernel because the import of the modules takes too much memory.
+        excused = code == -signal.SIGKILL and (was_ready or not self._settings.modules)
+        if unused and not excused:
+            self._back_off(slot)
+        else:
+            slot.quick_ends = 0
         if self._settings.is_ipc:
             channel.unbind(self._bind_url(slot))
-        if not self._draining:
+        if not self._draining and not slot.failure:
             log.info("executor %d.%d ended with status %d", slot.number, slot.incarnation, code)
         self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])
+
+    def _failed(self, slot: Slot, reason: str) -> None:
+        """Note why there is no executor in ``slot``, and say so unless it was said before."""
+        if reason != slot.failure:
+            log.warning("%s", reason)
+        slot.failure = reason
+
+    def _back_off(self, slot: Slot) -> None:
+        slot.quick_ends += 1
+        slot.start_at = time.monotonic() + min(0.1 * 2**slot.quick_ends, 5.0)
 
     def _kill(self, slot: Slot) -> None:
         """End the executor and whatever it started."""
@@ -415,6 +437,13 @@ class Supervisor:
             self._clients.pop(identity, None)  # it has gone
 
 
+def shared_file() -> IO[bytes]:
+    """A file to share memory with another process; where the system can, it lies in no folder, which may be full."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("relocate"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 def answers(url: str) -> bool:
     """Whether somebody listens on the Unix socket at ``url``, or may: it is busy, or another user's."""
     path = url.removeprefix("ipc://")
@@ -472,6 +501,7 @@ def main() -> int:
     spec = json.loads(sys.stdin.buffer.readline() or b"null")
     if spec is None:
         return 1
+    logging.basicConfig(format="relocate: %(message)s")
     supervisor = Supervisor(Settings(**spec))
     try:
         supervisor.bind()

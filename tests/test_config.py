@@ -196,6 +196,7 @@ def test_local_without_a_number_is_as_many_as_cores() -> None:
     [
         ("0", "'0': at least one executor is needed"),
         ("local:0", "'local:0': at least one executor is needed"),
+        ("1025", "'1025': a worker has at most 1024 executors"),
         ("local:x", "'local:x' is not a worker's address"),
         ("tcp://a", "'tcp://a' is not a worker's address"),
         ("tcp://a:70000", "'tcp://a:70000' is not a worker's address"),

@@ -66,10 +66,11 @@ def test_an_allowed_peer_is_trusted_and_listed_once(folder: Path) -> None:
     own = keys.load(folder).public
     assert keys.load(folder).peers == [own]
     assert keys.allow(THEIRS, "ann@desk", folder) == "ann@desk"
-    assert keys.allow(THEIRS.upper(), "again", folder) == "ann@desk"
+    assert keys.allow(THEIRS.upper(), "again", folder) == "again"
+    assert keys.allow(THEIRS, "", folder) == "again"
     keys.allow("cd" * 32, "", folder)
     found = keys.load(folder)
-    assert found.allowed == {bytes.fromhex(THEIRS): "ann@desk", bytes.fromhex("cd" * 32): ""}
+    assert found.allowed == {bytes.fromhex(THEIRS): "again", bytes.fromhex("cd" * 32): ""}
     assert found.peers == [own, bytes.fromhex(THEIRS), bytes.fromhex("cd" * 32)]
 
 
@@ -121,3 +122,37 @@ def test_show_gives_what_allow_takes(folder: Path, tmp_path: Path) -> None:
 
 def test_whose_is_this_user_and_host() -> None:
     assert keys.whose().partition("@")[2] == os.uname().nodename
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "\x1b[31m", "a\u2028b"])
+def test_a_name_is_one_line_of_text(folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="control characters"):
+        keys.allow(THEIRS, name, folder)
+    assert keys.listed(folder) == {}
+
+
+@pytest.mark.parametrize("what", [THEIRS, THEIRS.upper(), "ann"])
+def test_a_key_is_taken_back_and_the_rest_of_the_list_stays(folder: Path, what: str) -> None:
+    (folder / "allowed").write_text(f"# friends\n{'cd' * 32} bob\n{THEIRS.upper()} ann\n")
+    assert keys.revoke(what, folder) == {bytes.fromhex(THEIRS): "ann"}
+    assert (folder / "allowed").read_text() == f"# friends\n{'cd' * 32} bob\n"
+
+
+def test_a_name_takes_back_all_its_keys(folder: Path) -> None:
+    for key in (THEIRS, "cd" * 32):
+        keys.allow(key, "ann", folder)
+    assert len(keys.revoke("ann", folder)) == 2
+    assert keys.listed(folder) == {}
+
+
+@pytest.mark.parametrize("what", ["nobody", "", "ef" * 32])
+def test_what_is_not_listed_cannot_be_taken_back(folder: Path, what: str) -> None:
+    keys.allow(THEIRS, "", folder)
+    with pytest.raises(ConfigError, match=r"neither a key nor a name in .*allowed; see 'relocate keys list'"):
+        keys.revoke(what, folder)
+
+
+def test_a_line_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "allowed").write_bytes(f"{THEIRS}\n".encode() + b"\xff\xfe\n")
+    with pytest.raises(ConfigError, match="allowed, line 2: "):
+        keys.load(folder)

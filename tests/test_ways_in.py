@@ -337,3 +337,13 @@ def test_run_keeps_the_interpreters_flags(place: Place) -> None:
         sys.executable, "-O", "-m", "relocate", "run", "-M", "work", "-w", "1", "-c", "import work; print(__debug__)"
     )
     assert done.stdout == "False\n", done.stderr
+
+
+def test_keys_are_allowed_listed_and_revoked(place: Place) -> None:
+    key, other = "ab" * 32, "cd" * 32
+    assert place.relocate("keys", "allow", key, "ann").stdout == "allowed ann\n"
+    assert place.relocate("keys", "allow", other).stdout == f"allowed {other}\n"
+    assert place.relocate("keys", "list").stdout == f"{key} ann\n{other}\n"
+    assert place.relocate("keys", "revoke", "ann").stdout == f"revoked {key} ann\n"
+    assert place.relocate("keys", "list").stdout == f"{other}\n"
+    assert "neither a key nor a name" in place.relocate("keys", "revoke", "ann").stderr

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 import psutil
 import pytest
@@ -134,6 +135,7 @@ def test_a_taken_port_is_one_line(place: Place) -> None:
         (["--listen", "tcp://no.such.host.invalid:7000"], "no.such.host.invalid"),
         (["--listen", "tcp://127.0.0.1:0", "--modules", "no_such_module"], "no_such_module"),
         (["--listen", "tcp://127.0.0.1:0", "--executors", "2", "--ports", "7001"], "need 2 ports"),
+        (["--listen", "tcp://127.0.0.1:0", "--executors", "1", "--ports", "0"], "each from 1 to 65535"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(place: Place, arguments: list[str], says: str) -> None:
@@ -211,3 +213,101 @@ print(bool(socket.poll(3000)))
     for url in (worker.url, f"{worker.url}.0.0"):
         assert place.python("-c", program, url).stdout == "True\n"
         assert place.python("-c", program, url, "demoted").stdout == "False\n"
+
+
+def test_an_executor_that_is_killed_while_it_starts_is_not_started_again_at_once(place: Place) -> None:
+    place.write("heavy.py", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    command = (sys.executable, "-m", "relocate", "worker", "-n", "1", "--modules", "heavy", "--listen")
+    process = place.start(*command, f"ipc://{place.home}/run/w")
+    assert process.stderr is not None
+    assert "ended with status -9" in process.stderr.readline()
+    began = time.monotonic()
+    for _ in range(3):
+        assert "ended with status -9" in process.stderr.readline()
+    assert time.monotonic() - began > 1.3
+
+
+def test_a_supervisor_needs_no_temporary_folder(place: Place) -> None:
+    temporary = place.home / "temporary"
+    temporary.mkdir()
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w", TMPDIR=str(temporary))
+    temporary.rmdir()
+    (victim,) = worker.executors()
+    victim.kill()
+    until(lambda: [e for e in worker.executors() if alive(e) and e != victim], "the replacement")
+    assert worker.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes")
+def test_a_supervisor_that_cannot_start_executors_says_so_and_tries_again(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    supervisor = psutil.Process(worker.process.pid)
+    before = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+    supervisor.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+    (victim,) = worker.executors()
+    victim.kill()
+    assert worker.process.stderr is not None
+    said = worker.process.stderr.readline()
+    while "cannot start an executor: Too many open files" not in said:
+        assert "ended with status -9" in said
+        said = worker.process.stderr.readline()
+    supervisor.rlimit(psutil.RLIMIT_NOFILE, before)
+    until(lambda: [e for e in worker.executors() if alive(e) and e != victim], "the replacement")
+    assert worker.stop() == 0
+
+
+def test_ports_are_not_the_one_that_the_supervisor_has(place: Place) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = place.relocate("worker", "--listen", f"tcp://127.0.0.1:{port}", "-n", "1", "--ports", str(port))
+    assert done.returncode == 2
+    assert done.stderr == f"relocate: port {port} of --ports is the one it listens on\n"
+
+
+def test_a_port_of_an_executor_that_is_taken_is_named(place: Place) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = (sys.executable, "-m", "relocate", "worker", "--listen", "tcp://127.0.0.1:0", "-n", "1")
+        process = place.start(*command, "--ports", str(port))
+        assert process.stderr is not None
+        reason = f"cannot listen on tcp://127.0.0.1:{port}: the address is taken"
+        assert process.stderr.readline() == f"relocate: {reason}\n"
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    assert ready.startswith("relocate: ready on ")
+    assert ready.endswith(" with 1 executor\n")
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30)[1] == ""
+
+
+def test_a_result_that_is_too_large_for_a_message_is_the_calls_failure(place: Place) -> None:
+    worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
+    place.write(
+        "large.py",
+        """
+        def lower():
+            import relocate.wire
+            relocate.wire.MAX_MESSAGE = 1 << 20
+
+        def result():
+            return bytes(2 << 20)
+        """,
+    )
+    program = f"""
+import relocate
+relocate.enable(modules=["large", "work"], workers="{worker.url}", fallback=False)
+import large, work
+large.lower()
+before = work.pid()
+try:
+    large.result()
+except relocate.ArgumentError as error:
+    print(error)
+print(work.pid() == before)
+"""
+    done = place.python("-c", program)
+    assert "at most 1,048,576" in done.stdout, done.stderr
+    assert done.stdout.endswith("True\n")
