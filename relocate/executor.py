@@ -31,7 +31,7 @@ from typing import Any, TextIO
 import zmq
 
 from . import channel, interface, lending, raising, session, wire
-from .errors import ConfigError, RemoteProtocolError
+from .errors import ArgumentError, ConfigError, RemoteProtocolError
 from .output import Output
 from .running import Runner
 
