@@ -307,10 +307,10 @@ def test_a_call_that_crashes_the_only_executor_of_a_worker_is_not_run_here(place
     worker = place.worker("--executors", "1")
     program = f"""
 import relocate, relocate.links
-relocate.links.FIRST_CONTACT = 0.01  # the worker counts as long known
 handle = relocate.enable(modules=["work"], workers="{worker.url}")
 import work
 work.echo(1)
+relocate.links.FIRST_CONTACT = 0.01  # the worker counts as long known
 try:
     work.crash()
 except relocate.CrashingCall:
