@@ -2,8 +2,8 @@
 
 The calling thread does its own I/O: each hop to another thread would cost as much as the rest of
 our code.  When no answer comes soon the socket's monitor is polled together with the socket, so that
-the death of the peer is an event and not a time-out; ZMTP heartbeats, answered by the peer's I/O thread even while it
-computes, turn a frozen or cut-off peer into the same event.
+the death of the peer is an event and not a time-out; ZMTP heartbeats, answered by the peer's I/O
+thread even while it computes, turn a frozen or cut-off peer into the same event.
 """
 
 from __future__ import annotations

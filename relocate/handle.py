@@ -15,7 +15,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.machinery import ModuleSpec
@@ -461,19 +460,9 @@ class Handle:
         """Warn of ``text``, unless that was done, or of another text with the same ``once``."""
         if (once or text) not in self._warned:
             self._warned.add(once or text)
-            warnings.warn(text, RelocateWarning, stacklevel=_level_of_importer())
+            from .output import warn
 
-
-def _level_of_importer() -> int:
-    """The stack level, for `warnings`, of the line that imports or calls: past this package and importlib."""
-    passed = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib")
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(passed) or "__relocate_call" in frame.f_code.co_freevars
-    ):
-        level += not frame.f_code.co_filename.startswith("<frozen")  # warnings does not count importlib's
-        frame = frame.f_back
-    return level
+            warn(text, RelocateWarning)
 
 
 def _coming(link: Any) -> bool:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 OWN = __file__.removesuffix("output.py")
+PASSED = (OWN, importlib.__file__.removesuffix("__init__.py"), "<frozen importlib")
 MOST = 100
 """So many times one warning of one line is kept of a call."""
 
@@ -162,22 +163,31 @@ def _give(module: str, qualname: str, text: str, at: tuple[str, int, str] | None
     except (ImportError, AttributeError):
         text = f"{module}.{qualname}: {text}"
         category = UserWarning
-    if at is not None:
-        filename, lineno, name = at
-        registry = _registries.setdefault(name, {})
+    if at is None:
+        warn(text, category)
     else:
-        caller = calling()
-        filename, lineno = caller.f_code.co_filename, caller.f_lineno
-        name = caller.f_globals.get("__name__") or "<unknown>"
-        registry = caller.f_globals.setdefault("__warningregistry__", {})
-    warnings.warn_explicit(text, category, filename, lineno, name, registry)
+        filename, lineno, name = at
+        warnings.warn_explicit(text, category, filename, lineno, name, _registries.setdefault(name, {}))
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """Give a warning at the program's line that imports, or calls a relocated function."""
+    caller = calling()
+    warnings.warn_explicit(
+        text,
+        category,
+        caller.f_code.co_filename,
+        caller.f_lineno,
+        caller.f_globals.get("__name__") or "<unknown>",
+        caller.f_globals.setdefault("__warningregistry__", {}),
+    )
 
 
 def calling() -> FrameType:
-    """The frame that called a relocated function."""
+    """The program's frame: past this package, stubs, and the machinery of imports."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(OWN) or "__relocate_call" in frame.f_code.co_freevars  # a stub's
+        frame.f_code.co_filename.startswith(PASSED) or "__relocate_call" in frame.f_code.co_freevars  # a stub's
     ):
         frame = frame.f_back
     return frame

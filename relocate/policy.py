@@ -13,7 +13,6 @@ Rules, in order:
    on an executor cannot.
 4. Move on when unknown: a seat on which this call's outcome became unknown is tried again only when
    nothing else is left, and a seat that failed lately is avoided for a while.
-
 5. A seat that failed a moment ago is waited for: by the time it may be used again its worker has
    said whether the executor died (its replacement takes its place) or the worker itself is down.
 

@@ -11,8 +11,8 @@ Rules:
   huge frame on a slow link looks like a death.  And the pipeline of chunks is faster: 64 MiB there
   and back takes less than half the time that one frame of 64 MiB takes.
 * Plain pickle where it suffices, cloudpickle where it does not: when pickle refuses (lambdas,
-  closures, local classes), and for what lives in ``__main__``, which pickle would name and the
-  other side would not find.
+  closures, local classes), for what lives in ``__main__``, which pickle would name and the other
+  side would not find, and for an object(), which may be a mark that functions compare with.
 
 Nothing here does I/O.
 """

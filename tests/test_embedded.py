@@ -136,7 +136,7 @@ work.echo(1)
 if os.fork():
     os._exit(0)
 while os.getppid() != 1 and not os.path.exists("never"):
-    time.sleep(0.01)
+    time.sleep(0.01)  # its parent's end is no event to it
 print(work.echo("orphan"), flush=True)
 handle.disable()
 """

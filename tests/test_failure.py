@@ -25,7 +25,7 @@ import threading
 mark = {str(mark)!r}
 def kill():
     while not (os.path.exists(mark) and open(mark).read()):
-        time.sleep(0.001)
+        time.sleep(0.001)  # the file of another process is no event
     os.kill(int(open(mark).read()), signal.SIGKILL)
     killed.append(int(open(mark).read()))
 killed = []
