@@ -51,7 +51,7 @@ class Channel(Protocol):
     """A way to run calls, leased to one thread at a time."""
 
     def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
-        """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks.
+        """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks and says.
 
         Raises:
             Lost: the peer died or was cut off; the outcome is unknown.
@@ -61,8 +61,8 @@ class Channel(Protocol):
         """Give up the connection; nothing that is still queued is sent."""
 
 
-Answer = Callable[[wire.Ask], list[wire.Buffer]]
-"""Gives the frames that answer what the executor asks."""
+Answer = Callable[[session.Question, list[wire.Buffer]], list[wire.Buffer]]
+"""Gives the frames that answer what the executor asks, or none."""
 Exchanged = tuple[session.Reply, list[wire.Buffer], int]
 """The reply, its segments, and the bytes received."""
 
@@ -281,9 +281,12 @@ class ZmqChannel:
         send(self._socket, frames)
         while True:
             exchanged = self._await()
-            if not isinstance(exchanged[0], wire.Ask):
+            question, segments, _ = exchanged
+            if not isinstance(question, session.Question):
                 return exchanged
-            send(self._socket, answer(exchanged[0]))
+            frames = answer(question, segments)
+            if frames:
+                send(self._socket, frames)
 
     def _await(self) -> Exchanged:
         """The next message; raises `Lost` if the peer's end comes first."""

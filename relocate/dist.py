@@ -25,11 +25,12 @@ import uuid
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from . import ambient, config, interface, items, raising, restoring, wire
+from . import ambient, config, interface, items, raising, restoring, session, wire
 from .channel import Lost, ZmqChannel
 from .errors import WorkerError
 from .handle import Handle
@@ -207,12 +208,14 @@ class Crew:
         request = wire.Call(call, items.__name__, member, self._digest, ambient.capture())
         self._running[seat.id] = seat, call
         sent = restoring.Sent(args, {})
-        reply, result, _ = channel.exchange(request, wire.pack(request, sent.segments), _lends_nothing)
+        printed: list[tuple[str, str]] = []
+        answer = partial(_collects, printed)
+        reply, result, _ = channel.exchange(request, wire.pack(request, sent.segments), answer)
         if isinstance(reply, (wire.Returned, wire.Raised)):
             value = sent.accept(result)[0] if reply.refers else wire.loads(result)
             if isinstance(reply, wire.Raised):
                 raise raising.rebuild(value, seat.label)
-            return value, reply.output
+            return value, printed + reply.output
         if isinstance(reply, wire.Rejected) and reply.code == "draining":
             raise Draining
         raise WorkerError(reply.text if isinstance(reply, (wire.Rejected, wire.Refused)) else "it asks for something")
@@ -342,5 +345,10 @@ def failed(test: pytest.Item, why: str) -> pytest.TestReport:
     )
 
 
-def _lends_nothing(ask: wire.Ask) -> list[wire.Buffer]:
-    raise AssertionError(f"nothing was lent, and {ask} asks for it")
+def _collects(
+    printed: list[tuple[str, str]], question: session.Question, segments: list[wire.Buffer]
+) -> list[wire.Buffer]:
+    """Keeps what is printed while a test runs; nothing was lent that could be asked for."""
+    assert isinstance(question, wire.Said)
+    printed += question.output
+    return []

@@ -25,7 +25,6 @@ from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateErro
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
-from .output import show
 from .places import Idle, Link, Local, Seat, trouble
 from .proxy import Target
 from .trip import Outside, Trip
@@ -188,8 +187,8 @@ class Driver:
             reply, result, seat = answer
             if isinstance(reply, wire.Rejected):
                 code, why = reply.code, reply.text
-            elif any(loan.unfit for loan in sent.lent):
-                code, why = "arguments", "an item of a generator cannot travel"
+            elif sent.lent.unfit:
+                code, why = "arguments", "what a generator or function of the program gives cannot travel"
             else:
                 try:
                     value, restore = sent.accept(result) if reply.refers else (wire.loads(result), None)
@@ -206,7 +205,7 @@ class Driver:
                         if restore is not None:
                             restore()
                         if reply.output:
-                            show(reply.output)
+                            trip.show(reply.output, reply.said)
                     except BaseException:  # a warning that is an error here
                         trip.settle("raised", seat)
                         raise
@@ -483,21 +482,22 @@ def _resumed(generator: Generator[Any, Any, Any], step: Callable[[], Any]) -> Ge
 
 
 def _again(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], lent: list[lending.Lent]
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], lent: lending.Loans
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments for a run here, after a try elsewhere that may have taken from generators among them.
+    """The arguments for a run here, after a try elsewhere that may have used generators and functions among them.
 
     Raises:
-        ArgumentError: such a generator is a part of an argument.
+        ArgumentError: one of those is a part of an argument.
     """
-    begun = {id(loan.generator): loan for loan in lent if loan.begun}
-    if not begun:
+    used = lent.replaying(lambda asked: lending.digest(wire.dumps(asked)))
+    if not used:
         return args, kwargs
-    if not begun.keys() <= {id(value) for value in (*args, *kwargs.values())}:
-        raise ArgumentError(f"{name} cannot run here: a worker has taken from a generator inside an argument")
+    if not used.keys() <= {id(value) for value in (*args, *kwargs.values())}:
+        raise ArgumentError(
+            f"{name} cannot run here: a worker has used a generator or called a function that is inside an argument"
+        )
 
     def whole(value: Any) -> Any:
-        loan = begun.get(id(value))
-        return value if loan is None else loan.replay()
+        return used.get(id(value), value)
 
     return tuple(map(whole, args)), {key: whole(value) for key, value in kwargs.items()}

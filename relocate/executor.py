@@ -30,7 +30,8 @@ from typing import Any, TextIO
 
 import zmq
 
-from . import channel, interface, lending, raising, session, wire
+from . import channel, interface, lending, session, wire
+from .caller import Caller
 from .errors import ArgumentError, ConfigError, RemoteProtocolError
 from .output import Output
 from .running import Runner
@@ -45,6 +46,8 @@ MAX_STRANGERS = 1024
 UNREAD = 16
 """Messages of one connection that may wait here; a client has an opening, a call and an answer under way."""
 READABLE = int(zmq.POLLIN)
+WHILE = 0.1
+"""Seconds between two messages that tell what a running function prints."""
 
 
 class Executor:
@@ -69,7 +72,10 @@ class Executor:
         self._interruptible = False
         self._draining = False
         self._ear, self._mouth = sockets.socketpair()
-        self._output = Output()
+        self._output = Output(self._written)
+        self._said_at = 0.0
+        self._caller: Caller | None = None
+        """Of the running call, if it is told of output meanwhile."""
         self._runner = Runner(self._output, Interruptible(self))
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -235,34 +241,61 @@ class Executor:
                 function = getattr(function, part)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        lending.asking[:] = [partial(self._ask, identity, call)]
-        return self._runner.run(message, function, segments, len(self._queue))
+        caller = Caller(call, self._output, partial(self._ask, identity), partial(self._tell, identity))
+        lending.asking[:] = [caller]
+        self._caller = caller if message.stream is None else None
+        self._said_at = 0.0
+        reply = self._runner.run(message, function, segments, len(self._queue))
+        self._caller = None
+        caller.over = True
+        return (wire.Rejected(call, "result", caller.unfit), ()) if caller.unfit else reply
 
-    def _ask(self, identity: bytes, call: bytes, lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
-        """Items of an iterator that the caller has kept."""
+    def _written(self) -> None:
+        """The running function has printed something; it is sent at once if nothing was for a while."""
+        caller = self._caller
+        if caller is None or threading.current_thread() is not threading.main_thread():
+            return
+        now = time.monotonic()
+        if now > self._said_at + WHILE:
+            if self._said_at:
+                caller.say()
+            self._said_at = now
+
+    def _tell(self, identity: bytes, message: wire.Message, segments: wire.Segments = ()) -> None:
+        # Not between the frames of a message: an interrupt there would garble the next one.
+        before, self._interruptible = self._interruptible, False
+        try:
+            self._socket.send(identity, zmq.SNDMORE)
+            channel.send(self._socket, wire.pack(message, segments))
+        finally:
+            self._interruptible = before
+
+    def _ask(
+        self, identity: bytes, question: wire.Ask | wire.Invoke, segments: wire.Segments
+    ) -> tuple[wire.Answer, list[wire.Buffer]]:
+        """The caller's answer."""
+        number = question.skip if isinstance(question, wire.Ask) else question.number
+        about = (question.call, question.lent, number)
+        self._tell(identity, question, segments)
+        before = self._interruptible
         try:
             while True:
-                # Not between the frames of a message: an interrupt there would garble the next one.
-                self._interruptible = False
-                # Asked again every second: a caller that is gone shows when it is written to.
-                self._socket.send_multipart([identity, *wire.pack(wire.Ask(call, lent, skip, count))])
                 until = time.monotonic() + 1
                 while time.monotonic() < until:
-                    self._interruptible = True
+                    self._interruptible = before
                     come = self._socket.poll(1000)
                     self._interruptible = False
                     if come:
                         self._take()
                     while self._answers:
-                        answer, segments = self._answers.popleft()
-                        if (answer.call, answer.lent, answer.skip) != (call, lent, skip):
-                            continue
-                        if answer.raised:
-                            raise raising.load(segments, "caller")
-                        items, ended = wire.loads(segments)
-                        return items, ended
+                        answer, given = self._answers.popleft()
+                        if (answer.call, answer.lent, answer.skip) == about:
+                            return answer, given
+                # A caller that is gone shows when it is written to.
+                again = question if isinstance(question, wire.Ask) else wire.Invoke(*about[:2], number)
+                self._tell(identity, again)
         finally:
-            self._interruptible = True
+            self._interruptible = before
 
     def _module(self, name: str) -> tuple[ModuleType, bytes]:
         found = self._modules.get(name)

@@ -1,31 +1,55 @@
-"""Generators as arguments stay where they are; the function that got one asks for its items.
+"""Generators and functions as arguments stay where they are; the function that got one asks its caller.
 
-The client lends: it keeps every item that it gave, so that the call can run again elsewhere, where
-the same items are asked for from the start.  The executor borrows: an iterator that asks for one item
-at a time, so that no more is taken than the function takes; from ``EXACT`` items on for two, four, ...
-up to ``AHEAD``, as who has taken so many will most likely take all.
+The client lends: it keeps every item and every result that it gave, so that the call can run again
+elsewhere, where the same is asked for from the start.  The executor borrows:
+
+* for a generator, an iterator that asks for one item at a time, so that no more is taken than the
+  function takes; from ``EXACT`` items on for two, four, ... up to ``AHEAD``, as who has taken so many
+  will most likely take all;
+* for a function, a stand-in that asks for it to be called in the thread that made the call.
+
+A function that provably nobody can tell from a copy travels by value, which is faster (`closures`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import io
 import pickle
 from collections.abc import Callable, Iterator
-from types import GeneratorType
-from typing import Any
+from functools import partial
+from types import BuiltinMethodType, FunctionType, GeneratorType, MethodType, NoneType
+from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 
+from .origin import is_installed, is_named, is_stub
+
+EMPTY = inspect.Parameter.empty
+PLAIN = (NoneType, bool, int, float, complex, str, bytes)
+"""Types of defaults that a stand-in shows."""
 EXACT = 64
 AHEAD = 1024
 
-Ask = Callable[[int, int, int], tuple[list[Any], bool]]
-"""``ask(lent, skip, count)`` -> the items, and whether that was the end; raises what they raise."""
+
+class Asking(Protocol):
+    """How the running call of an executor asks its caller."""
+
+    def begin(self) -> None:
+        """The function runs from the start, perhaps again."""
+
+    def items(self, lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
+        """The items of a generator, and whether that was the end; raises what they raise."""
+
+    def invoke(self, lent: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a function returns; raises what it raises."""
+
 
 marks: dict[int, object] = {}
 """Each object() that a relocated module offers, by its id: functions compare arguments with it."""
-asking: list[Ask] = []
-"""In an executor: how the running call asks its caller."""
+asking: list[Asking] = []
+"""In an executor: the caller of the running call."""
 
 
 class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
@@ -45,21 +69,153 @@ class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(value)
 
 
-class Lender(Cloud):
-    """Pickles like `Cloud`, but lends generators."""
+class Plain(pickle.Pickler):
+    """Python's own pickler, which refuses functions that may have to stay here."""
 
-    def __init__(self, lent: list[Lent], file: io.BytesIO, take: Callable[[Any], bool]) -> None:
-        super().__init__(file, take)
-        self._lent = lent
+    def __init__(self, file: io.BytesIO, take: Callable[[Any], bool]) -> None:
+        super().__init__(file, 5, buffer_callback=take)
 
     def reducer_override(self, value: Any) -> Any:
-        """Generators by reference."""
-        if type(value) is GeneratorType:
+        """Refuses the program's own functions."""
+        kind = type(value)
+        if (kind is FunctionType or kind is MethodType) and not is_installed(value.__module__):
+            raise pickle.PicklingError("a function of the program's")
+        return NotImplemented
+
+
+class Lender(Cloud):
+    """Pickles like `Cloud`, but lends generators, and functions that may not travel by value."""
+
+    def __init__(self, lent: Loans, file: io.BytesIO, take: Callable[[Any], bool]) -> None:
+        super().__init__(file, take)
+        lent.clear()
+        self._lent = lent
+        self._depth = 0
+
+    def reducer_override(self, value: Any) -> Any:
+        """Generators and functions by reference."""
+        kind = type(value)
+        if kind is GeneratorType:
             self._lent.append(Lent(value))
             return borrow, (len(self._lent) - 1,)
-        if type(value) is object and id(value) not in marks:
+        if (kind is FunctionType or kind is MethodType) and not _travels_by_name(value):
+            from .closures import is_proven  # not before a function is met: it loads much
+
+            if kind is FunctionType and is_proven(value):
+                return self._dynamic_function_reduce(value)
+            return self._lend(value)
+        if kind is BuiltinMethodType and isinstance(value.__self__, io.IOBase):
+            return self._lend(value)
+        if kind is object and id(value) not in marks:
             return NotImplemented  # only the caller knows it, and gets it back by its number
         return super().reducer_override(value)
+
+    def _lend(self, value: Callable[..., Any]) -> Any:
+        self._lent.append(Function(value))
+        return stand_in, (len(self._lent) - 1, *_face(value))
+
+
+def _travels_by_name(value: Any) -> bool:
+    """Whether a function or method is what workers have under its name."""
+    if type(value) is MethodType:
+        return is_installed(value.__module__) and is_installed(type(value.__self__).__module__)
+    return is_stub(value) or (is_installed(value.__module__) and is_named(value))
+
+
+def _face(value: Callable[..., Any]) -> tuple[Any, ...]:
+    """What a stand-in shows of the function: its names, its text, and its parameters as plain values."""
+    parameters: list[tuple[str, int, bool, Any]] | None = None
+    with contextlib.suppress(ValueError, TypeError):
+        parameters = [
+            (p.name, int(p.kind), p.default is not EMPTY, p.default if isinstance(p.default, PLAIN) else None)
+            for p in inspect.signature(value).parameters.values()
+        ]
+    names = [getattr(value, name, None) for name in ("__name__", "__qualname__", "__module__", "__doc__")]
+    return tuple(n if isinstance(n, str) else None for n in names), parameters
+
+
+class Result(NamedTuple):
+    """What became of one call of a function that was lent."""
+
+    lent: int
+    asked: bytes
+    """Of the arguments."""
+    value: Any
+    error: BaseException | None
+    sent: Any
+    """As it was sent: whether it refers to the arguments, and segments; None if it cannot travel."""
+
+
+def digest(segments: Any) -> bytes:
+    """What tells the arguments of a function that was lent from others."""
+    from blake3 import blake3
+
+    found = blake3()
+    for segment in segments:
+        found.update(segment)
+    return found.digest()
+
+
+class Loans(list["Lent | Function"]):
+    """What a call was lent, by number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: list[Result] = []
+        """Of all functions, in the order of their calls: a call that runs again gets the same."""
+
+    @property
+    def unfit(self) -> bool:
+        """Whether what it asked for cannot travel."""
+        return any(loan.unfit for loan in self)
+
+    def replaying(self, dumps: Callable[[Any], bytes]) -> dict[int, Any]:
+        """What stands here for those that were used on a worker, by the `id` of what was lent.
+
+        Args:
+            dumps: what tells arguments of functions apart.
+        """
+        at = [0]
+        found: dict[int, Any] = {}
+        for number, loan in enumerate(self):
+            if isinstance(loan, Lent):
+                if loan.begun:
+                    found[id(loan.generator)] = loan.replay()
+            elif any(result.lent == number for result in self.results):
+                found[id(loan.function)] = partial(_replayed, self.results, at, number, loan.function, dumps)
+        return found
+
+
+def _replayed(
+    results: list[Result],
+    at: list[int],
+    number: int,
+    function: Callable[..., Any],
+    dumps: Callable[[Any], bytes],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """The next of the ``results``, if it is of the same call; else ``function`` is called."""
+    if at[0] < len(results):
+        result = results[at[0]]
+        at[0] += 1
+        if result.lent == number and result.asked == dumps((args, kwargs)):
+            if result.error is not None:
+                raise result.error
+            return result.value
+        at[0] = len(results)
+    return function(*args, **kwargs)
+
+
+class Function:
+    """A function that a call was given."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.error: BaseException | None = None
+        self.unfit = False
+        """Whether a result of it cannot travel."""
 
 
 class Lent:
@@ -107,7 +263,11 @@ class Lent:
 
 def borrow(lent: int) -> Iterator[Any]:
     """The iterator that stands for the generator ``lent``; called by unpickling, in an executor."""
-    ask = asking[-1]
+    ask = asking[-1].items
+    return _borrowed(ask, lent)
+
+
+def _borrowed(ask: Callable[[int, int, int], tuple[list[Any], bool]], lent: int) -> Iterator[Any]:
     skip, count = 0, 1
     while True:
         items, ended = ask(lent, skip, count)
@@ -117,3 +277,25 @@ def borrow(lent: int) -> Iterator[Any]:
             return
         if skip >= EXACT:
             count = min(count * 2, AHEAD)
+
+
+def stand_in(
+    lent: int, names: tuple[str | None, ...], parameters: list[tuple[str, int, bool, Any]] | None
+) -> Callable[..., Any]:
+    """The function that stands for the function ``lent``; called by unpickling, in an executor."""
+    invoke = asking[-1].invoke
+
+    def called_back(*args: Any, **kwargs: Any) -> Any:
+        return invoke(lent, args, kwargs)
+
+    for attribute, name in zip(("__name__", "__qualname__", "__module__", "__doc__"), names, strict=True):
+        if name is not None or attribute == "__doc__":
+            setattr(called_back, attribute, name)
+    if parameters is not None:
+        called_back.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(name, inspect._ParameterKind(kind), default=default if has else EMPTY)
+                for name, kind, has, default in parameters
+            ]
+        )
+    return called_back

@@ -13,8 +13,11 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TextIO
+
+from .origin import STUB
 
 OWN = __file__.removesuffix("output.py")
 PASSED = (OWN, importlib.__file__.removesuffix("__init__.py"), "<frozen importlib")
@@ -26,15 +29,22 @@ _registries: dict[str, dict[Any, Any]] = {}
 
 
 class Output:
-    """What the running call prints, in order, to be shown where it was called."""
+    """What the running call prints, in order, to be shown where it was called.
 
-    def __init__(self) -> None:
+    Args:
+        written: is told that something was written.
+    """
+
+    def __init__(self, written: Callable[[], object] = lambda: None) -> None:
         self._taken: list[tuple[str, str]] = []
+        self._written = written
+        self.said = 0
+        """Characters that were taken since the function began."""
         self._warned: dict[tuple[str, int, str], int] = {}
 
     def stream(self, name: str) -> io.TextIOBase:
         """A text stream that collects what is written to it."""
-        return _Stream(name, self._taken)
+        return _Stream(name, self._taken, self._written)
 
     def listen(self) -> None:
         """Keep the warnings and log records of this process from now on."""
@@ -68,19 +78,36 @@ class Output:
                 joined[-1] = (name, joined[-1][1] + text)
             else:
                 joined.append((name, text))
+            self.said += len(text)
         self._taken.clear()
         self._warned.clear()
         return joined
+
+    def restart(self) -> None:
+        """The function runs again from the start: what it said is forgotten."""
+        self.take()
+        self.said = 0
+
+
+def unseen(output: list[tuple[str, str]], seen: int) -> list[tuple[str, str]]:
+    """``output`` without its first ``seen`` characters."""
+    rest: list[tuple[str, str]] = []
+    for name, text in output:
+        if seen < len(text):
+            rest.append((name, text[seen:] if name.startswith("std") else text))
+        seen = max(seen - len(text), 0)
+    return rest
 
 
 class _Stream(io.TextIOBase):
     encoding = "utf-8"
     errors = "backslashreplace"
 
-    def __init__(self, name: str, taken: list[tuple[str, str]]) -> None:
+    def __init__(self, name: str, taken: list[tuple[str, str]], written: Callable[[], object]) -> None:
         self.name = f"<{name}>"
         self._name = name
         self._taken = taken
+        self._written = written
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
@@ -88,6 +115,7 @@ class _Stream(io.TextIOBase):
         if not text.isascii():  # a lone surrogate cannot travel, and a stream would not write it either
             text = text.encode("utf-8", self.errors).decode("utf-8")
         self._taken.append((self._name, text))
+        self._written()
         return len(text)
 
     def writable(self) -> bool:
@@ -187,7 +215,7 @@ def calling() -> FrameType:
     """The program's frame: past this package, stubs, and the machinery of imports."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(PASSED) or "__relocate_call" in frame.f_code.co_freevars  # a stub's
+        frame.f_code.co_filename.startswith(PASSED) or STUB in frame.f_code.co_freevars
     ):
         frame = frame.f_back
     return frame

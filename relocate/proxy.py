@@ -26,6 +26,7 @@ from typing import Any
 
 from . import interface as face
 from .interface import Function, Interface, Signature, Value
+from .origin import STUB as CALL
 
 POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
 
@@ -392,8 +393,6 @@ def _functions(
     return made
 
 
-CALL = "__relocate_call"
-"""The free variable by which a stub calls, and by which its frame is known."""
 _ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
 
 

@@ -34,8 +34,10 @@ from typing import Any
 from . import wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
-from .lending import Cloud, Lent
+from .lending import Cloud, Loans
 
+NOTHING = Loans()
+"""What most calls are lent."""
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
 OBJECTIONS = ("read-only", "readonly", "read only", "writeable", "writable", "read-write")
@@ -179,6 +181,7 @@ class Sent:
 
     Args:
         args, kwargs: the caller's own.
+        lends: whether generators and functions may stay here.
 
     Raises:
         ArgumentError: one cannot travel.
@@ -186,15 +189,17 @@ class Sent:
 
     __slots__ = ("_pickler", "args", "kwargs", "lent", "segments")
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
         self.args = args
         self.kwargs = kwargs
-        self.lent: list[Lent] = []
+        self.lent = NOTHING
         self._pickler: Any = None
         if not kwargs and ATOMS.issuperset(map(type, args)):
             self.segments = wire.dumps((args, kwargs))
         else:
-            self.segments, self._pickler = wire.pickled((args, kwargs), self.lent)
+            if lends:
+                self.lent = Loans()
+            self.segments, self._pickler = wire.pickled((args, kwargs), self.lent if lends else None)
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import GeneratorType
 from typing import Any
 
-from . import ambient, raising, restoring, wire
+from . import ambient, lending, raising, restoring, wire
 from .errors import ArgumentError
 from .output import Output
 
@@ -49,8 +49,11 @@ class Runner:
         """
         call = message.call
         key: tuple[Any, ...] = ()
+        self._output.said = 0
         while True:
             try:
+                for caller in lending.asking:
+                    caller.begin()
                 received = restoring.Received(segments)
                 if received.lends:
                     key = (message.module, message.member, received.way)
@@ -63,7 +66,7 @@ class Runner:
                 break
             # It writes into an array: again, with one that it may write into.
             self._readers.discard(key)
-            self._output.take()
+            self._output.restart()
         if received.unwritten:
             if len(self._readers) >= MOST:
                 self._readers.clear()
@@ -71,13 +74,15 @@ class Runner:
         try:
             if failure is not None:
                 given, refers = received.give(_described(failure))
-                return wire.Raised(call, waiting, self._output.take(), refers=refers), given
+                said = self._output.said
+                return wire.Raised(call, waiting, self._output.take(), refers=refers, said=said), given
             if isinstance(result, GeneratorType):
                 result.close()  # not begun: the client asks for its items piece by piece
                 return wire.Rejected(call, "generator", "it gives a generator"), ()
             look = message.stream is None or result[1]
             given, refers = received.give(result, look=look)
-            return wire.Returned(call, waiting, self._output.take(), refers=refers), given
+            said = self._output.said
+            return wire.Returned(call, waiting, self._output.take(), refers=refers, said=said), given
         except ArgumentError as trouble:
             return wire.Rejected(call, "result", str(trouble)), ()
         except Exception as trouble:  # whatever the values' own classes raise when they are looked at
@@ -92,7 +97,9 @@ class Runner:
                     return None, function(*received.args, **received.kwargs)
                 with ambient.applied(message.ambient) if message.ambient else nullcontext():
                     result = function(*received.args, **received.kwargs)
-                    return None, result if message.stream is None else piece(result, *message.stream, self._output.take)
+                    if message.stream is not None:
+                        result = piece(result, *message.stream, self._output.restart)
+                    return None, result
         except self._through:
             raise
         except BaseException as error:

@@ -4,7 +4,7 @@ A *channel* connects one client thread to one executor and carries one call at a
 happen in which state is the tables below; a missing entry *is* the protocol error.
 
 Client:    FRESH --open--> IDLE --call/describe--> BUSY --returned/raised/rejected--> IDLE
-                                                   BUSY --ask, answer--> BUSY
+                                                   BUSY --said, ask, invoke, answer--> BUSY
            any   --refused--> CLOSED
 Executor:  STRANGER --open--> KNOWN --call/describe/answer--> KNOWN
            STRANGER --open that is refused--> CLOSED
@@ -46,7 +46,9 @@ _CLIENT_SENDS: dict[tuple[State, type], State] = {
 }
 
 _CLIENT_RECEIVES: dict[tuple[State, type], State] = {
+    (State.BUSY, wire.Said): State.BUSY,
     (State.BUSY, wire.Ask): State.BUSY,
+    (State.BUSY, wire.Invoke): State.BUSY,
     (State.BUSY, wire.Returned): State.IDLE,
     (State.BUSY, wire.Raised): State.IDLE,
     (State.BUSY, wire.Rejected): State.IDLE,
@@ -61,7 +63,9 @@ _SERVER_RECEIVES: dict[tuple[State, type], State] = {
     (State.KNOWN, wire.Answer): State.KNOWN,
 }
 
-Reply = wire.Returned | wire.Raised | wire.Rejected | wire.Refused | wire.Ask
+Question = wire.Said | wire.Ask | wire.Invoke
+"""What comes before the reply."""
+Reply = wire.Returned | wire.Raised | wire.Rejected | wire.Refused | Question
 
 
 class ClientSession:

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import channel, lending, raising, wire
-from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolError
+from . import answering, channel, output, restoring, session, wire
+from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
@@ -27,6 +27,7 @@ KILLS = 5
 """The same for SIGKILL."""
 LOSSES = 10
 """Times that a call may lose its connection with no word on why."""
+ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
 OBITUARY = 1.0
 """Seconds to wait for a supervisor's word on how an executor ended."""
 
@@ -53,7 +54,9 @@ class Trip:
         self.here = here
         self.piece = piece
         """Whether the call it belongs to is counted already: a further piece of a generator's."""
-        self.lent: list[lending.Lent] = []
+        self.lent = restoring.NOTHING
+        self._seen = 0
+        """Characters of output that were shown."""
         self.tried: list[str] = []
         self.ends: list[Seat] = []
         self.waited = 0.0
@@ -97,7 +100,7 @@ class Trip:
                 opened = seat.take() or links.open_channel(seat)
                 reply, result, received = opened.exchange(request, frames, self._answer)
                 self.received += received
-                if not isinstance(reply, (wire.Refused, wire.Ask)):
+                if isinstance(reply, ANSWERS):
                     kept = opened
                     failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
                     if not failed:
@@ -140,18 +143,22 @@ class Trip:
                 return loan.error
         return error
 
-    def _answer(self, ask: wire.Ask) -> list[wire.Buffer]:
-        """Items of an iterator that the function was lent."""
-        try:
-            with self.driver.programs_code():
-                value = self.lent[ask.lent].give(ask.skip, ask.count)
-        except Exception as error:
-            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
-        try:
-            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
-        except ArgumentError as error:  # the call will run here
-            self.lent[ask.lent].unfit = True
-            return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error))
+    def show(self, said: list[tuple[str, str]], position: int) -> None:
+        """Show what the function printed after so many characters, but for what an earlier attempt has shown.
+
+        Raises:
+            Warning: a filter of the program makes an error of it.
+        """
+        seen = self._seen - position
+        self._seen = max(self._seen, position + sum(len(text) for _, text in said))
+        output.show(output.unseen(said, seen) if seen > 0 else said)
+
+    def _answer(self, question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
+        """What the executor asks for; nothing for what it says."""
+        if not isinstance(question, wire.Said):
+            return answering.answer(question, segments, self.lent, self.driver.programs_code)
+        self.show(question.output, question.position)
+        return []
 
     def _judge(self, call: bytes) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""

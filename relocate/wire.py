@@ -25,11 +25,14 @@ import mmap
 import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .errors import ArgumentError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from .lending import Loans
 
 PROTOCOL = 1
 CHUNK = 1 << 20
@@ -158,6 +161,33 @@ class Call(Message, tag="call"):
     sizes: list[int] = []
 
 
+class Said(Message, tag="said"):
+    """From the executor, while a call runs: what it printed.
+
+    ``position`` is how much it had printed before, in characters: a call that runs again says the same again.
+    """
+
+    call: bytes
+    position: int
+    output: list[tuple[str, str]]
+    body: bytes = b""
+    sizes: list[int] = []
+    tail: bool = False
+
+
+class Invoke(Message, tag="invoke"):
+    """From the executor, while a call runs: call a function that was lent as an argument.
+
+    The value is ``(args, kwargs)``; ``number`` counts such calls.  Without a value: the executor still waits.
+    """
+
+    call: bytes
+    lent: int
+    number: int
+    body: bytes = b""
+    sizes: list[int] = []
+
+
 class Ask(Message, tag="ask"):
     """From the executor, while a call runs: items of an iterator that was lent as an argument."""
 
@@ -168,7 +198,11 @@ class Ask(Message, tag="ask"):
 
 
 class Answer(Message, tag="answer"):
-    """The value is ``(items, whether that was the end)``, or what the iterator raised."""
+    """To `Ask`, the value is ``(items, whether that was the end)``; to `Invoke`, what the function returned.
+
+    Or it is the description of what was raised.  ``skip`` is the number of an `Invoke`, and ``refers`` is as
+    in `Returned`.
+    """
 
     call: bytes
     lent: int
@@ -176,12 +210,14 @@ class Answer(Message, tag="answer"):
     raised: bool = False
     body: bytes = b""
     sizes: list[int] = []
+    refers: bool = False
 
 
 class Returned(Message, tag="returned"):
     """The function returned; the value is its result.
 
-    ``output`` is what it printed; if that is long, ``tail`` is set and it is the last segment.
+    ``output`` is what it printed, after the first ``said`` characters, which came in `Said`; if that is
+    long, ``tail`` is set and it is the last segment.
     ``refers``: the value is ``(result, changes)`` and refers to arguments (see `restoring`).
     """
 
@@ -192,6 +228,7 @@ class Returned(Message, tag="returned"):
     sizes: list[int] = []
     tail: bool = False
     refers: bool = False
+    said: int = 0
 
 
 class Raised(Message, tag="raised"):
@@ -204,6 +241,7 @@ class Raised(Message, tag="raised"):
     sizes: list[int] = []
     tail: bool = False
     refers: bool = False
+    said: int = 0
 
 
 class Rejected(Message, tag="rejected"):
@@ -215,8 +253,24 @@ class Rejected(Message, tag="rejected"):
 
 
 AnyMessage = (
-    Hello | Welcome | Change | Refused | Cancel | Open | Describe | Call | Ask | Answer | Returned | Raised | Rejected
+    Hello
+    | Welcome
+    | Change
+    | Refused
+    | Cancel
+    | Open
+    | Describe
+    | Call
+    | Said
+    | Invoke
+    | Ask
+    | Answer
+    | Returned
+    | Raised
+    | Rejected
 )
+
+SAYING = (Returned, Raised, Said)
 
 _encoder = msgspec.msgpack.Encoder()
 _output_decoder = msgspec.msgpack.Decoder(list[tuple[str, str]])
@@ -225,7 +279,7 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     """Frames of ``message`` carrying ``segments``."""
-    if isinstance(message, (Returned, Raised)) and sum(len(text) for _, text in message.output) > INLINE:
+    if isinstance(message, SAYING) and sum(len(text) for _, text in message.output) > INLINE:
         segments = [*segments, _encoder.encode(message.output)]
         message.output, message.tail = [], True
     if not segments:
@@ -322,7 +376,7 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
             segments.append(bytearray().join(parts))
     if position != len(frames):
         raise RemoteProtocolError("more frames than announced")
-    if isinstance(message, (Returned, Raised)) and message.tail:
+    if isinstance(message, SAYING) and message.tail:
         try:
             message.output = _output_decoder.decode(segments.pop())
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -349,17 +403,19 @@ class Taken(list[Buffer]):
         return False
 
 
-def dumps(value: object, lent: list[Any] | None = None) -> list[Buffer]:
+def dumps(value: object, lent: Loans | None = None) -> list[Buffer]:
     """Segments of ``value``: its pickle, then its out-of-band buffers (not copied).
 
     Args:
         value: anything that pickle or cloudpickle takes.
-        lent: if given, generators in ``value`` stay here and are appended to this list; at the
-            other end each becomes an iterator that asks for its items (see `lending`).
+        lent: if given, generators and functions in ``value`` may stay here and are then in this list;
+            at the other end each becomes something that asks for its items or results (see `lending`).
 
     Raises:
         ArgumentError: neither pickle nor cloudpickle can carry the value.
     """
+    if lent is not None:
+        return pickled(value, lent)[0]
     taken = Taken()
     try:
         data = pickle.dumps(value, 5, buffer_callback=taken.take)
@@ -367,19 +423,19 @@ def dumps(value: object, lent: list[Any] | None = None) -> list[Buffer]:
             return [data, *taken]
     except Exception:
         pass  # pickle refuses in many ways (PicklingError, TypeError, AttributeError, ...): cloudpickle decides
-    return pickled(value, lent)[0]
+    return pickled(value)[0]
 
 
-def pickled(value: object, lent: list[Any] | None = None) -> tuple[list[Buffer], pickle.Pickler]:
+def pickled(value: object, lent: Loans | None = None) -> tuple[list[Buffer], pickle.Pickler]:
     """`dumps`, and the pickler, whose memo numbers the objects that it met.
 
     Raises:
         ArgumentError: neither pickle nor cloudpickle can carry the value.
     """
-    from .lending import Cloud, Lender
+    from .lending import Cloud, Lender, Plain
 
     try:
-        return pickled_by((plain, Cloud if lent is None else partial(Lender, lent)), value, Taken())
+        return pickled_by((plain, Cloud) if lent is None else (Plain, partial(Lender, lent)), value, Taken())
     except Exception as error:
         raise ArgumentError(_why_not(value, error, lent)) from error
 
@@ -420,14 +476,14 @@ def size_of(segments: Segments) -> int:
     return sum(map(len, segments))
 
 
-def _why_not(value: object, error: Exception, lent: list[Any] | None) -> str:
+def _why_not(value: object, error: Exception, lent: Loans | None) -> str:
     """Name the argument that cannot be pickled, if ``value`` is ``(args, kwargs)``."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple) and isinstance(value[1], dict):
         named = [(f"argument {i + 1}", a) for i, a in enumerate(value[0])]
         named += [(f"argument {k!r}", a) for k, a in value[1].items()]
         for name, argument in named:
             try:
-                dumps(argument, None if lent is None else [])
+                dumps(argument, None if lent is None else type(lent)())
             except ArgumentError:
                 return f"{name}, of type {type(argument).__name__}, cannot travel to another process: {error}"
     return f"a value of type {type(value).__name__} cannot travel to another process: {error}"

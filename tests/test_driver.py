@@ -367,7 +367,7 @@ def test_a_generator_inside_an_argument_is_not_taken_from_twice(network: Network
     program = Program(network, ["desk"], local=[shop()])
     proxy = program.load("shop")
     desk.next(Kill(restart=None))
-    with pytest.raises(errors.ArgumentError, match="taken from a generator inside an argument"):
+    with pytest.raises(errors.ArgumentError, match="used a generator or called a function that is inside an argument"):
         proxy.total(itertools.chain(n for n in range(100)))
     assert program.statistics().failed == 1
 

@@ -14,12 +14,26 @@ import relocate
 
 HOME = Path(relocate.__file__).parent
 ROWS = (
-    {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity"},
+    {"errors", "origin", "purity"},
+    {"closures"},
+    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference"},
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
+    {
+        "keys",
+        "embedded",
+        "observe",
+        "cache",
+        "places",
+        "quiet",
+        "running",
+        "caller",
+        "answering",
+        "items",
+        "tally",
+        "spelling",
+    },
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
@@ -30,7 +44,7 @@ ROWS = (
     {"__main__", "pytest_plugin"},
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-PURE = sorted(set().union(*ROWS[:4]))
+PURE = sorted(set().union(*ROWS[:5]))
 PURITY = (
     {"known", "sources"},
     {"values"},

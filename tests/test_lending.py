@@ -19,16 +19,17 @@ def numbers(count: int, error: Exception | None = None) -> Iterator[int]:
         raise error
 
 
-def borrowed(loan: Lent) -> tuple[Iterator[Any], list[tuple[int, int]]]:
+def borrowed(loan: Lent, monkeypatch: pytest.MonkeyPatch) -> tuple[Iterator[Any], list[tuple[int, int]]]:
     """The iterator for ``loan``, and what it asks for."""
     asked: list[tuple[int, int]] = []
 
-    def ask(lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
-        assert lent == 0
-        asked.append((skip, count))
-        return loan.give(skip, count)
+    class Caller(lending.Asking):
+        def items(self, lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
+            assert lent == 0
+            asked.append((skip, count))
+            return loan.give(skip, count)
 
-    lending.asking[:] = [ask]
+    monkeypatch.setattr(lending, "asking", [Caller()])
     return borrow(0), asked
 
 
@@ -89,8 +90,8 @@ def test_what_is_given_depends_on_the_question_only(count: int, fails: bool, ask
             assert ended or skip + many <= count or fails or skip > count
 
 
-def test_a_borrower_asks_for_ever_more_up_to_a_bound() -> None:
-    items, asked = borrowed(Lent(numbers(5000)))
+def test_a_borrower_asks_for_ever_more_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, asked = borrowed(Lent(numbers(5000)), monkeypatch)
     assert list(items) == list(range(5000))
     counts = [count for _, count in asked]
     assert counts[:EXACT] == [1] * EXACT  # who wants few items takes no more than those
@@ -99,21 +100,21 @@ def test_a_borrower_asks_for_ever_more_up_to_a_bound() -> None:
     assert [skip for skip, _ in asked][1:] == [sum(counts[: i + 1]) for i in range(len(counts) - 1)]
 
 
-def test_a_borrower_that_is_not_used_asks_nothing() -> None:
-    items, asked = borrowed(Lent(numbers(3)))
+def test_a_borrower_that_is_not_used_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, asked = borrowed(Lent(numbers(3)), monkeypatch)
     assert asked == []
     assert next(items) == 0
     assert asked == [(0, 1)]
 
 
-def test_an_empty_generator_ends_at_once() -> None:
-    items, asked = borrowed(Lent(numbers(0)))
+def test_an_empty_generator_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, asked = borrowed(Lent(numbers(0)), monkeypatch)
     assert list(items) == []
     assert asked == [(0, 1)]
 
 
-def test_a_borrower_raises_what_the_generator_does() -> None:
-    items, _ = borrowed(Lent(numbers(2, LookupError("mine"))))
+def test_a_borrower_raises_what_the_generator_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, _ = borrowed(Lent(numbers(2, LookupError("mine"))), monkeypatch)
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(LookupError, match="mine"):
         next(items)

@@ -39,6 +39,8 @@ def messages() -> dict[str, Recorded]:
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),
         "call-large": (wire.Call(ID, "scipy.ndimage", "label", DIGEST), LARGE),
+        "said": (wire.Said(ID, 12, output), []),
+        "invoke": (wire.Invoke(ID, 1, 3), SMALL),
         "ask": (wire.Ask(ID, 0, 3, 4), []),
         "answer": (wire.Answer(ID, 0, 3, True), SMALL),
         "returned": (wire.Returned(ID, 5, output), SMALL),

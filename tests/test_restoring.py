@@ -22,7 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate import raising, restoring, testing, wire
+from relocate import answering, lending, raising, restoring, testing, wire
+from relocate.caller import Caller
 from relocate.errors import ArgumentError
 from relocate.output import Output
 from relocate.restoring import Unrestorable
@@ -73,7 +74,19 @@ def remotely(function: Callable[..., Any], *args: Any, runner: Runner | None = N
     """What the caller gets, and whether the answer refers to arguments."""
     sent = restoring.Sent(args, kwargs)
     message = wire.Call(b"c" * 16, "shop", "function", b"")
-    reply, given = (runner or Runner(Output())).run(message, function, received(sent.segments), 0)
+
+    def exchange(question: wire.Ask | wire.Invoke, segments: wire.Segments) -> tuple[wire.Answer, list[wire.Buffer]]:
+        asked, given = wire.unpack(received(wire.pack(question, segments)))
+        assert isinstance(asked, (wire.Ask, wire.Invoke))
+        answer, given = wire.unpack(received(answering.answer(asked, given, sent.lent, contextlib.nullcontext)))
+        assert isinstance(answer, wire.Answer)
+        return answer, given
+
+    lending.asking[:] = [Caller(message.call, Output(), exchange)]
+    try:
+        reply, given = (runner or Runner(Output())).run(message, function, received(sent.segments), 0)
+    finally:
+        lending.asking.clear()
     if isinstance(reply, wire.Rejected):
         raise ArgumentError(reply.text)
     assert isinstance(reply, (wire.Returned, wire.Raised))

@@ -22,7 +22,9 @@ MAKE: dict[type, Callable[[], wire.AnyMessage]] = {
     wire.Open: lambda: wire.Open(wire.PROTOCOL, session.PYTHON, TICKET),
     wire.Describe: lambda: wire.Describe(ID, "m"),
     wire.Call: lambda: wire.Call(ID, "m", "f", b"d"),
+    wire.Said: lambda: wire.Said(ID, 0, []),
     wire.Ask: lambda: wire.Ask(ID, 0, 0, 1),
+    wire.Invoke: lambda: wire.Invoke(ID, 0, 0),
     wire.Answer: lambda: wire.Answer(ID, 0, 0),
     wire.Returned: lambda: wire.Returned(ID, 0, []),
     wire.Raised: lambda: wire.Raised(ID, 0, []),
@@ -37,7 +39,9 @@ SENT_BY_CLIENT = {
     (State.BUSY, wire.Answer): State.BUSY,
 }
 RECEIVED_BY_CLIENT = {
+    (State.BUSY, wire.Said): State.BUSY,
     (State.BUSY, wire.Ask): State.BUSY,
+    (State.BUSY, wire.Invoke): State.BUSY,
     **{(State.BUSY, reply): State.IDLE for reply in REPLIES},
     (State.IDLE, wire.Refused): State.CLOSED,
     (State.BUSY, wire.Refused): State.CLOSED,
@@ -120,7 +124,7 @@ def test_what_an_executor_may_receive(state: State, kind: type) -> None:
         assert session_.state is following
 
 
-@pytest.mark.parametrize("kind", [*REPLIES, wire.Ask], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [*REPLIES, wire.Said, wire.Ask, wire.Invoke], ids=lambda k: k.__name__)
 def test_an_answer_to_another_call_closes_the_channel(kind: type) -> None:
     session_ = client(State.BUSY)
     other = MAKE[kind]()

@@ -28,7 +28,7 @@ STATE = Effect("global", "changes the interpreter's state")
 ENVIRONMENT = Effect("environment", "depends on the process or machine it runs on")
 
 
-def _names(*lines: str) -> Iterator[str]:
+def names(*lines: str) -> Iterator[str]:
     """The names in each line, behind the line's first word if that ends with a dot."""
     for line in lines:
         words = line.split()
@@ -43,7 +43,7 @@ def _table(*rows: tuple[Effect, Iterator[str]]) -> dict[str, Effect]:
 _CALLS = _table(
     (
         FILES,
-        _names(
+        names(
             "open",
             "io. open open_code FileIO",
             "codecs. open",
@@ -68,22 +68,22 @@ _CALLS = _table(
             "pandas. HDFStore ExcelFile ExcelWriter",
         ),
     ),
-    (INPUT, _names("input breakpoint")),
+    (INPUT, names("input breakpoint")),
     (
         PROCESS,
-        _names(
+        names(
             "os. system popen fork forkpty kill killpg wait waitpid abort _exit execv execve execvp execl execlp",
             "os. spawnl spawnv posix_spawn startfile nice",
         ),
     ),
-    (CLOCK, _names("time. time time_ns perf_counter perf_counter_ns monotonic monotonic_ns process_time")),
-    (CLOCK, _names("time. process_time_ns thread_time thread_time_ns clock_gettime")),
-    (CLOCK, _names("timeit. default_timer timeit repeat")),
-    (CLOCK, _names("datetime. datetime.now datetime.utcnow datetime.today date.today")),
-    (CLOCK, _names("pandas. Timestamp.now Timestamp.utcnow Timestamp.today")),
+    (CLOCK, names("time. time time_ns perf_counter perf_counter_ns monotonic monotonic_ns process_time")),
+    (CLOCK, names("time. process_time_ns thread_time thread_time_ns clock_gettime")),
+    (CLOCK, names("timeit. default_timer timeit repeat")),
+    (CLOCK, names("datetime. datetime.now datetime.utcnow datetime.today date.today")),
+    (CLOCK, names("pandas. Timestamp.now Timestamp.utcnow Timestamp.today")),
     (
         RANDOM,
-        _names(
+        names(
             "os. urandom getrandom",
             "uuid. uuid1 uuid4 getnode",
             "random. SystemRandom seed setstate getstate random uniform triangular randint choice randrange sample",
@@ -93,7 +93,7 @@ _CALLS = _table(
     ),
     (
         ENVIRONMENT,
-        _names(
+        names(
             "pathlib.Path. cwd home",
             "os.path. abspath realpath relpath expanduser expandvars",
             "os. getenv getenvb getcwd getcwdb getpid getppid getuid geteuid getgid getlogin uname getpgid",
@@ -106,7 +106,7 @@ _CALLS = _table(
     ),
     (
         STATE,
-        _names(
+        names(
             "os. putenv unsetenv chdir fchdir umask",
             "locale. setlocale",
             "sys. setrecursionlimit settrace setprofile setswitchinterval set_int_max_str_digits addaudithook",
@@ -121,15 +121,15 @@ _CALLS = _table(
 )
 
 _WHOLE = _table(
-    (PROCESS, _names("subprocess", "multiprocessing. Process Pool", "concurrent.futures. ProcessPoolExecutor")),
-    (NETWORK, _names("socket ssl urllib.request http.client ftplib smtplib requests httpx aiohttp urllib3 zmq")),
-    (RANDOM, _names("secrets numpy.random")),
-    (FILES, _names("tempfile shutil glob fileinput")),
+    (PROCESS, names("subprocess", "multiprocessing. Process Pool", "concurrent.futures. ProcessPoolExecutor")),
+    (NETWORK, names("socket ssl urllib.request http.client ftplib smtplib requests httpx aiohttp urllib3 zmq")),
+    (RANDOM, names("secrets numpy.random")),
+    (FILES, names("tempfile shutil glob fileinput")),
 )
 """Modules and classes of which everything that is called does this, but for what `_HARMLESS` has."""
 
 _HARMLESS = frozenset(
-    _names(
+    names(
         "socket. inet_aton inet_ntoa inet_pton inet_ntop htons htonl ntohs ntohl",
         "subprocess. list2cmdline CalledProcessError TimeoutExpired SubprocessError",
         "secrets. compare_digest",
@@ -140,7 +140,7 @@ _HARMLESS = frozenset(
 )
 
 SEEDED = frozenset(
-    _names(
+    names(
         "random. Random",
         "_random. Random",
         "numpy.random. default_rng RandomState SeedSequence PCG64 PCG64DXSM MT19937 Philox SFC64",
@@ -149,15 +149,15 @@ SEEDED = frozenset(
 """Generators of random numbers: fit if they are made of a seed."""
 
 _READS = _table(
-    (Effect("environment", "reads the environment"), _names("os. environ environb")),
-    (ENVIRONMENT, _names("sys. argv path executable orig_argv")),
-    (INPUT, _names("sys. stdin")),
-    (RANDOM, _names("numpy.random.mtrand. _rand")),
+    (Effect("environment", "reads the environment"), names("os. environ environb")),
+    (ENVIRONMENT, names("sys. argv path executable orig_argv")),
+    (INPUT, names("sys. stdin")),
+    (RANDOM, names("numpy.random.mtrand. _rand")),
 )
 
 _METHODS = _table(
-    (FILES, _names("read_text write_text read_bytes write_bytes iterdir rglob is_file is_dir symlink_to hardlink_to")),
-    (FILES, _names("tofile to_csv to_excel to_parquet to_hdf to_sql to_feather savefig")),
+    (FILES, names("read_text write_text read_bytes write_bytes iterdir rglob is_file is_dir symlink_to hardlink_to")),
+    (FILES, names("tofile to_csv to_excel to_parquet to_hdf to_sql to_feather savefig")),
 )
 
 
@@ -206,7 +206,7 @@ def of_method(name: str) -> Effect | None:
 # Changes in place --------------------------------------------------------------------------------
 
 CHANGES_SILENTLY = frozenset(
-    _names(
+    names(
         "append extend insert remove clear sort reverse update add discard appendleft extendleft rotate move_to_end",
         "intersection_update difference_update symmetric_difference_update frombytes fromlist writelines",
         "__setitem__ __delitem__ __setattr__",
@@ -218,15 +218,15 @@ CHANGES_SILENTLY = frozenset(
 """Methods that change their object and give nothing back.  Where the result of such a call is used,
 it is another method of that name, which gives a new object."""
 
-CHANGES = frozenset(_names("pop popitem popleft setdefault write truncate"))
+CHANGES = frozenset(names("pop popitem popleft setdefault write truncate"))
 """Methods that change their object and give something back."""
 
-PUTS = frozenset(_names("append appendleft insert add"))
+PUTS = frozenset(names("append appendleft insert add"))
 """Of these, those that keep the object that they are given."""
 
 CHANGED_ARGUMENT = {
     **dict.fromkeys(
-        _names(
+        names(
             "setattr delattr",
             "heapq. heappush heappop heapify heapreplace heappushpop",
             "bisect. insort insort_left insort_right",
@@ -245,11 +245,11 @@ CHANGED_BY_METHOD = {"shuffle": 0}
 
 # What a result shares with what it is made of ----------------------------------------------------
 
-OUTPUTS = frozenset(_names("out output"))
+OUTPUTS = frozenset(names("out output"))
 """What parameters are called that a function writes its result to."""
 
 SAME = frozenset(
-    _names(
+    names(
         "vars typing.cast",
         "numpy. asarray asanyarray atleast_1d atleast_2d atleast_3d reshape ravel squeeze transpose swapaxes moveaxis",
         "numpy. rollaxis expand_dims broadcast_to flip fliplr flipud rot90 ascontiguousarray asfortranarray require",
@@ -257,10 +257,10 @@ SAME = frozenset(
     )
 )
 """Functions whose result may be their first argument, or a view of it."""
-SAME_METHODS = frozenset(_names("reshape ravel view transpose squeeze swapaxes diagonal"))
+SAME_METHODS = frozenset(names("reshape ravel view transpose squeeze swapaxes diagonal"))
 """Methods whose result may be a view of their object."""
 INSIDE = frozenset(
-    _names(
+    names(
         "list tuple sorted set frozenset dict reversed enumerate zip filter iter next min max getattr copy.copy",
         "itertools. chain chain.from_iterable islice cycle product combinations permutations zip_longest tee groupby",
         "itertools. takewhile dropwhile",
@@ -268,14 +268,14 @@ INSIDE = frozenset(
     )
 )
 """Functions whose result is new, but has in it what was in the arguments."""
-INSIDE_METHODS = frozenset(_names("get values items pop popleft setdefault popitem copy"))
+INSIDE_METHODS = frozenset(names("get values items pop popleft setdefault popitem copy"))
 """The same for methods."""
-NEW_ATTRIBUTES = frozenset(_names("shape size ndim dtype flags nbytes strides itemsize __name__ __class__ __doc__"))
+NEW_ATTRIBUTES = frozenset(names("shape size ndim dtype flags nbytes strides itemsize __name__ __class__ __doc__"))
 """Attributes that give something that cannot be changed in place."""
-ARRAY_ATTRIBUTES = frozenset(_names("shape ndim dtype T astype ravel flat reshape append extend"))
+ARRAY_ATTRIBUTES = frozenset(names("shape ndim dtype T astype ravel flat reshape append extend"))
 """Who asks a value for these takes it for one that can be changed in place."""
 SELECTS = frozenset(
-    _names(
+    names(
         "numpy. where nonzero flatnonzero argsort argwhere isnan isfinite isinf logical_and logical_or logical_not",
         "numpy. isin unique ix_ argpartition lexsort",
     )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .. import channel, interface, lending, raising, session, wire
+from .. import channel, interface, lending, session, wire
+from ..caller import Caller, Exchange
 from ..errors import WorkerUnreachable
 from ..executor import NOTHING
 from ..links import Links
@@ -231,9 +233,10 @@ class Executor:
         self.alive = True
         self.draining = False
         self.running = NOTHING
-        output = Output()
+        self._output = Output()
         # Lost: the executor was killed while it asked its caller.
-        self._runner = Runner(output, _Printing(output), (channel.Lost,))
+        self.printing = _Printing(self._output)
+        self._runner = Runner(self._output, self.printing, (channel.Lost,))
 
     def end(self, fault: Kill) -> None:
         """Die."""
@@ -242,7 +245,11 @@ class Executor:
             self.worker.bury(self, fault, NOTHING if fault.before else self.running)
 
     def run(
-        self, message: wire.Call | wire.Describe, segments: list[wire.Buffer], ask: lending.Ask
+        self,
+        message: wire.Call | wire.Describe,
+        segments: list[wire.Buffer],
+        ask: Exchange,
+        tell: Callable[[wire.Said], None],
     ) -> tuple[wire.Message, wire.Segments]:
         """What `relocate.executor` answers to the same message."""
         call = message.call
@@ -256,14 +263,17 @@ class Executor:
         if message.digest != interface.digest(module):
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
         self.worker.calls.append(f"{message.module}.{message.member}")
-        lending.asking[:] = [ask]
+        caller = Caller(call, self._output, ask, tell)
+        lending.asking[:] = [caller]
         try:
             function: Any = module
             for part in message.member.split("."):
                 function = getattr(function, part)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        return self._runner.run(message, function, segments, 0)
+        reply = self._runner.run(message, function, segments, 0)
+        caller.over = True
+        return (wire.Rejected(call, "result", caller.unfit), ()) if caller.unfit else reply
 
 
 class _Printing:
@@ -274,8 +284,15 @@ class _Printing:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> None:
+        self._own = sys.stdout, sys.stderr
         self._stack.enter_context(contextlib.redirect_stdout(self._streams[0]))
         self._stack.enter_context(contextlib.redirect_stderr(self._streams[1]))
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the program's own code runs, it prints to its own streams."""
+        with contextlib.redirect_stdout(self._own[0]), contextlib.redirect_stderr(self._own[1]):
+            yield
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -336,19 +353,24 @@ class Channel:
         message, segments = self._server.receive(_copied(frames))
         assert isinstance(message, (wire.Call, wire.Describe))
 
-        def ask(lent: int, skip: int, count: int) -> tuple[list[Any], bool]:
-            question, _, _ = self._back(wire.pack(wire.Ask(message.call, lent, skip, count)))
-            assert isinstance(question, wire.Ask)
+        def ask(asked: wire.Ask | wire.Invoke, segments: wire.Segments) -> tuple[wire.Answer, list[wire.Buffer]]:
+            question, given, _ = self._back(wire.pack(asked, segments))
+            assert isinstance(question, (wire.Ask, wire.Invoke))
             self._network.clock.advance(2 * LATENCY)
             self._alive(executor)
-            answered, given = self._server.receive(_copied(answer(question)))
+            with executor.printing.paused():
+                frames = answer(question, given)
+            answered, received = self._server.receive(_copied(frames))
             assert isinstance(answered, wire.Answer)
-            if answered.raised:
-                raise raising.load(given, "caller")
-            items, ended = wire.loads(given)
-            return items, ended
+            return answered, received
 
-        reply, result = executor.run(message, segments, ask)
+        def tell(said: wire.Said) -> None:
+            question, given, _ = self._back(wire.pack(said))
+            assert isinstance(question, wire.Said)
+            with executor.printing.paused():
+                answer(question, given)
+
+        reply, result = executor.run(message, segments, ask, tell)
         if isinstance(fault, Delay):
             self._network.clock.advance(fault.seconds)
         elif isinstance(fault, Kill):
