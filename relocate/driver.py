@@ -405,8 +405,8 @@ class Driver:
             return places[0].error
         if trip.nested and any(place.seats for place in places):
             return NoWorkerLeft(
-                f"{trip.name}: no executor is idle; a generator that was lent to a call calls it, and that call waits "
-                "on its executor meanwhile; use more executors"
+                f"{trip.name}: no executor is idle; a generator or function that a call was given calls it, and that "
+                "call waits on its executor meanwhile; use more executors"
             )
         return NoWorkerLeft(f"{trip.name}: {self.troubles(trip.path)}")
 

@@ -98,6 +98,8 @@ class Lender(Cloud):
         if kind is GeneratorType:
             self._lent.append(Lent(value))
             return borrow, (len(self._lent) - 1,)
+        if kind is FunctionType and _is_of_a_class(value):
+            return super().reducer_override(value)
         if (kind is FunctionType or kind is MethodType) and not _travels_by_name(value):
             from .closures import is_proven  # not before a function is met: it loads much
 
@@ -120,6 +122,12 @@ def _travels_by_name(value: Any) -> bool:
     if type(value) is MethodType:
         return is_installed(value.__module__) and is_installed(type(value.__self__).__module__)
     return is_stub(value) or (is_installed(value.__module__) and is_named(value))
+
+
+def _is_of_a_class(value: FunctionType) -> bool:
+    """Whether a function was made in the body of a class, which travels as a whole."""
+    owner = value.__qualname__.rpartition(".")[0]
+    return owner != "" and not owner.endswith("<locals>")
 
 
 def _face(value: Callable[..., Any]) -> tuple[Any, ...]:
