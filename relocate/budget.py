@@ -12,6 +12,9 @@ RETRY_FLOOR = 10.0
 HEDGE_SHARE = 0.03
 """Dean and Barroso, "The Tail at Scale" (2013), find most of the gain with 2 to 5 per cent more calls."""
 
+HEDGED_MOST = 10.0
+"""Seconds of wasted work that may be saved up."""
+
 
 class Budget:
     """A token bucket.
@@ -62,6 +65,32 @@ def retries() -> Budget:
     return Budget(RETRY_SHARE, RETRY_FLOOR, first=100.0)
 
 
-def hedges() -> Budget:
-    """The budget for hedges: 3 % of the calls."""
-    return Budget(HEDGE_SHARE, most=20.0)
+class Hedges:
+    """The budget for hedges: 3 % of the calls, and 3 % of the time that calls run.
+
+    The second, as calls that take long by themselves are hedged, too, and take as long again.  What a
+    hedge costs is known when the first answer has come, so this may go into debt.
+    """
+
+    __slots__ = ("calls", "seconds")
+
+    def __init__(self) -> None:
+        self.calls = Budget(HEDGE_SHARE, most=20.0)
+        self.seconds = 0.0
+
+    def deposit(self) -> None:
+        """Note a call."""
+        self.calls.deposit()
+
+    def ran(self, seconds: float) -> None:
+        """Note how long a call ran whose answer was the first."""
+        if self.seconds < HEDGED_MOST:
+            self.seconds += HEDGE_SHARE * seconds
+
+    def wasted(self, seconds: float) -> None:
+        """Note how long an attempt ran whose answer is not wanted any more."""
+        self.seconds -= seconds
+
+    def spend(self, now: float) -> bool:
+        """Whether one more attempt may be made, which is then noted."""
+        return self.seconds > 0.0 and self.calls.spend(now)

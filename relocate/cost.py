@@ -148,6 +148,7 @@ class Estimate:
 
     def ran_there(self, seconds: float, route: Route, size: int) -> None:
         """Note that a call ran there, how long that took, and how many bytes went both ways."""
+        self.there.add(seconds)
         self.tried_there += 1
         self._there += (seconds - self._there) * (WEIGHT if self.tried_there > 10 else 1.0 / self.tried_there)
         self._earned += seconds

@@ -10,8 +10,10 @@ A seat is *alive*, *suspect* or *ejected*.
 
 *Slowness* is a call's time on the seat in units of the function's own median, so that who has run a long
 function is not taken for slow.  It is averaged as latency is in Finagle's "Peak EWMA" balancer: a peak
-counts at once and in full, and fades with time; without news it fades to what the worker's capabilities
-promise, so that a seat that was slow is tried again.
+counts at once and in full, and fades with time and better answers; without news it fades to what the worker's capabilities
+promise, so that a seat that was slow is tried again.  But what is within the function's own 95th
+percentile is no peak, and a single one beyond it may be the call's doing: peaks count from the second in
+a row on.
 
 Nothing here reads a clock, draws a random number or does I/O.
 """
@@ -25,12 +27,14 @@ from typing import TypeVar
 
 FADE = 10.0
 """Seconds in which a peak of slowness fades to a third (Finagle's decay time)."""
+KEPT = 0.8
+"""How much of a peak is kept at most with each answer that is none."""
 LEVEL = (2 / 3, 1.5)
 """Slowness between these counts as 1: less is noise, and would send all clients to the same seat."""
 LATE = 3.0
-"""Slowness from which on an answer counts as late."""
+"""How many times slower than its peers a seat must be to be ejected."""
 LATE_BY = 0.005
-"""Seconds that it must be late by, too: a busy scheduler alone is no fault of the seat's."""
+"""Seconds that its answers must come late by, too: a busy scheduler is no fault of the seat's."""
 LATE_ANSWERS = 5
 """Late answers in a row that eject (Envoy's default for failures in a row)."""
 EJECTED = 5.0
@@ -39,6 +43,7 @@ EJECTED_MOST = 60.0
 AVOIDED = 0.2
 """Seconds that a seat is avoided after a failure; after each further one in a row five times as long."""
 AVOIDED_MOST = 10.0
+NEVER = float("inf")
 PEERS = 33
 """Of so many peers the median is taken, at most."""
 
@@ -56,6 +61,8 @@ class Health:
         "_prior",
         "_slowness",
         "_stamp",
+        "answered_at",
+        "answers",
         "avoid_until",
         "ejected_until",
         "ejections",
@@ -72,6 +79,9 @@ class Health:
         self._others_until = 0.0
         self.outstanding = 0
         """Calls of this client that it holds."""
+        self.answers = 0
+        self.answered_at = 0.0
+        """When it gave the last one."""
         self.avoid_until = 0.0
         self.ejected_until = 0.0
         self.failures = 0
@@ -82,38 +92,60 @@ class Health:
         self.suspect = False
         """Whether it is probed with one call at a time."""
 
-    def answered(self, now: float, seconds: float, typical: float, waiting: int = 0, held: int = 1) -> bool:
+    def run(self, now: float, sent: float) -> float:
+        """Seconds that a call has run that was sent then: since the answer before, if it had to wait for that."""
+        return now - (sent if sent > self.answered_at else self.answered_at)
+
+    def answered(self, now: float, seconds: float, typical: float, usual: float = NEVER, waiting: int = 0) -> bool:
         """Note an answer.
 
         Args:
             now: seconds on the clock of ``avoid_until``.
-            seconds: that the call took, there and back.
+            seconds: that the call took, there and back, see `run`.
             typical: seconds that such a call usually takes; 0 if that is not known.
+            usual: seconds that it seldom takes, the 95th percentile; infinite if that is not known.
             waiting: calls in the executor's queue behind this one.
-            held: calls of this client that the seat held when this one was sent, itself among them.
 
         Returns:
             Whether it may be an outlier, see `eject`.
         """
-        slow = seconds / (typical * held) if typical > 0.0 else self._prior
-        if slow >= self._slowness:
-            self._slowness = slow
-        else:
-            weight = exp((self._stamp - now) / FADE)
-            self._slowness = self._slowness * weight + slow * (1.0 - weight)
-        self._stamp = now
+        self.failures = 0
+        self.answers += 1
+        self.answered_at = now
         self._others = waiting - max(self.outstanding - 1, 0)
         if self._others > 0:
             self._others_until = now + self._others * (typical or seconds)
-        self.failures = 0
-        if slow > LATE and seconds - typical * held > LATE_BY:
+        return self.took(now, seconds, typical, usual)
+
+    def took(self, now: float, seconds: float, typical: float, usual: float = NEVER) -> bool:
+        """Note how long a call took, or has taken when another seat's answer came first; see `answered`."""
+        slow = seconds / typical if typical > 0.0 else self._prior
+        if slow > 1.0 and slow > (usual / typical if usual < NEVER else LATE):
             self.late += 1
+            if self.late == 1 and not self.suspect:
+                return False  # a single one may be the call's doing
+        else:
+            self.late = 0
+            slow = min(slow, max(self._prior, 1.0))
+        if slow >= self._slowness:
+            self._slowness = slow
+        else:
+            weight = min(exp((self._stamp - now) / FADE), KEPT)
+            self._slowness = self._slowness * weight + slow * (1.0 - weight)
+        self._stamp = now
+        if self.late and slow > LATE and seconds - typical > LATE_BY:
             return self.late >= LATE_ANSWERS or self.suspect
-        self.late = 0
-        self.suspect = False
-        if self.ejections and now > self.ejected_until + ejection(self.ejections):
-            self.ejections -= 1
+        if not self.late:
+            self.suspect = False
+            if self.ejections and now > self.ejected_until + ejection(self.ejections):
+                self.ejections -= 1
         return False
+
+    def cancelled(self, now: float, *, begun: bool) -> None:
+        """Note that a call is taken back: those behind it begin sooner."""
+        self.answers += 1
+        if begun:
+            self.answered_at = now
 
     def failed(self, now: float, chance: float = 0.5) -> None:
         """Note that a call was lost.

@@ -32,7 +32,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .budget import Budget
+from .budget import Budget, Hedges
 
 SCAN = 8
 """Up to this many seats are all looked at; of more, two drawn at random."""
@@ -131,7 +131,7 @@ class Run:
 
     seat: Seat
     hedge_after: float = NEVER
-    """Seconds after which a second attempt elsewhere is worth its cost, see `hedge`."""
+    """Seconds after which to look for a seat for a second attempt, see `hedge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,7 @@ class Pool:
         """Where in `_free` a seat is, by its id(); -1 if it is not."""
         self._parked: list[tuple[float, int, Seat]] = []
         """Seats that are avoided, those first that are so for the shortest time."""
+        self._parkings = 0
         if self.large:
             self._at = {id(seat): -1 for seat in self.seats}
             for seat in self.seats:
@@ -275,7 +276,8 @@ class Pool:
     def _drawable(self, seat: Seat, now: float) -> bool:
         if seat.avoid_until > now:
             self._remove(self._at[id(seat)])
-            heapq.heappush(self._parked, (seat.avoid_until, id(seat), seat))
+            self._parkings += 1  # so that of equals the order is the same in each run
+            heapq.heappush(self._parked, (seat.avoid_until, self._parkings, seat))
             return False
         return has_room(seat)
 
@@ -330,7 +332,8 @@ def _choose(call: Call, ranks: Sequence[Pool], now: float, chance: float) -> Dec
             return RunHere()
         seat, full = (_drawn if pool.large else _looked_at)(call, pool, now, chance)
         if seat is not None:
-            return Run(seat, call.hedge_after)
+            # Behind another call it waits as long as that one; longer, and it is worth to look elsewhere.
+            return Run(seat, min(call.hedge_after, call.typical or NEVER) if seat.outstanding else call.hedge_after)
         if full:
             return Wait(1.0, hopeful=True)
         if (pool.starting or any(now < s.avoid_until <= now + SOON for s in pool.seats)) and patient:
@@ -394,7 +397,7 @@ def hedge(
     ranks: Sequence[Pool],
     now: float,
     chance: float,
-    budget: Budget,
+    budget: Hedges,
     on: Seat,
     *,
     begun: bool = True,

@@ -35,12 +35,25 @@ def test_time_that_goes_back_fills_nothing_in() -> None:
 
 
 def test_hedges_are_at_most_three_in_a_hundred_calls() -> None:
-    bucket = budget.hedges()
+    bucket = budget.Hedges()
     spent = 0
     for _ in range(10_000):
         bucket.deposit()
+        bucket.ran(1.0)
         spent += bucket.spend(0.0)
     assert 290 <= spent <= 300
+
+
+def test_hedges_cost_at_most_three_in_a_hundred_seconds() -> None:
+    bucket = budget.Hedges()
+    wasted = 0.0
+    for _ in range(10_000):
+        bucket.deposit()
+        bucket.ran(1.0)
+        if bucket.spend(0.0):
+            bucket.wasted(30.0)
+            wasted += 30.0
+    assert 270 <= wasted <= 330
 
 
 def test_retries_are_a_fifth_of_the_calls_and_ten_a_second() -> None:

@@ -84,6 +84,18 @@ def test_who_is_better_there_at_first_comes_back_when_that_changes() -> None:
     assert here > 900
 
 
+def test_what_trips_take_is_known_for_hedging() -> None:
+    estimate = Estimate()
+    for i in range(ENOUGH):
+        assert estimate.there.p95 == NEVER, i
+        estimate.ran_there(0.1, Route(), 100)
+    assert estimate.typical == pytest.approx(0.1, rel=0.13)
+    assert estimate.there.p95 == NEVER  # it is not worked out anew at each call
+    estimate.ran_there(0.1, Route(), 100)
+    estimate.ran_there(0.1, Route(), 100)
+    assert estimate.there.p95 == pytest.approx(0.1, rel=0.13)
+
+
 def test_large_arguments_over_a_slow_link_stay() -> None:
     estimate = Estimate(100_000_000)
     assert play(estimate, Route(rate=10e6), lambda: 1.0, lambda: 10.0, 100)[1] == 100

@@ -18,20 +18,46 @@ def slow(count: int = LATE_ANSWERS, seconds: float = 1.0) -> Health:
 
 
 def test_a_peak_counts_in_full_and_fades() -> None:
-    seat = Health()
-    seat.answered(NOW, 1.0, 0.1)
+    seat = slow(2)
     assert seat.slowness(NOW) == pytest.approx(10)
     assert seat.slowness(NOW + FADE) == pytest.approx(1 + 9 / 2.718, rel=0.01)
     assert seat.slowness(NOW + 10 * FADE) == pytest.approx(1, rel=0.01)
 
 
-def test_good_answers_outweigh_a_peak_only_with_time() -> None:
+def test_a_single_peak_may_be_the_calls_doing() -> None:
+    assert slow(1).slowness(NOW) == 1
     seat = slow(1)
-    seat.answered(NOW + 0.1, 0.1, 0.1)
-    assert seat.slowness(NOW + 0.1) > 9
-    for second in range(1, 30):
-        seat.answered(NOW + second, 0.1, 0.1)
-    assert seat.slowness(NOW + 30) == 1
+    seat.answered(NOW, 0.1, 0.1)
+    seat.answered(NOW, 1.0, 0.1)
+    assert seat.slowness(NOW) == 1
+
+
+def test_what_such_calls_take_anyway_is_no_peak() -> None:
+    seat = Health()
+    for _ in range(10):
+        seat.answered(NOW, 0.9, 0.1, 1.0)
+    assert seat.slowness(NOW) == 1
+    for _ in range(2):
+        seat.answered(NOW, 0.2, 0.1, 0.15)
+    assert seat.slowness(NOW) == pytest.approx(2)
+
+
+def test_who_is_outrun_by_a_hedge_is_late_but_has_not_answered() -> None:
+    seat = Health()
+    seat.failed(NOW)
+    for _ in range(3):
+        seat.took(NOW + 1, 1.0, 0.1)
+    assert seat.slowness(NOW + 1) == pytest.approx(10)
+    assert (seat.failures, seat.suspect) == (1, True)
+
+
+def test_several_good_answers_outweigh_a_peak() -> None:
+    seat = slow(2)
+    seat.answered(NOW, 0.1, 0.1)
+    assert seat.slowness(NOW) > 8
+    for _ in range(15):
+        seat.answered(NOW, 0.1, 0.1)
+    assert seat.slowness(NOW) == 1
 
 
 def test_slowness_is_in_units_of_what_the_function_takes() -> None:
@@ -41,10 +67,13 @@ def test_slowness_is_in_units_of_what_the_function_takes() -> None:
     assert seat.slowness(NOW) == 1
 
 
-def test_a_call_that_waited_behind_others_of_this_client_was_not_slow() -> None:
+def test_a_call_that_waited_behind_another_ran_since_that_ones_answer() -> None:
     seat = Health()
-    seat.answered(NOW, 0.4, 0.1, held=4)
-    assert seat.slowness(NOW) == 1
+    assert seat.run(NOW, NOW - 3) == 3
+    seat.answered(NOW - 1, 2.0, 0.1)
+    assert seat.run(NOW, NOW - 3) == 1
+    assert seat.run(NOW, NOW - 0.5) == 0.5
+    assert seat.answers == 1
 
 
 def test_an_unknown_function_tells_nothing() -> None:

@@ -235,6 +235,7 @@ def test_every_decision_is_one_that_the_rules_allow(
 def test_a_slow_seat_is_passed_over_until_the_others_are_as_slow_for_their_calls() -> None:
     slow, quick = Seat("slow", depth=9), Seat("quick", depth=9)
     slow.answered(NOW, 0.4, 0.1)
+    slow.answered(NOW, 0.4, 0.1)
     assert go([Place(seats=[slow, quick])]) == Run(quick)
     quick.outstanding = 4
     assert go([Place(seats=[slow, quick])]) == Run(slow)
@@ -348,7 +349,8 @@ def test_a_further_attempt_waits_for_the_budget_a_first_one_does_not() -> None:
 def test_a_hedge_goes_to_an_idle_seat_within_the_budget() -> None:
     on, busy, idle = Seat("on", outstanding=1), Seat("busy", outstanding=1, depth=4), Seat("idle")
     pool = Pool([Place(seats=[on, busy, idle])])
-    hedges = budget.Budget(0.03, first=1.0)
+    hedges = budget.Hedges()
+    hedges.calls.tokens = hedges.seconds = 1.0
     assert hedge(Pending(), [pool], NOW, 0.0, hedges, on) is idle
     assert hedge(Pending(), [pool], NOW, 0.0, hedges, on) is None
     # What has not begun costs nothing more elsewhere.
