@@ -60,7 +60,7 @@ class Quantiles:
         if self.count > WINDOW:
             self._buckets = {bucket: half for bucket, n in list(self._buckets.items()) if (half := n >> 1)}
             self.count = sum(self._buckets.values())
-        found = sorted(list(self._buckets.items()))
+        found = sorted(self._buckets.items())
         total = sum(n for _, n in found)
         self.median = _edge(_rank(found, total * 0.5))
         self.p95 = _edge(_rank(found, total * 0.95) + 1) if total >= ENOUGH else NEVER
@@ -133,7 +133,7 @@ class Estimate:
         """Seconds spent since the last trial."""
         self._odds = max(like._here / like._there, 1.0) if like is not None and like._here and like._there else 4.0
         """How many times longer a run here may take that was never tried."""
-        self.here = like is None or like.here
+        self.here: bool = like is None or like.here
         """Whether the next call should run here."""
 
     def ran_here(self, seconds: float, route: Route) -> None:

@@ -10,8 +10,8 @@ A seat is *alive*, *suspect* or *ejected*.
 
 *Slowness* is a call's time on the seat in units of the function's own median, so that who has run a long
 function is not taken for slow.  It is averaged as latency is in Finagle's "Peak EWMA" balancer: a peak
-counts at once and in full, and fades with time and better answers; without news it fades to what the worker's capabilities
-promise, so that a seat that was slow is tried again.  But what is within the function's own 95th
+counts at once and in full, and fades with time and better answers; without news it fades to what the
+worker's capabilities promise, so that a seat that was slow is tried again.  But what is within the function's own 95th
 percentile is no peak, and a single one beyond it may be the call's doing: peaks count from the second in
 a row on.
 

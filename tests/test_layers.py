@@ -15,8 +15,20 @@ import relocate
 HOME = Path(relocate.__file__).parent
 ROWS = (
     {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity",
-     "health", "cost", "budget"},
+    {
+        "config",
+        "interface",
+        "namespace",
+        "lending",
+        "ambient",
+        "output",
+        "changes",
+        "difference",
+        "purity",
+        "health",
+        "cost",
+        "budget",
+    },
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.

@@ -90,9 +90,7 @@ class Relocate:
     def _pools(self) -> list[Pool]:
         if not self._ranks:
             places = self._places.values()
-            self._ranks = [
-                pool for rank in (0, 1) if (pool := Pool([p for p in places if p.rank == rank])).places
-            ]
+            self._ranks = [pool for rank in (0, 1) if (pool := Pool([p for p in places if p.rank == rank])).places]
         return self._ranks
 
     def _decide(self, call: Call) -> bool:
@@ -233,6 +231,7 @@ class Simple:
     def __init__(self, world: World, workers: list[Worker], seed: int, **_: Any) -> None:
         self._world = world
         self._chance = random.Random(seed).random
+        self._mine = frozenset(workers)
         self._known = dict.fromkeys(workers)
         self._row = list(workers)
         self._turn = int(self._chance() * len(workers))
@@ -259,11 +258,12 @@ class Simple:
 
     def heard(self, worker: Worker, up: bool) -> None:
         """A worker has come or gone."""
-        if up:
-            self._known[worker] = None
-        else:
-            self._known.pop(worker, None)
-        self._row = list(self._known)
+        if worker in self._mine:
+            if up:
+                self._known[worker] = None
+            else:
+                self._known.pop(worker, None)
+            self._row = list(self._known)
 
 
 class RoundRobin(Simple):

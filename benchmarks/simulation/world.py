@@ -104,6 +104,8 @@ class Tally:
     lost: int = 0
     """Attempts whose worker died."""
     in_time: int = 0
+    meanwhile: int = 0
+    """Of those in time, the ones that were answered while calls still came."""
     failed: int = 0
     """Calls that were turned away, or whose deadline passed."""
     longest_line: int = 0
@@ -118,6 +120,7 @@ class World:
         self.workers = [Worker(i) for i in range(workers)]
         self.tally = Tally(array("d"))
         self.clients: list[Any] = []
+        self.feeding = True
         self.arrivals: dict[int, list[float]] = {}
         """When attempts came to the workers that are watched, by their numbers."""
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
@@ -145,6 +148,8 @@ class World:
             following = next(source, None)
             if following is not None:
                 self.at(following.arrived, arrive, following)
+            else:
+                self.feeding = False
 
         first = next(source)
         self.at(first.arrived, arrive, first)
@@ -201,7 +206,9 @@ class World:
         if not call.done:
             call.done = True
             self.tally.latencies.append(self.now - call.arrived)
-            self.tally.in_time += self.now <= call.deadline
+            if self.now <= call.deadline:
+                self.tally.in_time += 1
+                self.tally.meanwhile += self.feeding
         call.client.answered(attempt)
 
     def _next(self, worker: Worker) -> None:
