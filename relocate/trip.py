@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
 from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolError
+from .policy import NEVER
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
@@ -33,6 +34,15 @@ OBITUARY = 1.0
 
 class Trip:
     """One call's way through its attempts."""
+
+    deadline = NEVER
+    """By the driver's clock."""
+    queued = False
+    """Whether it has waited in the line for seats."""
+    may_wait = True
+    """Whether that line has room for it."""
+    typical = 0.0
+    hedge_after = NEVER
 
     def __init__(
         self,
@@ -77,6 +87,8 @@ class Trip:
         driver = self.driver
         frames = wire.pack(request, segments)
         size = sum(map(len, frames))
+        estimate = driver.costs.of(self.name, size)
+        self.typical = estimate.there.median
         while True:
             kept: channel.ZmqChannel | None = None
             failed = False
@@ -101,9 +113,7 @@ class Trip:
                     kept = opened
                     failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
                     if not failed:
-                        seat.timed(driver.clock() - began)
-                        if not isinstance(reply, wire.Rejected):
-                            seat.modules.add(self.module)
+                        driver.answered(self, seat, began, estimate, reply)
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
