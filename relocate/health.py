@@ -29,6 +29,8 @@ FADE = 10.0
 """Seconds in which a peak of slowness fades to a third (Finagle's decay time)."""
 KEPT = 0.8
 """How much of a peak is kept at most with each answer that is none."""
+EACH = 7
+"""Of ordinary answers of an ordinary seat only each eighth is looked at, as calls may be very short."""
 LEVEL = (2 / 3, 1.5)
 """Slowness between these counts as 1: less is noise, and would send all clients to the same seat."""
 LATE = 3.0
@@ -126,6 +128,8 @@ class Health:
                 return False  # a single one may be the call's doing
         else:
             self.late = 0
+            if self.answers & EACH and not self.suspect and LEVEL[0] < self._slowness < LEVEL[1]:
+                return False
             slow = min(slow, max(self._prior, 1.0))
         if slow >= self._slowness:
             self._slowness = slow
