@@ -19,7 +19,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import ambient, budget, channel, health, lending, policy, raising, restoring, wire
+from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, wire
 from .cost import Costs, Estimate
 from .difference import Raised
 from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, Overloaded, RelocateError
@@ -91,6 +91,11 @@ class Driver:
         self.patience = patience
         self.clock = clock
         self._chance = chance
+        self.deadline: Callable[[], float] = deadlines.current
+        """Of what this thread does, by the clock."""
+        self.limits: deadlines.Limits | None = None
+        self.queue: int | None = None
+        """Calls that may wait for each executor; None: all."""
         self.costs = Costs()
         self._retries = budget.retries()
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
@@ -110,7 +115,9 @@ class Driver:
             BaseException: whatever the function raises.
             ArgumentError: an argument or the result cannot travel, and it may not run here.
             CrashingCall: the call ended every executor it ran on.
+            DeadlineExceeded: it did not end in time.
             NoWorkerLeft: nobody could run it within the patience.
+            Overloaded: too many calls wait already.
         """
         if target.awaits:
             return self._here(target, args, kwargs)
@@ -172,6 +179,9 @@ class Driver:
         sent: restoring.Sent | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
+        trip.deadline = self.deadline()
+        if self.limits is not None and (limit := self.limits.seconds(trip.name)) < policy.NEVER:
+            trip.deadline = min(trip.deadline, self.clock() + limit)
         try:
             sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
@@ -393,6 +403,9 @@ class Driver:
         with self.turn.lock:
             if not trip.tried:
                 self._retries.deposit()
+            if self.queue is not None:
+                seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
+                trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
             try:
                 while self.links is not None:
                     now = self.clock()
@@ -409,7 +422,7 @@ class Driver:
                     if not isinstance(decision, policy.Wait):
                         raise self._why_not(trip, decision)
                     if waiting is None:
-                        trip.queued = True
+                        trip.queued = trip.may_wait = True
                         waiting = Waiting(trip, self.turn.bell())
                         self._line.append(waiting)
                     waiting.bell.wait(decision.seconds)

@@ -12,8 +12,8 @@ A seat is *alive*, *suspect* or *ejected*.
 function is not taken for slow.  It is averaged as latency is in Finagle's "Peak EWMA" balancer: a peak
 counts at once and in full, and fades with time and better answers; without news it fades to what the
 worker's capabilities promise, so that a seat that was slow is tried again.  But what is within the function's own 95th
-percentile is no peak, and a single one beyond it may be the call's doing: peaks count from the second in
-a row on.
+percentile is no peak (but for `LATE`, as that may come from slow seats), and a single one beyond it may be
+the call's doing: peaks count from the second in a row on.
 
 Nothing here reads a clock, draws a random number or does I/O.
 """
@@ -122,7 +122,7 @@ class Health:
     def took(self, now: float, seconds: float, typical: float, usual: float = NEVER) -> bool:
         """Note how long a call took, or has taken when another seat's answer came first; see `answered`."""
         slow = seconds / typical if typical > 0.0 else self._prior
-        if slow > 1.0 and slow > (usual / typical if usual < NEVER else LATE):
+        if slow > 1.0 and slow > (LATE if usual > LATE * typical else usual / typical):
             self.late += 1
             if self.late == 1 and not self.suspect:
                 return False  # a single one may be the call's doing

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
-from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolError
+from .errors import ArgumentError, CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
 from .policy import NEVER
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
-                reply, result, received = opened.exchange(request, frames, self._answer)
+                reply, result, received = opened.exchange(request, frames, self._answer, self.deadline)
                 self.received += received
                 if not isinstance(reply, (wire.Refused, wire.Ask)):
                     kept = opened
@@ -118,6 +118,12 @@ class Trip:
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
                 self.ends.append(seat)
+            except channel.TimeUp:
+                assert seat is not None
+                assert links is not None
+                failed = False
+                links.cancel(seat, request.call)
+                raise DeadlineExceeded(f"{self.name} on {seat.label} did not end before its deadline") from None
             except BaseException:
                 # Ctrl-C, most likely: the answer is not wanted any more.
                 failed = False

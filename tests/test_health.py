@@ -35,7 +35,7 @@ def test_a_single_peak_may_be_the_calls_doing() -> None:
 def test_what_such_calls_take_anyway_is_no_peak() -> None:
     seat = Health()
     for _ in range(10):
-        seat.answered(NOW, 0.9, 0.1, 1.0)
+        seat.answered(NOW, 0.25, 0.1, 0.26)
     assert seat.slowness(NOW) == 1
     for _ in range(2):
         seat.answered(NOW, 0.2, 0.1, 0.15)

@@ -32,7 +32,7 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
+    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling", "deadlines"},
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
