@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config import Config
+    from .deadlines import deadline
     from .errors import (
         ArgumentError,
         ConfigError,
         CrashingCall,
+        DeadlineExceeded,
         IncompatibleWorker,
         ModuleUnavailable,
         NoWorkerLeft,
+        Overloaded,
         RelocateError,
         WorkerError,
         WorkerUnreachable,
@@ -37,13 +40,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "config": ("Config",),
+    "deadlines": ("deadline",),
     "errors": (
         "ArgumentError",
         "ConfigError",
         "CrashingCall",
+        "DeadlineExceeded",
         "IncompatibleWorker",
         "ModuleUnavailable",
         "NoWorkerLeft",
+        "Overloaded",
         "RelocateError",
         "WorkerError",
         "WorkerUnreachable",
@@ -58,10 +64,12 @@ __all__ = [
     "Config",
     "ConfigError",
     "CrashingCall",
+    "DeadlineExceeded",
     "Handle",
     "IncompatibleWorker",
     "ModuleUnavailable",
     "NoWorkerLeft",
+    "Overloaded",
     "RelocateError",
     "RelocateWarning",
     "Statistics",
@@ -69,6 +77,7 @@ __all__ = [
     "WorkerUnreachable",
     "WrongKey",
     "active",
+    "deadline",
     "enable",
     "statistics",
 ]

@@ -9,6 +9,7 @@ thread even while it computes, turn a frozen or cut-off peer into the same event
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import stat
@@ -19,7 +20,7 @@ from typing import Protocol
 
 import zmq
 
-from . import session, wire
+from . import policy, session, wire
 from .errors import ConfigError, RemoteProtocolError, WorkerError
 from .keys import Keys
 
@@ -47,14 +48,25 @@ class Lost(WorkerError):
     """The outcome of what was under way on a channel is unknown.  Never leaves the driver."""
 
 
+class TimeUp(Exception):
+    """The answer did not come in time.  Never leaves the driver."""
+
+
 class Channel(Protocol):
     """A way to run calls, leased to one thread at a time."""
 
-    def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
+    def exchange(
+        self,
+        request: wire.Call | wire.Describe,
+        frames: list[wire.Buffer],
+        answer: Answer,
+        deadline: float = policy.NEVER,
+    ) -> Exchanged:
         """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks and says.
 
         Raises:
             Lost: the peer died or was cut off; the outcome is unknown.
+            TimeUp: the deadline, by `time.monotonic`, passed before.
         """
 
     def close(self) -> None:
@@ -275,12 +287,18 @@ class ZmqChannel:
         self._socket.send_multipart(wire.pack(opening))
         self._poll = [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)]
 
-    def exchange(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: Answer) -> Exchanged:
+    def exchange(
+        self,
+        request: wire.Call | wire.Describe,
+        frames: list[wire.Buffer],
+        answer: Answer,
+        deadline: float = policy.NEVER,
+    ) -> Exchanged:
         """See `Channel`."""
         self._session.send(request)
         send(self._socket, frames)
         while True:
-            exchanged = self._await()
+            exchanged = self._await(deadline)
             question, segments, _ = exchanged
             if not isinstance(question, session.Question):
                 return exchanged
@@ -288,14 +306,19 @@ class ZmqChannel:
             if frames:
                 send(self._socket, frames)
 
-    def _await(self) -> Exchanged:
-        """The next message; raises `Lost` if the peer's end comes first."""
+    def _await(self, deadline: float) -> Exchanged:
+        """The next message; raises `Lost` if the peer's end comes first, `TimeUp` if the deadline does."""
         until = None if self._connected else time.monotonic() + self._heartbeat
         while True:
             try:
                 return self._receive()
             except zmq.Again:
-                ready = zmq.zmq_poll(self._poll, GLANCE)
+                left = GLANCE
+                if deadline < policy.NEVER:
+                    left = min(GLANCE, math.ceil((deadline - time.monotonic()) * 1000))
+                    if left <= 0:
+                        raise TimeUp from None
+                ready = zmq.zmq_poll(self._poll, left)
             if not ready and until is not None and time.monotonic() > until:
                 raise Lost(f"no connection within {self._heartbeat:g} s")
             lost = self._watch() if any(polled is self._monitor for polled, _ in ready) else ""

@@ -59,6 +59,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     depth: int = 1
     """Calls that one program may have outstanding on one executor; more hides a long round trip.
     Where calls take less than 50 ms there may be one more."""
+    queue: int | None = None
+    """Calls that may wait for each executor when all are busy; one more raises `Overloaded` at once.
+    Without a number all wait."""
+    deadlines: dict[str, float] = msgspec.field(default_factory=dict)
+    """Seconds that a call may take, by the dotted name of a function, a module or a package; the longest
+    name that covers a function counts, and a `deadline` in the program if it is nearer."""
     patience: float = 30.0
     """Seconds a call waits while no worker is alive, before it gives up."""
     start_timeout: float = 30.0
@@ -235,6 +241,16 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"{origin('tolerance')}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1"
         )
+    if config.queue is not None and config.queue < 0:
+        raise ConfigError(f"{origin('queue')}: queue: must be a number of calls for each executor, 0 or more")
+    for name, seconds in config.deadlines.items():
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError(
+                f"{origin('deadlines')}: deadlines: {name!r} is not the dotted name of a function or a module; "
+                "write for example {'scipy.ndimage' = 2.5}"
+            )
+        if not 0 < seconds < float("inf"):
+            raise ConfigError(f"{origin('deadlines')}: deadlines: {name}: must be a number of seconds, more than 0")
     if config.depth < 1:
         raise ConfigError(f"{origin('depth')}: depth: must be at least 1")
     try:

@@ -19,9 +19,10 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import ambient, channel, lending, policy, raising, restoring, wire
+from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, wire
+from .cost import Costs, Estimate
 from .difference import Raised
-from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
+from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, Overloaded, RelocateError
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
@@ -89,7 +90,18 @@ class Driver:
         self.patience = patience
         self.clock = clock
         self._chance = chance
+        self.deadline: Callable[[], float] = deadlines.current
+        """Of what this thread does, by the clock."""
+        self.limits: deadlines.Limits | None = None
+        self.queue: int | None = None
+        """Calls that may wait for each executor; None: all."""
+        self.costs = Costs()
+        self._retries = budget.retries()
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
+        self._pools: dict[Any, policy.Pool] = {}
+        """Of places that share a rank."""
+        self._pools_of: dict[tuple[tuple[str, ...], bool], list[policy.Pool]] = {}
+        self._large: list[policy.Pool] = []
         self._prefix = os.urandom(8)
         self._numbers = itertools.count(1)
 
@@ -102,7 +114,9 @@ class Driver:
             BaseException: whatever the function raises.
             ArgumentError: an argument or the result cannot travel, and it may not run here.
             CrashingCall: the call ended every executor it ran on.
+            DeadlineExceeded: it did not end in time.
             NoWorkerLeft: nobody could run it within the patience.
+            Overloaded: too many calls wait already.
         """
         if target.awaits:
             return self._here(target, args, kwargs)
@@ -164,6 +178,9 @@ class Driver:
         sent: restoring.Sent | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
+        trip.deadline = self.deadline()
+        if self.limits is not None and (limit := self.limits.seconds(trip.name)) < policy.NEVER:
+            trip.deadline = min(trip.deadline, self.clock() + limit)
         try:
             sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
@@ -303,6 +320,7 @@ class Driver:
         snapshot, memo = self._ranks
         if snapshot is not self.namespace.snapshot:
             snapshot, memo = self._ranks = self.namespace.snapshot, {}
+            self._pools_of = {}
         found = memo.get(path)
         if found is None:
             assert snapshot is not None
@@ -313,11 +331,31 @@ class Driver:
             found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
         return found
 
+    def pools(self, path: tuple[str, ...], here: bool) -> list[policy.Pool]:
+        """The same, as the policy wants them, with or without the local copy; called with the lock held."""
+        ranks = self.ranks(path)
+        found = self._pools_of.get((path, here))
+        if found is None:
+            found = self._pools_of[path, here] = [self._pool(tuple(p for p in r if here or not p.local)) for r in ranks]
+        return found
+
+    def _pool(self, places: tuple[Link | Local, ...]) -> policy.Pool:
+        pool = self._pools.get(places)
+        if pool is None:
+            pool = self._pools[places] = policy.Pool(places)
+            if pool.large:
+                self._large.append(pool)
+        return pool
+
+    def _forget_pools(self) -> None:
+        self._pools, self._pools_of, self._large = {}, {}, []
+
     def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         self.links = None
         self.turn = Turn()
         self._ranks = (None, {})
+        self._forget_pools()
         self._line = []
         self._prefix = os.urandom(8)
 
@@ -338,6 +376,7 @@ class Driver:
         """Let names lead to these links from now on."""
         self.places.update(links)
         self._ranks = (None, {})
+        self._forget_pools()
 
     def fell_back(self, trip: Trip) -> None:
         """Tell of a call that runs here, unless here is where its name leads first."""
@@ -361,6 +400,11 @@ class Driver:
         """
         waiting: Waiting | None = None
         with self.turn.lock:
+            if not trip.tried:
+                self._retries.deposit()
+            if self.queue is not None:
+                seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
+                trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
             try:
                 while self.links is not None:
                     now = self.clock()
@@ -369,12 +413,15 @@ class Driver:
                         seat: Seat = decision.seat  # type: ignore[assignment]
                         trip.seat = seat
                         seat.outstanding += 1
+                        for pool in self._large:
+                            pool.changed(seat)
                         return seat
                     if isinstance(decision, policy.RunHere):
                         return None
-                    if isinstance(decision, policy.GiveUp):
-                        raise self._nobody(trip)
+                    if not isinstance(decision, policy.Wait):
+                        raise self._why_not(trip, decision)
                     if waiting is None:
+                        trip.queued = trip.may_wait = True
                         waiting = Waiting(trip, self.turn.bell())
                         self._line.append(waiting)
                     waiting.bell.wait(decision.seconds)
@@ -389,15 +436,22 @@ class Driver:
                         self._line.remove(waiting)
                     if waiting.seat is not None:  # given just when this thread was interrupted
                         waiting.seat.outstanding -= 1
+                        for pool in self._large:
+                            pool.changed(waiting.seat)
                         self._serve()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
-        ranks: list[list[Link | Local]] = self.ranks(trip.path)
-        if not trip.here:
-            ranks = [[p for p in rank if not p.local] for rank in ranks]
         if trip.nested:
-            return policy.decide(trip, [[Idle(p) for p in rank] for rank in ranks], now, self._chance())
-        return policy.decide(trip, ranks, now, self._chance())
+            ranks = [[Idle(p) for p in rank if trip.here or not p.local] for rank in self.ranks(trip.path)]
+            return policy.decide(trip, [policy.Pool(rank) for rank in ranks], now, self._chance(), self._retries)
+        return policy.decide(trip, self.pools(trip.path, trip.here), now, self._chance(), self._retries)
+
+    def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
+        if isinstance(decision, policy.Overloaded):
+            return Overloaded(f"{trip.name}: all executors are busy, and {len(self._line)} calls wait for them already")
+        if isinstance(decision, policy.Expired):
+            return DeadlineExceeded(f"{trip.name} could not be run before its deadline")
+        return self._nobody(trip)
 
     def _nobody(self, trip: Trip) -> RelocateError:
         places = [p for rank in self.ranks(trip.path) for p in rank if not p.local]
@@ -419,17 +473,37 @@ class Driver:
             if kept is not None:
                 seat.put(kept)
             if failed:
-                now = self.clock()
-                if seat.avoid_until <= now:  # several calls lost at one time are one failure
-                    seat.failures += 1
-                    seat.avoid_until = now + min(0.2 * 5.0 ** (seat.failures - 1), 10.0)
-            else:
-                seat.failures = 0
+                seat.failed(self.clock(), self._chance())
+            for pool in self._large:
+                pool.changed(seat)
             if self._line:
                 self._serve(one=True)
 
+    def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: wire.Message) -> None:
+        """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
+        now = self.clock()
+        seat.timed(now - sent)
+        if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
+            seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
+            if not isinstance(reply, wire.Rejected):
+                seat.modules.add(trip.module)
+                with self.turn.lock:
+                    for pool in self._large:
+                        pool.warmed(trip.module, seat)
+            return
+        there = estimate.there
+        seconds = seat.run(now, sent)
+        waiting: int = getattr(reply, "waiting", 0)
+        if seat.answered(now, seconds, there.median, there.p95, waiting):
+            with self.turn.lock:
+                for pool in self.pools(trip.path, trip.here):
+                    if seat in pool.seats:
+                        health.eject(seat, pool.seats, pool.ejected, now)  # type: ignore[type-var]
+        there.add(seconds)
+
     def places_changed(self) -> None:
         """Executors came or went; called with the lock held."""
+        self._forget_pools()
         self.turn.notify_all()
         self._serve()
 
@@ -447,6 +521,8 @@ class Driver:
             if isinstance(decision, policy.Run):
                 waiting.seat = decision.seat  # type: ignore[assignment]
                 decision.seat.outstanding += 1  # type: ignore[misc]
+                for pool in self._large:
+                    pool.changed(decision.seat)
                 self._line.remove(waiting)
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):

@@ -12,6 +12,8 @@ same class.  The classes below are about relocation only::
     |   +-- WrongKey               exchange keys
     |   +-- IncompatibleWorker     bring both sides to one version
     +-- NoWorkerLeft           the operator: every place that could run the call is gone
+    +-- Overloaded             the caller: ask less, or later; the operator: add workers
+    +-- DeadlineExceeded       the caller: the answer did not come in time (a TimeoutError)
     +-- CrashingCall           the author of the function: it ends the process that runs it
     +-- ProtocolError
         +-- LocalProtocolError     a defect of relocate: report it
@@ -24,10 +26,12 @@ __all__ = [
     "ArgumentError",
     "ConfigError",
     "CrashingCall",
+    "DeadlineExceeded",
     "IncompatibleWorker",
     "LocalProtocolError",
     "ModuleUnavailable",
     "NoWorkerLeft",
+    "Overloaded",
     "ProtocolError",
     "RelocateError",
     "RemoteProtocolError",
@@ -76,6 +80,21 @@ class NoWorkerLeft(RelocateError):
     """No worker could run the call within the configured patience, and no local copy may.
 
     The message lists what was tried.  The operator acts.
+    """
+
+
+class Overloaded(RelocateError):
+    """All executors are busy, and as many calls wait for them as are allowed to.
+
+    Raised at once, where a ``queue`` is configured.  The caller asks less, or again later; or the operator
+    adds workers.
+    """
+
+
+class DeadlineExceeded(RelocateError, TimeoutError):
+    """The call's deadline passed before its answer came, or would have before it could be run.
+
+    It is interrupted where it runs.  The caller acts.
     """
 
 

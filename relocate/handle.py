@@ -103,6 +103,11 @@ class Handle:
                 )
                 made.places.update({link.name: link for link in self._links})
                 made.inside = self._set_inside
+                made.queue = self.config.queue
+                if self.config.deadlines:
+                    from .deadlines import Limits
+
+                    made.limits = Limits(self.config.deadlines)
                 made.missed = self._fell_back
                 if self.config.verify:
                     made.verifier = self._verifier()

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from .health import Health
+
 if TYPE_CHECKING:
     import zmq
 
@@ -23,16 +25,14 @@ SHORT = 0.05
 """Seconds, on the average of the last calls, below which one more call waits at the executor."""
 
 
-class Seat:
+class Seat(Health):
     """One executor as this client sees it.  The driver's lock guards what changes."""
 
     __slots__ = (
         "_base",
         "_pace",
-        "avoid_until",
         "depth",
         "endpoint",
-        "failures",
         "gone",
         "id",
         "idle",
@@ -40,11 +40,11 @@ class Seat:
         "label",
         "link",
         "modules",
-        "outstanding",
         "slot",
     )
 
     def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int) -> None:
+        super().__init__()
         self.link = link
         self.slot = executor.slot
         self.incarnation = executor.incarnation
@@ -54,10 +54,7 @@ class Seat:
         self.endpoint = endpoint
         self.depth = self._base = depth
         self._pace = 2 * SHORT
-        self.outstanding = 0
         self.modules: set[str] = set()
-        self.failures = 0
-        self.avoid_until = 0.0
         self.idle: list[channel.ZmqChannel] = []
         self.gone = False
 

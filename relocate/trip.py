@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import answering, channel, output, restoring, session, wire
-from .errors import CrashingCall, NoWorkerLeft, RemoteProtocolError
+from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
+from .policy import NEVER
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
@@ -34,6 +35,15 @@ OBITUARY = 1.0
 
 class Trip:
     """One call's way through its attempts."""
+
+    deadline = NEVER
+    """By the driver's clock."""
+    queued = False
+    """Whether it has waited in the line for seats."""
+    may_wait = True
+    """Whether that line has room for it."""
+    typical = 0.0
+    hedge_after = NEVER
 
     def __init__(
         self,
@@ -80,6 +90,8 @@ class Trip:
         driver = self.driver
         frames = wire.pack(request, segments)
         size = sum(map(len, frames))
+        estimate = driver.costs.of(self.name, size)
+        self.typical = estimate.there.median
         while True:
             kept: channel.ZmqChannel | None = None
             failed = False
@@ -98,19 +110,23 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
-                reply, result, received = opened.exchange(request, frames, self._answer)
+                reply, result, received = opened.exchange(request, frames, self._answer, self.deadline)
                 self.received += received
                 if isinstance(reply, ANSWERS):
                     kept = opened
                     failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
                     if not failed:
-                        seat.timed(driver.clock() - began)
-                        if not isinstance(reply, wire.Rejected):
-                            seat.modules.add(self.module)
+                        driver.answered(self, seat, began, estimate, reply)
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
                 self.ends.append(seat)
+            except channel.TimeUp:
+                assert seat is not None
+                assert links is not None
+                failed = False
+                links.cancel(seat, request.call)
+                raise DeadlineExceeded(f"{self.name} on {seat.label} did not end before its deadline") from None
             except BaseException:
                 # Ctrl-C, most likely: the answer is not wanted any more.
                 failed = False

@@ -27,6 +27,7 @@ EXPECTED = {
         "interpreter start with the .pth file, unset",
         "processing of the .pth file, unset",
     ],
+    "decisions": ["a seat among 100", "a seat among 10,000"],
 }
 NEEDS = {
     "arrays": ("numpy",),
@@ -75,7 +76,7 @@ def test_calls_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup"])
+@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "decisions"])
 def test_others_are_reported(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 

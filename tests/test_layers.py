@@ -13,35 +13,25 @@ import pytest
 import relocate
 
 HOME = Path(relocate.__file__).parent
-ROWS = (
-    {"errors", "origin", "purity"},
-    {"closures"},
-    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference"},
-    {"proxy", "wire"},
-    {"session", "raising", "restoring", "policy", "verify"},
-    # Pure above, I/O below.
-    {
-        "keys",
-        "embedded",
-        "observe",
-        "cache",
-        "places",
-        "quiet",
-        "running",
-        "caller",
-        "answering",
-        "items",
-        "tally",
-        "spelling",
-    },
-    {"channel"},
-    {"executor", "links", "trip"},
-    {"driver", "worker"},
-    {"finder", "exchange"},
-    {"handle", "check", "launch"},
-    {"cli", "_startup", "__init__", "dist", "suite"},
-    {"testing"},
-    {"__main__", "pytest_plugin"},
+ROWS = tuple(
+    set(row.split())
+    for row in (
+        "errors origin purity",
+        "closures",
+        "config interface namespace lending ambient output changes difference health cost budget",
+        "proxy wire",
+        "session raising restoring policy verify",
+        # Pure above, I/O below.
+        "keys embedded observe cache places quiet running caller answering items tally spelling deadlines",
+        "channel",
+        "executor links trip",
+        "driver worker",
+        "finder exchange",
+        "handle check launch",
+        "cli _startup __init__ dist suite",
+        "testing",
+        "__main__ pytest_plugin",
+    )
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 PURE = sorted(set().union(*ROWS[:5]))

@@ -10,7 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate.policy import SCAN, SOON, Decision, GiveUp, Run, RunHere, Wait, decide
+from relocate import budget
+from relocate.health import Health
+from relocate.policy import (
+    NEVER,
+    SCAN,
+    SOON,
+    Decision,
+    Expired,
+    GiveUp,
+    Overloaded,
+    Pool,
+    Run,
+    RunHere,
+    Wait,
+    decide,
+    hedge,
+)
 
 
 @dataclass
@@ -21,15 +37,33 @@ class Pending:
     waited: float = 0.0
     patience: float = 30.0
     module: str = "shop"
+    deadline: float = NEVER
+    queued: bool = False
+    may_wait: bool = True
+    typical: float = 0.0
+    hedge_after: float = NEVER
 
 
-@dataclass
-class Seat:
-    id: str = "s"
-    outstanding: int = 0
-    depth: int = 1
-    avoid_until: float = 0.0
-    modules: Collection[str] = ()
+class Seat(Health):
+    """A seat with nothing but what the policy looks at."""
+
+    def __init__(
+        self,
+        id: str = "s",
+        outstanding: int = 0,
+        depth: int = 1,
+        avoid_until: float = 0.0,
+        modules: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.id = id
+        self.outstanding = outstanding
+        self.depth = depth
+        self.avoid_until = avoid_until
+        self.modules = modules
+
+    def __repr__(self) -> str:
+        return f"<{self.id}: {self.outstanding} of {self.depth}, not before {self.avoid_until}>"
 
 
 @dataclass
@@ -44,7 +78,7 @@ NOW = 100.0
 
 
 def go(*ranks: list[Place], tried: tuple[str, ...] = (), waited: float = 0.0, chance: float = 0.0) -> Decision:
-    return decide(Pending(tried, waited), ranks, NOW, chance)
+    return decide(Pending(tried, waited), [Pool(places) for places in ranks], NOW, chance)
 
 
 def test_the_least_loaded_seat_of_the_best_rank_runs_the_call() -> None:
@@ -167,10 +201,15 @@ ranks_of_places = st.lists(st.lists(remote | st.just(LOCAL), max_size=3), max_si
 def test_every_decision_is_one_that_the_rules_allow(
     ranks: list[list[Place]], tried: set[str], waited: float, chance: float
 ) -> None:
-    decision = decide(Pending(tried, waited), ranks, NOW, chance)
+    decision = decide(Pending(tried, waited), [Pool(places) for places in ranks], NOW, chance)
     living = [p for rank in ranks for p in rank if p.state in ("up", "starting")]
     usable = [s for p in living for s in p.seats if s.avoid_until <= NOW]
-    if isinstance(decision, Run):
+    if isinstance(decision, Run) and decision.seat.avoid_until > NOW:
+        peers = next(p for p in map(Pool, ranks) if any(decision.seat is s for s in p.seats)).seats
+        assert 2 * sum(s.avoid_until > NOW for s in peers) > len(peers)
+        assert not any(s.outstanding < s.depth for s in peers if s.avoid_until <= NOW and s.id not in tried)
+        assert decision.seat.id not in tried
+    elif isinstance(decision, Run):
         assert any(decision.seat is s for s in usable)
         assert decision.seat.outstanding < decision.seat.depth
         if decision.seat.id in tried:
@@ -188,3 +227,134 @@ def test_every_decision_is_one_that_the_rules_allow(
         assert usable == []
         assert not any(p.local for p in living)
         assert waited >= 30.0 or all(p.state == "refused" for rank in ranks for p in rank)
+
+
+# Many seats, panic, deadlines, budgets, hedges ------------------------------------------------------
+
+
+def test_a_slow_seat_is_passed_over_until_the_others_are_as_slow_for_their_calls() -> None:
+    slow, quick = Seat("slow", depth=9), Seat("quick", depth=9)
+    slow.answered(NOW, 0.4, 0.1)
+    slow.answered(NOW, 0.4, 0.1)
+    assert go([Place(seats=[slow, quick])]) == Run(quick)
+    quick.outstanding = 4
+    assert go([Place(seats=[slow, quick])]) == Run(slow)
+
+
+def test_the_queue_of_other_clients_counts_for_as_long_as_it_lasts() -> None:
+    queue, free = Seat("queue"), Seat("free")
+    queue.outstanding = 1
+    queue.answered(NOW, 0.1, 0.1, waiting=3)
+    queue.outstanding = 0
+    assert queue.load(NOW) == 4
+    assert queue.load(NOW + 0.31) == 1
+    assert go([Place(seats=[queue, free])]) == Run(free)
+
+
+def test_a_suspect_is_probed_with_one_call_while_others_go_to_the_next_rank() -> None:
+    suspect, spare = Seat("suspect", depth=4), Seat("spare")
+    suspect.failed(NOW - 1)
+    ranks = [Place(seats=[suspect])], [Place(seats=[spare])]
+    assert go(*ranks) == Run(suspect)
+    suspect.outstanding = 1
+    assert go(*ranks) == Run(spare)
+    suspect.answered(NOW, 0.1, 0.1)
+    assert go(*ranks) == Run(suspect)
+
+
+@pytest.mark.parametrize("count", [3, 4 * SCAN])
+def test_in_a_panic_seats_that_are_avoided_get_calls_when_the_others_are_full(count: int) -> None:
+    seats = [Seat(str(i), avoid_until=NOW + 5) for i in range(count)]
+    few, most = seats[: count // 2 + 1], seats[count // 2 + 1 :]
+    for seat in most:
+        seat.avoid_until, seat.outstanding = 0.0, 1
+    decision = go([Place(seats=seats)])
+    assert isinstance(decision, Run)
+    assert decision.seat in few
+    for seat in few[: len(few) // 2 + 1]:  # not more than half are avoided any more
+        seat.avoid_until, seat.outstanding = 0.0, 1
+    assert go([Place(seats=seats)]) == Wait(1.0, hopeful=True)
+
+
+def test_in_a_panic_too_a_seat_that_failed_a_moment_ago_is_left_alone() -> None:
+    seats = [Seat("a", avoid_until=NOW + 0.1), Seat("b", avoid_until=NOW + 0.2), Seat("c", outstanding=1)]
+    assert go([Place(seats=seats)]) == Wait(1.0, hopeful=True)
+
+
+def test_of_many_seats_those_that_become_full_or_avoided_are_not_drawn_and_come_back() -> None:
+    seats = [Seat(str(i)) for i in range(100)]
+    pool = Pool([Place(seats=seats)])
+    draws = [((i * 37) % 100 + 0.5) / 100 for i in range(100)]
+    for i, chance in enumerate(draws):
+        decision = decide(Pending(), [pool], NOW, chance)
+        assert isinstance(decision, Run), i
+        assert decision.seat.outstanding == 0
+        decision.seat.outstanding = 1
+        pool.changed(decision.seat)
+    assert decide(Pending(), [pool], NOW, 0.3) == Wait(1.0, hopeful=True)
+    for seat in seats[:50]:
+        seat.outstanding = 0
+        seat.failed(NOW)
+        pool.changed(seat)
+    assert decide(Pending(), [pool], NOW, 0.3) == Wait(1.0, hopeful=True)
+    later = decide(Pending(), [pool], NOW + 1, 0.3)
+    assert isinstance(later, Run)
+    assert later.seat in seats[:50]
+
+
+def test_of_many_seats_one_that_was_tried_is_not_drawn_again() -> None:
+    seats = [Seat(str(i)) for i in range(SCAN + 1)]
+    tried = {seat.id for seat in seats[1:]}
+    for chance in (0.0, 0.3, 0.6, 0.9):
+        assert decide(Pending(tried), [Pool([Place(seats=seats)])], NOW, chance) == Run(seats[0])
+
+
+def test_of_many_seats_one_that_has_warmed_up_since_is_found() -> None:
+    seats = [Seat(str(i)) for i in range(100)]
+    pool = Pool([Place(seats=seats)])
+    decide(Pending(), [pool], NOW, 0.5)
+    seats[77].modules = {"shop"}
+    pool.warmed("shop", seats[77])
+    assert {id(decide(Pending(), [pool], NOW, c / 10).seat) for c in range(10)} == {id(seats[77])}  # type: ignore[union-attr]
+
+
+def test_a_call_is_not_begun_after_its_deadline_nor_after_a_wait_that_left_too_little() -> None:
+    pool = Pool([Place(seats=[Seat()])])
+    assert decide(Pending(deadline=NOW), [pool], NOW, 0.0) == Expired()
+    assert decide(Pending(deadline=NOW + 1, typical=2.0, queued=True), [pool], NOW, 0.0) == Expired()
+    assert isinstance(decide(Pending(deadline=NOW + 1, typical=2.0), [pool], NOW, 0.0), Run)
+
+
+def test_nobody_waits_beyond_the_deadline() -> None:
+    full = Pool([Place(seats=[Seat(outstanding=1)])])
+    assert decide(Pending(deadline=NOW + 0.25), [full], NOW, 0.0) == Wait(0.25, hopeful=True)
+
+
+def test_where_the_line_is_full_the_caller_hears_so() -> None:
+    full = Pool([Place(seats=[Seat(outstanding=1)])])
+    assert decide(Pending(may_wait=False), [full], NOW, 0.0) == Overloaded()
+    # With nobody up there is no line: the patience bounds the wait.
+    assert decide(Pending(may_wait=False), [Pool([Place("down")])], NOW, 0.0) == Wait(SOON, hopeful=False)
+
+
+def test_a_further_attempt_waits_for_the_budget_a_first_one_does_not() -> None:
+    pool = Pool([Place(seats=[Seat()])])
+    spent = budget.Budget(0.2, 10.0)
+    assert isinstance(decide(Pending(), [pool], 0.0, 0.0, spent), Run)
+    waiting = decide(Pending({"other"}), [pool], 0.0, 0.0, spent)
+    assert waiting == Wait(0.1, hopeful=True)
+    assert isinstance(decide(Pending({"other"}), [pool], 0.11, 0.0, spent), Run)
+
+
+def test_a_hedge_goes_to_an_idle_seat_within_the_budget() -> None:
+    on, busy, idle = Seat("on", outstanding=1), Seat("busy", outstanding=1, depth=4), Seat("idle")
+    pool = Pool([Place(seats=[on, busy, idle])])
+    hedges = budget.Hedges()
+    hedges.calls.tokens = hedges.seconds = 1.0
+    assert hedge(Pending(), [pool], NOW, 0.0, hedges, on) is idle
+    assert hedge(Pending(), [pool], NOW, 0.0, hedges, on) is None
+    # What has not begun costs nothing more elsewhere.
+    assert hedge(Pending(), [pool], NOW, 0.0, hedges, on, begun=False) is idle
+    idle.outstanding = 1
+    assert hedge(Pending(), [pool], NOW, 0.0, hedges, on, begun=False) is None
+    assert hedge(Pending(), [Pool([LOCAL])], NOW, 0.0, hedges, on, begun=False) is None

@@ -21,6 +21,7 @@ from ..executor import NOTHING
 from ..links import Links
 from ..output import Output
 from ..places import Link, Seat
+from ..policy import NEVER
 from ..running import Runner
 from .clock import Clock, Turn
 from .faults import CutOff, Delay, Drain, Fault, Garble, Kill, Refuse
@@ -317,9 +318,13 @@ class Channel:
             self._refusal = message
 
     def exchange(
-        self, request: wire.Call | wire.Describe, frames: list[wire.Buffer], answer: channel.Answer
+        self,
+        request: wire.Call | wire.Describe,
+        frames: list[wire.Buffer],
+        answer: channel.Answer,
+        deadline: float = NEVER,
     ) -> channel.Exchanged:
-        """See `relocate.channel.Channel`."""
+        """See `relocate.channel.Channel`; the deadline is one of the simulated clock."""
         assert not self._closed, "a channel was used after it was closed"
         self._client.send(request)
         self._network.clock.advance(LATENCY)
@@ -341,14 +346,19 @@ class Channel:
         self._alive(executor)
         executor.running = request.call
         try:
-            reply = self._run(executor, frames, fault, answer)
+            reply = self._run(executor, frames, fault, answer, deadline)
         finally:
             executor.running = NOTHING
         self._network.clock.advance(LATENCY)
         return self._back(reply)
 
     def _run(
-        self, executor: Executor, frames: list[wire.Buffer], fault: Fault | None, answer: channel.Answer
+        self,
+        executor: Executor,
+        frames: list[wire.Buffer],
+        fault: Fault | None,
+        answer: channel.Answer,
+        deadline: float,
     ) -> list[wire.Buffer]:
         message, segments = self._server.receive(_copied(frames))
         assert isinstance(message, (wire.Call, wire.Describe))
@@ -372,7 +382,10 @@ class Channel:
 
         reply, result = executor.run(message, segments, ask, tell)
         if isinstance(fault, Delay):
-            self._network.clock.advance(fault.seconds)
+            left = deadline - self._network.clock.now()
+            self._network.clock.advance(min(fault.seconds, max(left, 0.0)))
+            if left < fault.seconds:
+                raise channel.TimeUp
         elif isinstance(fault, Kill):
             executor.end(fault)
         elif isinstance(fault, CutOff):

@@ -1,0 +1,269 @@
+"""Health, budgets, bounded lines and deadlines, from the program's side."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from conftest import Place
+
+import relocate
+from relocate import errors, testing
+from relocate.deadlines import Limits, current
+from relocate.policy import NEVER
+from relocate.testing import Clock, Delay, Kill, Network, Program, Worker
+
+SOURCE = """
+def price(n): return n * 3
+"""
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def network(clock: Clock) -> Network:
+    return Network(clock)
+
+
+def worker(network: Network, executors: int = 1, name: str = "desk") -> Worker:
+    return network.worker(name, executors, [testing.module("shop", SOURCE)])
+
+
+# Slow executors, retries ---------------------------------------------------------------------------
+
+
+def test_an_executor_that_is_slow_again_and_again_is_ejected_and_later_used_again(
+    network: Network, clock: Clock
+) -> None:
+    desk, attic = worker(network), worker(network, name="attic")
+    program = Program(network, [["desk", "attic"]])
+    proxy = program.load("shop")
+    [seat], [other] = desk.link.seats, attic.link.seats
+
+    def on_the_desk() -> None:
+        other.outstanding += 9
+        assert proxy.price(1) == 3
+        other.outstanding -= 9
+
+    for _ in range(30):
+        on_the_desk()
+    for _ in range(5):
+        desk.next(Delay(3.0))
+        on_the_desk()
+    assert seat.ejected_until > clock.now()
+    before = len(desk.calls)
+    for _ in range(10):
+        proxy.price(1)
+    assert len(desk.calls) == before
+    clock.advance(seat.ejected_until - clock.now() + 0.1)
+    on_the_desk()
+    assert len(desk.calls) == before + 1
+    assert not seat.suspect
+
+
+def test_the_only_executor_is_never_ejected(network: Network, clock: Clock) -> None:
+    desk = worker(network)
+    proxy = Program(network, ["desk"]).load("shop")
+    for _ in range(30):
+        proxy.price(1)
+    desk.next(*[Delay(5.0)] * 10)
+    for _ in range(10):
+        proxy.price(1)
+    assert desk.link.seats[0].ejected_until == 0
+
+
+def test_retries_wait_for_their_budget_and_nothing_is_lost(network: Network, clock: Clock) -> None:
+    desk = worker(network, 4)
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    program.driver._retries.tokens = 0.0
+    program.driver._retries.most = 1.0
+    began = clock.now()
+    desk.next(Kill(), Kill(returncode=-9))
+    assert proxy.price(1) == 3
+    assert clock.now() - began >= 0.1
+    assert program.statistics().retried == 2
+
+
+# The line -------------------------------------------------------------------------------------------
+
+
+def test_where_the_line_is_full_a_call_is_overloaded_at_once(network: Network, clock: Clock) -> None:
+    desk = worker(network, 2)
+    program = Program(network, ["desk"])
+    program.driver.queue = 1
+    proxy = program.load("shop")
+    for slot in (0, 1):
+        desk.occupy(slot, 10.0)
+    seen: list[object] = []
+
+    def call() -> None:
+        try:
+            seen.append(proxy.price(1))
+        except errors.Overloaded as error:
+            seen.append(error)
+
+    for i in range(3):
+        clock.after(1.0 + i, call)
+    assert proxy.price(2) == 6  # waits, with one of those three behind it
+    program.network.clock.advance(1.0)
+    assert [type(s) for s in seen].count(errors.Overloaded) == 2
+    overloaded = next(s for s in seen if isinstance(s, errors.Overloaded))
+    assert str(overloaded) == "shop.price: all executors are busy, and 2 calls wait for them already"
+    assert seen.count(3) == 1
+
+
+def test_without_a_line_a_call_runs_or_is_overloaded(network: Network, clock: Clock) -> None:
+    desk = worker(network)
+    program = Program(network, ["desk"])
+    program.driver.queue = 0
+    proxy = program.load("shop")
+    assert proxy.price(1) == 3
+    desk.occupy(0, 10.0)
+    with pytest.raises(errors.Overloaded):
+        proxy.price(1)
+    assert program.statistics().failed == 1
+
+
+# Deadlines ------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_takes_too_long_is_cancelled_when_its_deadline_has_come(network: Network, clock: Clock) -> None:
+    desk = worker(network)
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    until = clock.now() + 2.5
+    program.driver.deadline = lambda: until
+    desk.next(Delay(60.0))
+    with pytest.raises(errors.DeadlineExceeded, match=r"shop\.price on desk/0 did not end before its deadline"):
+        proxy.price(1)
+    assert clock.now() == pytest.approx(until)
+    assert len(network.cancelled) == 1
+    program.driver.deadline = lambda: NEVER
+    assert proxy.price(1) == 3
+    assert program.statistics().failed == 1
+
+
+def test_a_deadline_covers_the_wait_for_an_executor(network: Network, clock: Clock) -> None:
+    desk = worker(network)
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    desk.occupy(0, 60.0)
+    until = clock.now() + 2.5
+    program.driver.deadline = lambda: until
+    with pytest.raises(errors.DeadlineExceeded, match=r"shop\.price could not be run before its deadline") as caught:
+        proxy.price(1)
+    assert isinstance(caught.value, TimeoutError)
+    assert clock.now() == pytest.approx(until)
+    assert network.cancelled == []
+
+
+def test_a_deadline_covers_all_attempts(network: Network, clock: Clock) -> None:
+    desk = worker(network, 2)
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    until = clock.now() + 2.5
+    program.driver.deadline = lambda: until
+    desk.next(Kill(), Delay(60.0))
+    with pytest.raises(errors.DeadlineExceeded):
+        proxy.price(1)
+    assert clock.now() == pytest.approx(until)
+
+
+def test_functions_and_modules_have_deadlines_by_configuration(network: Network, clock: Clock) -> None:
+    desk = worker(network)
+    program = Program(network, ["desk"])
+    proxy = program.load("shop")
+    program.driver.limits = Limits({"shop": 2.0})
+    began = clock.now()
+    desk.next(Delay(60.0))
+    with pytest.raises(errors.DeadlineExceeded):
+        proxy.price(1)
+    assert clock.now() - began == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("a.f", 5.0), ("a.b.f", 3.0), ("a.b.g", 1.0), ("a.bb.f", 5.0), ("other.f", NEVER)],
+)
+def test_the_longest_name_that_covers_a_function_counts(name: str, seconds: float) -> None:
+    assert Limits({"a": 5.0, "a.b": 3.0, "a.b.g": 1.0}).seconds(name) == seconds
+
+
+def test_an_inner_deadline_can_only_be_nearer_and_the_outer_one_comes_back() -> None:
+    assert current() == NEVER
+    with relocate.deadline(10.0) as outer:
+        assert current() == outer
+        with relocate.deadline(100.0) as inner:
+            assert inner == outer
+        with relocate.deadline(1.0) as inner:
+            assert inner < outer
+        assert current() == outer
+    assert current() == NEVER
+
+
+def test_a_deadline_is_of_its_own_thread() -> None:
+    seen: list[float] = []
+    with relocate.deadline(10.0):
+        thread = threading.Thread(target=lambda: seen.append(current()))
+        thread.start()
+        thread.join()
+    assert seen == [NEVER]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "2", None])
+def test_what_is_no_time_is_no_deadline(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"is not a number of seconds, more than 0; write for example 2\.5"):
+        relocate.deadline(wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def slow_module(place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
+    place.write("slow_one.py", "import time\ndef rest(seconds):\n    time.sleep(seconds)\n    return seconds\n")
+    monkeypatch.syspath_prepend(str(place.folder))
+    return "slow_one"
+
+
+def test_what_is_late_is_interrupted_on_its_executor_which_then_runs_the_next_call(
+    place: Place, slow_module: str
+) -> None:
+    folder = str(place.folder / "kept")
+    with relocate.enable(modules=[slow_module], workers="1", fallback=False, cache=folder, keys=folder) as handle:
+        import slow_one
+
+        assert slow_one.rest(0.0) == 0.0
+        began = time.monotonic()
+        with relocate.deadline(0.3), pytest.raises(relocate.DeadlineExceeded):
+            slow_one.rest(600.0)
+        assert slow_one.rest(0.0) == 0.0
+        assert time.monotonic() - began < 60
+        assert handle.statistics().failed == 1
+
+
+def test_a_line_and_deadlines_can_be_configured(place: Place, slow_module: str) -> None:
+    folder = str(place.folder / "kept")
+    given = {"workers": "1", "fallback": False, "cache": folder, "keys": folder, "queue": 0}
+    with relocate.enable(modules=[slow_module], deadlines={"slow_one.rest": 0.5}, **given):
+        import slow_one
+
+        assert slow_one.rest(0.0) == 0.0
+        with pytest.raises(relocate.DeadlineExceeded):
+            slow_one.rest(600.0)
+        ended = []
+        threads = [threading.Thread(target=lambda: ended.append(_outcome(slow_one.rest, 0.2))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert relocate.Overloaded in ended
+
+
+def _outcome(function: object, *args: object) -> object:
+    try:
+        return function(*args)  # type: ignore[operator]
+    except relocate.RelocateError as error:
+        return type(error)
