@@ -1,25 +1,43 @@
 """State beside its arguments that a call depends on, and that travels with it when it is set.
 
-The decimal context of the calling thread, NumPy's handling of floating-point errors, the recursion limit
-and the limit of digits in integers.  What is at its default costs nothing to send.
+The decimal context of the calling thread, NumPy's handling of floating-point errors, the recursion limit,
+the limit of digits in integers, the locale but for its characters, and context variables that a module
+has under a name.  What is at its default costs nothing to send.
 """
 
 from __future__ import annotations
 
+import _locale
+import contextlib
 import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextvars import Context, ContextVar, copy_context
+from functools import cache, lru_cache
 from typing import Any
+
+import cloudpickle
 
 DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0)
 """Python's defaults: prec, rounding, Emin, Emax, capitals, clamp.  Not `decimal.DefaultContext`, which a
 program may change."""
 TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
 NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+LOCALE = tuple(
+    getattr(_locale, n) for n in ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY") if hasattr(_locale, n)
+)
 RECURSION = 1000
+locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
+
+
+Homes = tuple[tuple[str, str], ...]
+"""Names of modules, and what they call a context variable."""
+
+
+class Unavailable(Exception):
+    """The state cannot be had here; the call has to run where its caller is."""
 
 
 @cache
@@ -46,12 +64,44 @@ def capture() -> bytes:
         state["recursion"] = limit
     if (digits := sys.get_int_max_str_digits()) != DIGITS:
         state["digits"] = digits
+    for category in LOCALE:
+        if (name := _locale.setlocale(category)) != "C":
+            state.setdefault("locale", {})[category] = name
+    context = copy_context()
+    if len(context) and (variables := _variables(context)):
+        state["variables"] = variables
     return pickle.dumps(state, 5) if state else b""
+
+
+def _variables(context: Context) -> list[tuple[Homes, bytes]]:
+    """The pickled values of those context variables that a module has under a name."""
+    found = []
+    for variable, value in context.items():
+        homes = _homes(variable)
+        if homes:
+            with contextlib.suppress(Exception):  # what cannot travel stays at its default there
+                found.append((homes, cloudpickle.dumps(value, 5)))
+    return found
+
+
+@lru_cache(1024)
+def _homes(variable: ContextVar[Any]) -> Homes:
+    """The modules that have a context variable, and under what name."""
+    return tuple(
+        (module, name)
+        for module, holder in list(sys.modules.items())
+        for name, value in list(getattr(holder, "__dict__", {}).items())
+        if value is variable and module != "__main__"
+    )
 
 
 @contextmanager
 def applied(captured: bytes) -> Iterator[None]:
-    """Run under the state that `capture` gave."""
+    """Run under the state that `capture` gave.
+
+    Raises:
+        Unavailable: there is no such state here.
+    """
     state = pickle.loads(captured)
     with ExitStack() as stack:
         if "decimal" in state:
@@ -65,6 +115,19 @@ def applied(captured: bytes) -> Iterator[None]:
         if "recursion" in state:
             stack.callback(sys.setrecursionlimit, sys.getrecursionlimit())
             sys.setrecursionlimit(state["recursion"])
+        if "locale" in state:
+            for category, name in state["locale"].items():
+                stack.callback(_locale.setlocale, category, _locale.setlocale(category))
+                try:
+                    _locale.setlocale(category, name)
+                except locale_error:
+                    raise Unavailable(f"there is no locale {name!r}") from None
+        for homes, value in state.get("variables", ()):
+            # A function reads only variables of modules that are loaded.
+            loaded = (vars(sys.modules[module]).get(name) for module, name in homes if module in sys.modules)
+            variable = next(loaded, None)
+            if isinstance(variable, ContextVar):
+                stack.callback(variable.reset, variable.set(pickle.loads(value)))
         if "digits" in state:
             stack.callback(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
             sys.set_int_max_str_digits(state["digits"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from . import lending, raising, restoring, wire
@@ -27,7 +28,7 @@ def answer(
     loan = lent[question.lent]
     if isinstance(question, wire.Ask):
         assert isinstance(loan, lending.Lent)
-        return _items(question, loan, around)
+        return _items(question, lent, loan, around)
     assert isinstance(loan, lending.Function)
     if not segments:
         return []
@@ -40,12 +41,19 @@ def answer(
     return wire.pack(told, given)
 
 
+def _around(around: Callable[[], AbstractContextManager[object]], run: Callable[[], Any]) -> Any:
+    with around():
+        return run()
+
+
 def _items(
-    ask: wire.Ask, loan: lending.Lent, around: Callable[[], AbstractContextManager[object]]
+    ask: wire.Ask,
+    lent: lending.Loans,
+    loan: lending.Lent,
+    around: Callable[[], AbstractContextManager[object]],
 ) -> list[wire.Buffer]:
     try:
-        with around():
-            value = loan.give(ask.skip, ask.count)
+        value = lent.here(partial(_around, around, partial(loan.give, ask.skip, ask.count)))
     except Exception as error:
         return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
     try:
@@ -74,8 +82,7 @@ def _result(
     value: Any = None
     failure: Exception | None = None
     try:
-        with around():
-            value = loan.function(*received.args, **received.kwargs)
+        value = lent.here(partial(_around, around, partial(loan.function, *received.args, **received.kwargs)))
     except Exception as error:
         loan.error = failure = error
     sent: Any = None

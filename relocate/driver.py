@@ -12,14 +12,14 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from functools import partial
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, wire
+from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, streaming, wire
 from .cost import Costs, Estimate
 from .difference import Raised
 from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, Overloaded, RelocateError
@@ -32,8 +32,6 @@ from .trip import Outside, Trip
 from .verify import Verifier
 
 STALE_TRIES = 3
-PIECE = 1 << 16
-"""Items of a generator that are fetched at once, at most."""
 
 
 class Turn(threading.Condition):
@@ -119,55 +117,23 @@ class Driver:
             Overloaded: too many calls wait already.
         """
         if target.awaits:
-            return self._here(target, args, kwargs)
+            return self._later(target, args, kwargs)
         if target.generates:
-            return self._generate(target, args, kwargs)
+            return streaming.generated(_Calling(self, target, args, kwargs))
         return self._call(target, args, kwargs)
 
-    def _generate(
-        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent | None = None
-    ) -> Generator[Any, Any, Any]:
-        """What a generator function yields, fetched piece by piece.
-
-        No worker keeps the generator: each piece is a call that generates again from the start and
-        skips what was delivered.  Pieces grow fourfold, so that costs a third more, until they are
-        ``PIECE`` items long.  A generator that something is sent to goes on here.
-        """
-        skip, count = 0, 1
-        while True:
-            answer = self._call(target, args, kwargs, (skip, count), sent)  # counted with its first piece
-            if not isinstance(answer, Piece):  # the local copy's own generator
-                for _ in range(skip):
-                    next(answer, None)
-                return (yield from answer)
-            sent = answer.sent
-            for item in answer.items:
-                skip += 1
-                try:
-                    got = yield item
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    here = self._go_on(target, args, kwargs, sent, skip)
-                    return (yield from _resumed(here, partial(here.throw, error)))
-                if got is not None:
-                    here = self._go_on(target, args, kwargs, sent, skip)
-                    return (yield from _resumed(here, partial(here.send, got)))
-            if answer.ended:
-                return answer.value
-            count = min(count * 4, PIECE)
-
-    def _go_on(
-        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent, skip: int
-    ) -> Generator[Any, Any, Any]:
-        """The local copy's generator, with so many items taken."""
-        if not self._may_run_here(target):
-            raise ArgumentError(f"{target.name}: nothing can be sent to a generator that runs on a worker")
-        args, kwargs = _again(target.name, args, kwargs, sent.lent)
-        generator: Generator[Any, Any, Any] = self._local(target)(*args, **kwargs)
-        for _ in range(skip):
-            next(generator)
-        return generator
+    def _later(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same for coroutine functions and asynchronous generator functions, if asyncio waits for them."""
+        try:
+            sys.modules["asyncio"].get_running_loop()
+        except (KeyError, RuntimeError):
+            return self._here(target, args, kwargs)
+        try:
+            sent = restoring.Sent(args, kwargs)
+        except ArgumentError:
+            return self._call(target, args, kwargs)  # which says so, or runs here
+        calling = _Calling(self, target, args, kwargs)
+        return (streaming.generated_async if target.generates else streaming.awaited)(calling, sent)
 
     def _call(
         self,
@@ -176,6 +142,7 @@ class Driver:
         kwargs: dict[str, Any],
         stream: tuple[int, int] | None = None,
         sent: restoring.Sent | None = None,
+        calling: _Calling | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
         trip.deadline = self.deadline()
@@ -189,7 +156,9 @@ class Driver:
             trip.settle("failed", None)
             raise
         trip.lent = sent.lent
-        twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and stream is None else None
+        if calling is not None:
+            calling.trip = trip
+        twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and calling is None else None
         described = target.described
         for _ in range(STALE_TRIES):
             digest = described.digest
@@ -220,7 +189,7 @@ class Driver:
                     raised = value if isinstance(reply, wire.Raised) else None
                     try:
                         if restore is not None:
-                            restore()
+                            trip.lent.here(restore)
                         if reply.output:
                             trip.show(reply.output, reply.said)
                     except BaseException:  # a warning that is an error here
@@ -234,9 +203,9 @@ class Driver:
                     if stream is None:
                         return value
                     items, ended, end = value
-                    return Piece(items, ended, end, sent)
+                    return streaming.Piece(items, ended, end, sent)
             if code == "generator":
-                return self._generate(target, args, kwargs, sent)
+                return streaming.generated(_Calling(self, target, args, kwargs), sent)
             if code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
@@ -407,6 +376,8 @@ class Driver:
                 trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
             try:
                 while self.links is not None:
+                    if trip.cancelled:
+                        raise RelocateError(f"{trip.name} was cancelled")
                     now = self.clock()
                     decision = self._decide(trip, now)
                     if isinstance(decision, policy.Run):
@@ -439,6 +410,13 @@ class Driver:
                         for pool in self._large:
                             pool.changed(waiting.seat)
                         self._serve()
+
+    def awake(self, trip: Trip) -> None:
+        """Let a call that may wait in the line look whether it still should."""
+        with self.turn.lock:
+            for waiting in self._line:
+                if waiting.trip is trip:
+                    waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         if trip.nested:
@@ -529,32 +507,34 @@ class Driver:
                 return
 
 
-class Piece(NamedTuple):
-    """Some of what a generator function yields."""
+class _Calling:
+    """One call; see `streaming.Calling`."""
 
-    items: list[Any]
-    ended: bool
-    value: Any
-    """What it returns, if it has ended."""
-    sent: restoring.Sent
+    def __init__(self, driver: Driver, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._driver = driver
+        self._target = target
+        self._args = args
+        self._kwargs = kwargs
+        self.trip: Trip | None = None
 
+    def run(self, stream: tuple[int, int] | None, sent: restoring.Sent | None) -> Any:
+        inside = self._driver.inside
+        before = inside(True)
+        try:
+            return self._driver._call(self._target, self._args, self._kwargs, stream, sent, self)
+        finally:
+            inside(before)
 
-def _resumed(generator: Generator[Any, Any, Any], step: Callable[[], Any]) -> Generator[Any, Any, Any]:
-    """``generator``, of which ``step`` gives the next item."""
-    try:
-        item = step()
-        while True:
-            try:
-                got = yield item
-            except GeneratorExit:
-                generator.close()
-                raise
-            except BaseException as error:
-                item = generator.throw(error)
-            else:
-                item = generator.send(got)
-    except StopIteration as end:
-        return end.value
+    def go_on(self, sent: restoring.Sent) -> Any:
+        driver, target = self._driver, self._target
+        if not driver._may_run_here(target):
+            raise ArgumentError(f"{target.name}: nothing can be sent to a generator that runs on a worker")
+        args, kwargs = _again(target.name, self._args, self._kwargs, sent.lent)
+        return driver._local(target)(*args, **kwargs)
+
+    def cancel(self) -> None:
+        if self.trip is not None:
+            self.trip.cancel()
 
 
 def _again(

@@ -164,11 +164,17 @@ def digest(segments: Any) -> bytes:
     return found.digest()
 
 
+def _directly(run: Callable[[], Any]) -> Any:
+    return run()
+
+
 class Loans(list["Lent | Function"]):
     """What a call was lent, by number."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.here: Callable[[Callable[[], Any]], Any] = _directly
+        """Does what the program sees, in the thread where that is expected."""
         self.results: list[Result] = []
         """Of all functions, in the order of their calls: a call that runs again gets the same."""
 

@@ -21,6 +21,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from functools import partial
+from inspect import CO_ASYNC_GENERATOR
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -379,6 +380,8 @@ def _functions(
         registry.targets.setdefault(target.home, target)
         values = [v for v in map(_default, _parameters(function.actual)) if v is not None]
         stub: Any = makers[f"_{index}"](partial(registry.call, target), trimmed, *(v[0] for v in values))
+        if function.generates and function.awaits:
+            stub = _looking_asynchronous(stub)
         _dress(stub, function, function.actual, registry, lines.get(name))
         if function.shown is not None:
             stub.__wrapped__ = _shown(function, inner, registry, lines.get(name))
@@ -396,6 +399,14 @@ def _functions(
 _ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
 
 
+def _looking_asynchronous(stub: FunctionType) -> FunctionType:
+    """``stub``, which returns an asynchronous generator, with the mark of who is one's function."""
+    code = stub.__code__.replace(co_flags=stub.__code__.co_flags | CO_ASYNC_GENERATOR)
+    made = FunctionType(code, stub.__globals__, stub.__name__, stub.__defaults__, stub.__closure__)
+    made.__kwdefaults__ = stub.__kwdefaults__
+    return made
+
+
 def _parameters(signature: Signature | None) -> list[face.Parameter]:
     """The parameters to generate; of a C function that tells nothing, whatever comes."""
     if signature is None or any(not p.name.isidentifier() or keyword.iskeyword(p.name) for p in signature.parameters):
@@ -407,7 +418,7 @@ def _source(index: int, signature: Signature | None, *, generates: bool = False,
     """A factory ``_<index>(call, trimmed, *defaults)`` whose result takes ``signature`` and calls ``call``.
 
     The result is a genuine generator function or coroutine function if the real one is.  Of an
-    asynchronous generator function, whose items no simple code passes on, it is a plain one.
+    asynchronous generator function, whose items no simple code passes on, it is a plain one that looks like it.
     """
     start, give, end = "def", f"return {CALL}", ""
     if generates and not awaits:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from types import GeneratorType
+from inspect import iscoroutinefunction
+from types import CoroutineType, GeneratorType
 from typing import Any
 
 from . import ambient, lending, raising, restoring, wire
 from .errors import ArgumentError
 from .output import Output
 
+NOTHING = nullcontext()
 MOST = 10_000
 """Ways of calling functions that are remembered."""
 
@@ -62,6 +64,8 @@ class Runner:
             except BaseException as error:
                 return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
             failure, result = self._call(message, function, received)
+            if isinstance(failure, ambient.Unavailable):
+                return wire.Rejected(call, "arguments", str(failure)), ()
             if failure is None or not received.refused(failure):
                 break
             # It writes into an array: again, with one that it may write into.
@@ -92,18 +96,29 @@ class Runner:
         self, message: wire.Call, function: Callable[..., Any], received: restoring.Received
     ) -> tuple[BaseException | None, Any]:
         try:
-            with self._guard:
-                if not message.ambient and message.stream is None:
-                    return None, function(*received.args, **received.kwargs)
-                with ambient.applied(message.ambient) if message.ambient else nullcontext():
-                    result = function(*received.args, **received.kwargs)
-                    if message.stream is not None:
-                        result = piece(result, *message.stream, self._output.restart)
-                    return None, result
+            with self._guard, ambient.applied(message.ambient) if message.ambient else NOTHING:
+                result = function(*received.args, **received.kwargs)
+                if type(result) is CoroutineType and iscoroutinefunction(function):
+                    result = _run(result)
+                elif message.stream is not None:
+                    result = self._piece(result, *message.stream)
+                return None, result
         except self._through:
             raise
         except BaseException as error:
             return error, None
+
+    def _piece(self, items: Any, skip: int, count: int) -> Any:
+        if isinstance(items, AsyncGenerator):
+            return _run(piece_async(items, skip, count, self._output.restart))
+        return piece(items, skip, count, self._output.restart)
+
+
+def _run(waited: Coroutine[Any, Any, Any]) -> Any:
+    """What an awaitable gives, in an event loop of its own."""
+    import asyncio
+
+    return asyncio.run(waited)
 
 
 def _described(error: BaseException) -> list[raising.Node]:
@@ -140,4 +155,25 @@ def piece(
     except BaseException:
         if not given:
             raise
+    return given, False, None
+
+
+async def piece_async(
+    items: AsyncGenerator[Any, Any], skip: int, count: int, skipped: Callable[[], object]
+) -> tuple[list[Any], bool, Any]:
+    """`piece` of an asynchronous generator."""
+    given: list[Any] = []
+    try:
+        for _ in range(skip):
+            await anext(items, None)
+        skipped()
+        for _ in range(count):
+            given.append(await anext(items))  # noqa: PERF401 -- what came before an exception is kept
+    except StopAsyncIteration:
+        return given, True, None
+    except BaseException:
+        if not given:
+            raise
+    finally:
+        await items.aclose()
     return given, False, None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import answering, channel, output, restoring, session, wire
@@ -40,6 +41,8 @@ class Trip:
     """By the driver's clock."""
     queued = False
     """Whether it has waited in the line for seats."""
+    cancelled = False
+    _request: bytes | None = None
     may_wait = True
     """Whether that line has room for it."""
     typical = 0.0
@@ -88,6 +91,7 @@ class Trip:
             RelocateError: nobody is left, or the call crashes executors.
         """
         driver = self.driver
+        self._request = request.call
         frames = wire.pack(request, segments)
         size = sum(map(len, frames))
         estimate = driver.costs.of(self.name, size)
@@ -147,6 +151,14 @@ class Trip:
         if self.seat is not None:
             self.driver.release(self.seat, kept, failed, self)
 
+    def cancel(self) -> None:
+        """From another thread: end it; its outcome is not wanted any more."""
+        self.cancelled = True
+        seat, links = self.seat, self.driver.links
+        if seat is not None and links is not None and self._request is not None:
+            links.cancel(seat, self._request)
+        self.driver.awake(self)
+
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
         again = self.attempts - 1 if self.attempts > 1 else 0
@@ -167,7 +179,7 @@ class Trip:
         """
         seen = self._seen - position
         self._seen = max(self._seen, position + sum(len(text) for _, text in said))
-        output.show(output.unseen(said, seen) if seen > 0 else said)
+        self.lent.here(partial(output.show, output.unseen(said, seen) if seen > 0 else said))
 
     def _answer(self, question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
         """What the executor asks for; nothing for what it says."""

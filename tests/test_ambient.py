@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import decimal
+import locale
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -24,6 +27,28 @@ def limit(get: Callable[[], int], put: Callable[[int], None], value: int) -> Ite
         put(before)
 
 
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="nothing")
+
+
+@contextmanager
+def locally(name: str) -> Iterator[None]:
+    before = locale.setlocale(locale.LC_NUMERIC)
+    locale.setlocale(locale.LC_NUMERIC, name)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+
+
+@contextmanager
+def variable(value: Any) -> Iterator[None]:
+    token = VARIABLE.set(value)
+    try:
+        yield
+    finally:
+        VARIABLE.reset(token)
+
+
 STATES: dict[str, tuple[Callable[[], AbstractContextManager[Any]], Callable[[], Any]]] = {
     "precision": (lambda: decimal.localcontext(prec=50), lambda: decimal.getcontext().prec),
     "traps": (
@@ -31,6 +56,8 @@ STATES: dict[str, tuple[Callable[[], AbstractContextManager[Any]], Callable[[], 
         lambda: decimal.getcontext().traps[decimal.Inexact],
     ),
     "numpy": (lambda: numpy.errstate(divide="raise", under="warn"), numpy.geterr),
+    "locale": (lambda: locally("C.UTF-8"), lambda: locale.setlocale(locale.LC_NUMERIC)),
+    "variable": (lambda: variable("something"), VARIABLE.get),
     "recursion": (lambda: limit(sys.getrecursionlimit, sys.setrecursionlimit, 1234), sys.getrecursionlimit),
     "digits": (lambda: limit(sys.get_int_max_str_digits, sys.set_int_max_str_digits, 5000), sys.get_int_max_str_digits),
 }
@@ -64,3 +91,26 @@ def test_a_changed_default_context_is_not_a_default(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(decimal.DefaultContext, "prec", 50)
     with decimal.localcontext(decimal.Context()):
         assert ambient.capture() != b""
+
+
+def test_a_variable_whose_value_cannot_travel_keeps_its_default() -> None:
+    with variable(threading.Lock()):
+        captured = ambient.capture()
+    with ambient.applied(captured) if captured else variable("nothing"):
+        assert VARIABLE.get() == "nothing"
+
+
+def test_a_variable_that_no_module_has_does_not_travel() -> None:
+    private = contextvars.ContextVar("private")
+    token = private.set(1)
+    try:
+        assert ambient.capture() == b""
+    finally:
+        private.reset(token)
+
+
+def test_a_locale_that_is_not_there_is_told() -> None:
+    with locally("C.UTF-8"):
+        captured = ambient.capture().replace(b"C.UTF-8", b"xx_XX.8")
+    with pytest.raises(ambient.Unavailable, match="there is no locale"), ambient.applied(captured):
+        pass

@@ -24,7 +24,7 @@ ROWS = tuple(
         # Pure above, I/O below.
         "keys embedded observe cache places quiet running caller answering items tally spelling deadlines",
         "channel",
-        "executor links trip",
+        "executor links trip streaming",
         "driver worker",
         "finder exchange",
         "handle check launch",
