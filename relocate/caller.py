@@ -21,7 +21,7 @@ class Caller:
         call: the call's id.
         output: what the call prints.
         exchange: how a question is asked.
-        send: how it is told something that is not answered.
+        send: how it is told what was printed until now; None: with the answer.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Caller:
         call: bytes,
         output: Output,
         exchange: Exchange,
-        send: Callable[[wire.Said], None] = lambda said: None,
+        send: Callable[[wire.Said], None] | None = None,
     ) -> None:
         self._call = call
         self._output = output
@@ -47,6 +47,8 @@ class Caller:
 
     def say(self) -> None:
         """Tell what was printed until now."""
+        if self._send is None:
+            return
         with self._lock:
             position = self._output.said
             said = self._output.take()

@@ -74,8 +74,11 @@ class Executor:
         self._ear, self._mouth = sockets.socketpair()
         self._output = Output(self._written)
         self._said_at = 0.0
+        self._running: tuple[bytes, wire.Call] | None = None
+        """Whose call runs, and which."""
         self._caller: Caller | None = None
-        """Of the running call, if it is told of output meanwhile."""
+        """Of the running call, if it was asked or told something."""
+        lending.asking[:] = [self._calling]
         self._runner = Runner(self._output, Interruptible(self))
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -241,24 +244,36 @@ class Executor:
                 function = getattr(function, part)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        caller = Caller(call, self._output, partial(self._ask, identity), partial(self._tell, identity))
-        lending.asking[:] = [caller]
-        self._caller = caller if message.stream is None else None
+        self._running = identity, message
         self._said_at = 0.0
         reply = self._runner.run(message, function, segments, len(self._queue))
-        self._caller = None
-        caller.over = True
-        return (wire.Rejected(call, "result", caller.unfit), ()) if caller.unfit else reply
+        self._running, caller, self._caller = None, self._caller, None
+        if caller is not None:
+            caller.over = True
+            if caller.unfit:
+                return wire.Rejected(call, "result", caller.unfit), ()
+        return reply
+
+    def _calling(self) -> Caller:
+        """The caller of the running call."""
+        if self._caller is None:
+            assert self._running is not None
+            identity, message = self._running
+            # What is generated again would be said again.
+            tell = partial(self._tell, identity) if message.stream is None else None
+            self._caller = Caller(message.call, self._output, partial(self._ask, identity), tell)
+        return self._caller
 
     def _written(self) -> None:
         """The running function has printed something; it is sent at once if nothing was for a while."""
-        caller = self._caller
-        if caller is None or threading.current_thread() is not threading.main_thread():
+        if self._running is None or threading.current_thread() is not threading.main_thread():
             return
+        if self._running[1].stream is not None:
+            return  # of what it generates again it would say all again
         now = time.monotonic()
         if now > self._said_at + WHILE:
             if self._said_at:
-                caller.say()
+                self._calling().say()
             self._said_at = now
 
     def _tell(self, identity: bytes, message: wire.Message, segments: wire.Segments = ()) -> None:

@@ -48,8 +48,8 @@ class Asking(Protocol):
 
 marks: dict[int, object] = {}
 """Each object() that a relocated module offers, by its id: functions compare arguments with it."""
-asking: list[Asking] = []
-"""In an executor: the caller of the running call."""
+asking: list[Callable[[], Asking]] = []
+"""In an executor: gives the caller of the running call."""
 
 
 class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
@@ -277,8 +277,7 @@ class Lent:
 
 def borrow(lent: int) -> Iterator[Any]:
     """The iterator that stands for the generator ``lent``; called by unpickling, in an executor."""
-    ask = asking[-1].items
-    return _borrowed(ask, lent)
+    return _borrowed(asking[-1]().items, lent)
 
 
 def _borrowed(ask: Callable[[int, int, int], tuple[list[Any], bool]], lent: int) -> Iterator[Any]:
@@ -297,7 +296,7 @@ def stand_in(
     lent: int, names: tuple[str | None, ...], parameters: list[tuple[str, int, bool, Any]] | None
 ) -> Callable[..., Any]:
     """The function that stands for the function ``lent``; called by unpickling, in an executor."""
-    invoke = asking[-1].invoke
+    invoke = asking[-1]().invoke
 
     def called_back(*args: Any, **kwargs: Any) -> Any:
         return invoke(lent, args, kwargs)

@@ -117,7 +117,7 @@ class Received:
             ArgumentError: the value cannot travel, or it cannot be told what was changed.
         """
         if self._unpickler is None:
-            return wire.dumps(value), False
+            return [pickle.dumps(value, 5)] if type(value) in ATOMS else wire.dumps(value), False
         numbers: Numbers | None = None
         changes: list[tuple[int, str, Any]] = []
         if look and not self._unchanged():
@@ -127,7 +127,7 @@ class Received:
                 raise ArgumentError(f"the arguments cannot be compared with what they were: {error}") from error
         if not changes:
             if type(value) in ATOMS:
-                return wire.dumps(value), False
+                return [pickle.dumps(value, 5)], False
             taken = wire.Taken()
             numbers = numbers or _numbers(_memo(self._unpickler))
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
@@ -195,7 +195,7 @@ class Sent:
         self.lent = NOTHING
         self._pickler: Any = None
         if not kwargs and ATOMS.issuperset(map(type, args)):
-            self.segments = wire.dumps((args, kwargs))
+            self.segments: list[wire.Buffer] = [pickle.dumps((args, kwargs), 5)]
         else:
             if lends:
                 self.lent = Loans()

@@ -54,8 +54,6 @@ class Runner:
         self._output.said = 0
         while True:
             try:
-                for caller in lending.asking:
-                    caller.begin()
                 received = restoring.Received(segments)
                 if received.lends:
                     key = (message.module, message.member, received.way)
@@ -71,6 +69,7 @@ class Runner:
             # It writes into an array: again, with one that it may write into.
             self._readers.discard(key)
             self._output.restart()
+            lending.asking[-1]().begin()
         if received.unwritten:
             if len(self._readers) >= MOST:
                 self._readers.clear()

@@ -42,6 +42,10 @@ def lock():
 def lists(f, n):
     for i in range(n):
         yield f(i)
+def loud(f, n):
+    for i in range(n):
+        print(i)
+        yield f(i)
 def unlike(f): return f(next(arguments))
 arguments = iter([1, 2])
 kept = []
@@ -277,6 +281,12 @@ def test_a_generator_calls_it_once_for_each_item(program: Program) -> None:
     seen: list[Any] = []
     assert list(program.load("shop").lists(counting(seen), 100)) == list(range(1, 101))
     assert seen == [(n,) for n in range(100)]
+
+
+def test_what_a_generator_prints_comes_once(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    assert list(program.load("shop").loud(counting(seen), 10)) == list(range(1, 11))
+    assert capsys.readouterr().out == "".join(f"{n}\n" for n in range(10))
 
 
 def test_a_relocated_call_inside_it_needs_another_executor(network: Network) -> None:

@@ -29,7 +29,7 @@ def borrowed(loan: Lent, monkeypatch: pytest.MonkeyPatch) -> tuple[Iterator[Any]
             asked.append((skip, count))
             return loan.give(skip, count)
 
-    monkeypatch.setattr(lending, "asking", [Caller()])
+    monkeypatch.setattr(lending, "asking", [Caller])
     return borrow(0), asked
 
 

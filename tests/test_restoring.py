@@ -82,7 +82,8 @@ def remotely(function: Callable[..., Any], *args: Any, runner: Runner | None = N
         assert isinstance(answer, wire.Answer)
         return answer, given
 
-    lending.asking[:] = [Caller(message.call, Output(), exchange)]
+    caller = Caller(message.call, Output(), exchange)
+    lending.asking[:] = [lambda: caller]
     try:
         reply, given = (runner or Runner(Output())).run(message, function, received(sent.segments), 0)
     finally:

@@ -159,7 +159,7 @@ def test_generators_are_lent_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.append((lent, skip, count))
             return loans[lent].give(skip, count)
 
-    monkeypatch.setattr(lending, "asking", [Caller()])
+    monkeypatch.setattr(lending, "asking", [Caller])
     (first, [second]), _ = wire.loads(segments)
     assert list(second) == [0, 1, 2, 3, 4]
     assert list(first) == [0, 1, 2]

@@ -264,8 +264,8 @@ class Executor:
         if message.digest != interface.digest(module):
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
         self.worker.calls.append(f"{message.module}.{message.member}")
-        caller = Caller(call, self._output, ask, tell)
-        lending.asking[:] = [caller]
+        caller = Caller(call, self._output, ask, tell if message.stream is None else None)
+        lending.asking[:] = [lambda: caller]
         try:
             function: Any = module
             for part in message.member.split("."):
