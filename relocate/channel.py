@@ -55,6 +55,13 @@ class TimeUp(Exception):
 class Channel(Protocol):
     """A way to run calls, leased to one thread at a time."""
 
+    path: list[str] | None
+    """This program's import path as the executor was told of it; None if that has its own."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+
     def exchange(
         self,
         request: wire.Call | wire.Describe,
@@ -164,16 +171,16 @@ def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[wire.Buffer]:
 
 
 def _whole(socket: zmq.Socket[bytes], size: int) -> wire.Whole:
-    room = _room(size)
-    view = memoryview(room)
+    made = room(size)
+    view = memoryview(made)
     for start in range(0, size, wire.CHUNK):
         part = view[start : start + wire.CHUNK]
         if not socket.getsockopt(zmq.RCVMORE) or socket.recv_into(part) != len(part):
             raise RemoteProtocolError("segments do not match their announced sizes")
-    return room
+    return made
 
 
-def _room(size: int) -> wire.Whole:
+def room(size: int) -> wire.Whole:
     """Memory for ``size`` bytes.
 
     Large pieces come fresh from the kernel whoever asks for them, and to get them in pages of 4 KiB
@@ -182,11 +189,11 @@ def _room(size: int) -> wire.Whole:
     if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return bytearray(size)
     try:
-        room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        room.madvise(mmap.MADV_HUGEPAGE)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
     except OSError:  # the kernel has no large pages, or not so much memory: then this says so
         return bytearray(size)
-    return room
+    return memory
 
 
 def keep_freed_memory() -> None:

@@ -33,7 +33,7 @@ ENV_EXECUTOR = "RELOCATE_EXECUTOR"
 
 MOST_EXECUTORS = 1024
 """Of one worker."""
-LONGEST_PATH = 95
+LONGEST_PATH = 93
 """Bytes: a Unix socket's address holds 107 (unix(7)), and executors append their numbers to the worker's."""
 
 Ranks = tuple[tuple[str, ...], ...]

@@ -31,7 +31,7 @@ from typing import Any
 import pytest
 
 from . import ambient, config, interface, items, raising, restoring, session, wire
-from .channel import Lost, ZmqChannel
+from .channel import Channel, Lost
 from .errors import WorkerError
 from .handle import Handle
 from .links import Links
@@ -202,7 +202,7 @@ class Crew:
         basetemp = os.path.join(self._order.basetemp, f"executor-{name}") if owned else ""
         return replace(self._order, executor=name, executors=known, owned=owned, basetemp=basetemp)
 
-    def _call(self, channel: ZmqChannel, seat: Seat, member: str, *args: Any) -> tuple[Any, list[tuple[str, str]]]:
+    def _call(self, channel: Channel, seat: Seat, member: str, *args: Any) -> tuple[Any, list[tuple[str, str]]]:
         """What the function of `items` returns, and what it printed."""
         call = self._prefix + next(self._numbers).to_bytes(8, "big")
         request = wire.Call(call, items.__name__, member, self._digest, ambient.capture())

@@ -442,7 +442,7 @@ class Driver:
             )
         return NoWorkerLeft(f"{trip.name}: {self.troubles(trip.path)}")
 
-    def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool, holder: Trip | None = None) -> None:
+    def release(self, seat: Seat, kept: channel.Channel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
         with self.turn.lock:
             if holder is not None:

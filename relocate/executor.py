@@ -5,15 +5,14 @@ input, then commands (``drain``); the end of that stream is the end of the super
 process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
 so that no function reads commands or writes into reports.
 
-Calls run in the main thread, which alone can be interrupted.  It also reads and writes the socket
-itself: while a call runs, libzmq's own thread takes in further messages and answers heartbeats.
+Calls run in the main thread, which alone can be interrupted.  It also reads and writes the sockets
+itself (`reception`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import importlib
 import json
 import mmap
@@ -24,16 +23,18 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, TextIO
 
 import zmq
 
-from . import channel, interface, lending, session, wire
+from . import channel, direct, interface, lending, wire
 from .caller import Caller
-from .errors import ArgumentError, ConfigError, RemoteProtocolError
+from .errors import ConfigError
 from .output import Output
+from .reception import Peer, Reception
 from .running import Runner
 
 RUNNING = slice(0, 16)
@@ -41,11 +42,6 @@ CANCELLED = slice(16, 32)
 NOTHING = bytes(16)
 SLATE = 32
 """Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
-MAX_SESSIONS = 65_536
-MAX_STRANGERS = 1024
-UNREAD = 16
-"""Messages of one connection that may wait here; a client has an opening, a call and an answer under way."""
-READABLE = int(zmq.POLLIN)
 WHILE = 0.1
 """Seconds between two messages that tell what a running function prints."""
 
@@ -57,16 +53,10 @@ class Executor:
         self._settings = settings
         self._stream = stream
         self._reports = reports
-        self._ticket = bytes.fromhex(settings["ticket"])
         self._slate: Any = bytearray(SLATE)
         if settings["slate"] is not None:
             self._slate = mmap.mmap(settings["slate"], SLATE)
         self._embedded: bool = settings["embedded"]
-        self._sessions: dict[bytes, session.ServerSession] = {}
-        self._strangers: dict[bytes, session.ServerSession] = {}
-        """Connections that have not shown the ticket, or were refused: they push out no session."""
-        self._queue: deque[tuple[bytes, wire.Call | wire.Describe, list[wire.Buffer]]] = deque()
-        self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
         self._interruptible = False
@@ -74,37 +64,34 @@ class Executor:
         self._ear, self._mouth = sockets.socketpair()
         self._output = Output(self._written)
         self._said_at = 0.0
-        self._running: tuple[bytes, wire.Call] | None = None
+        self._running: tuple[Peer, wire.Call] | None = None
         """Whose call runs, and which."""
         self._caller: Caller | None = None
         """Of the running call, if it was asked or told something."""
         lending.asking[:] = [self._calling]
         self._runner = Runner(self._output, Interruptible(self))
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
-        channel.configure(self._socket, settings["heartbeat"])
-        self._socket.rcvtimeo = channel.SOON
-        self._socket.rcvhwm = UNREAD
-        self._socket.router_mandatory = True
-        if settings["secret"]:
-            # The client's key was checked by the supervisor, which gave it the ticket; here the
-            # handshake must need no thread of ours, as a call may hold the interpreter for minutes.
-            self._socket.curve_server = True
-            self._socket.curve_secretkey = bytes.fromhex(settings["secret"])
-        self._poll: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)]
-        self._bind(settings["bind"])
+        self._reception = self._listening(settings)
 
-    def _bind(self, url: str) -> None:
+    def _listening(self, settings: dict[str, Any]) -> Reception:
+        url = settings["bind"]
         try:
-            channel.bind(self._socket, url)
+            reception = Reception(
+                url,
+                bytes.fromhex(settings["ticket"]),
+                settings["heartbeat"],
+                bytes.fromhex(settings["secret"]),
+                trusting=self._embedded,
+                opened=self._opened,
+            )
         except zmq.ZMQError as error:
             reason = "the address is taken" if error.errno == zmq.EADDRINUSE else error.strerror
             self.report(failed=f"cannot listen on {url}: {reason}")
             raise SystemExit(1) from None
-        except ConfigError as error:
-            self.report(failed=str(error))
+        except (ConfigError, OSError) as error:
+            self.report(failed=f"cannot listen on {url}: {error}" if isinstance(error, OSError) else str(error))
             raise SystemExit(1) from None
-        self._endpoint = url if url.startswith("ipc://") else channel.bound_to(self._socket).rpartition(":")[2]
+        reception.listen(self._ear.fileno())
+        return reception
 
     def report(self, **what: Any) -> None:
         """Tell the supervisor."""
@@ -128,7 +115,7 @@ class Executor:
                 self.report(failed=f"cannot import {module!r}: {error}; install it here, or set PYTHONPATH")
                 return 1
         threading.Thread(target=self._listen, name="relocate-commands", daemon=True).start()
-        self.report(ready=self._endpoint)
+        self.report(ready=self._reception.endpoint)
         while True:
             try:
                 if not self._step():
@@ -137,90 +124,34 @@ class Executor:
                 continue  # the call that was to be interrupted had just ended
 
     def _step(self) -> bool:
-        if not self._queue:
-            self._await()
+        reception = self._reception
+        if not reception.calls and reception.wait():
+            self._ear.recv(4096)
         while self._commands:
             self._obey(self._commands.popleft())
         if self._draining:
-            self._take()
-            for identity, message, _ in self._queue:
-                self._send(identity, wire.Rejected(message.call, "draining", "the worker is shutting down"))
-            self._socket.close(linger=2000)
+            reception.take()
+            for peer, message, _ in reception.calls:
+                reception.send(peer, wire.Rejected(message.call, "draining", "the worker is shutting down"))
+            reception.close()
             self._ear.close()
             return False
-        if self._queue:
-            identity, message, segments = self._queue.popleft()
+        if reception.calls:
+            peer, message, segments = reception.calls.popleft()
             self._slate[RUNNING] = message.call
-            reply, result = self._answer(identity, message, segments)
+            reply, result = self._answer(peer, message, segments)
             self._slate[RUNNING] = NOTHING
-            self._send(identity, reply, result)
+            reception.send(peer, reply, result)
         return True
 
-    def _await(self) -> None:
-        """Take in messages, or else wait for one or for a command."""
-        if not self._take():
-            for ready, _ in zmq.zmq_poll(self._poll, -1):
-                if isinstance(ready, int):
-                    self._ear.recv(4096)
-
-    def _take(self) -> bool:
-        """Take in all messages that have come or come soon; whether there was one."""
-        while True:
-            try:
-                identity = self._socket.recv()
-            except zmq.Again:
-                return False
-            known = self._sessions.get(identity)
-            try:
-                if known is not None and known.state is session.State.KNOWN:
-                    frames = channel.receive(self._socket)
-                else:  # of what a stranger sends only the header is kept
-                    header = self._socket.recv_multipart()[0]
-                    known = known or self._strangers.get(identity) or self._stranger(identity)
-                    # An embedded worker's socket lies in its program's own folder; import paths may be long.
-                    frames = [header] if self._embedded else wire.greeting(header)
-                message, segments = known.receive(frames)
-            except RemoteProtocolError as error:
-                message, segments = wire.Refused("protocol", str(error)), []
-            if isinstance(message, (wire.Call, wire.Describe)):
-                self._queue.append((identity, message, segments))
-            elif isinstance(message, wire.Answer):
-                self._answers.append((message, segments))
-            elif isinstance(message, wire.Refused):
-                self._send(identity, message)
-            elif isinstance(message, wire.Open):
-                self._sessions[identity] = self._strangers.pop(identity)
-                if self._embedded and message.path is not None and message.path != sys.path:
-                    sys.path[:] = message.path
-                    importlib.invalidate_caches()
-            # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
-            if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
-                return True
-
-    def _stranger(self, identity: bytes) -> session.ServerSession:
-        for group, most in ((self._strangers, MAX_STRANGERS), (self._sessions, MAX_SESSIONS)):
-            while len(group) >= most:
-                del group[next(iter(group))]
-        # A client may not choose its identity, or it could take over a known one.
-        made = session.ServerSession(self._ticket if identity[:1] == b"\0" else os.urandom(32))
-        self._strangers[identity] = made
-        return made
-
-    def _send(self, identity: bytes, reply: wire.Message, segments: wire.Segments = ()) -> None:
-        try:
-            frames = wire.pack(reply, segments)
-        except ArgumentError as error:  # more than one message may have
-            assert isinstance(reply, (wire.Returned, wire.Raised))
-            frames = wire.pack(wire.Rejected(reply.call, "result", str(error)))
-        try:
-            self._socket.send(identity, zmq.SNDMORE)
-            channel.send(self._socket, frames)
-        except zmq.ZMQError as error:
-            if error.errno != errno.EHOSTUNREACH:  # a client that is gone needs no answer
-                raise
+    def _opened(self, message: wire.Open) -> None:
+        """A client says who it is; an embedded worker's only one has its own import path."""
+        if self._embedded and message.path is not None and message.path != sys.path:
+            sys.path[:] = message.path
+            importlib.invalidate_caches()
 
     def _answer(
-        self, identity: bytes, message: wire.Call | wire.Describe, segments: list[wire.Buffer]
+        self, peer: Peer, message: wire.Call | wire.Describe, segments: list[wire.Buffer]
     ) -> tuple[wire.Message, wire.Segments]:
         call = message.call
         try:
@@ -235,7 +166,7 @@ class Executor:
             except Exception as error:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()
-            return wire.Returned(call, len(self._queue), []), [described]
+            return wire.Returned(call, len(self._reception.calls), []), [described]
         if message.digest != digest:
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
         try:
@@ -244,9 +175,9 @@ class Executor:
                 function = getattr(function, part)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        self._running = identity, message
+        self._running = peer, message
         self._said_at = 0.0
-        reply = self._runner.run(message, function, segments, len(self._queue))
+        reply = self._runner.run(message, function, segments, len(self._reception.calls))
         self._running, caller, self._caller = None, self._caller, None
         if caller is not None:
             caller.over = True
@@ -258,10 +189,10 @@ class Executor:
         """The caller of the running call."""
         if self._caller is None:
             assert self._running is not None
-            identity, message = self._running
+            peer, message = self._running
             # What is generated again would be said again.
-            tell = partial(self._tell, identity) if message.stream is None else None
-            self._caller = Caller(message.call, self._output, partial(self._ask, identity), tell)
+            tell = partial(self._tell, peer) if message.stream is None else None
+            self._caller = Caller(message.call, self._output, partial(self._ask, peer), tell)
         return self._caller
 
     def _written(self) -> None:
@@ -269,46 +200,36 @@ class Executor:
         if self._running is None or threading.current_thread() is not threading.main_thread():
             return
         if self._running[1].stream is not None:
-            return  # of what it generates again it would say all again
+            return
         now = time.monotonic()
         if now > self._said_at + WHILE:
             if self._said_at:
                 self._calling().say()
             self._said_at = now
 
-    def _tell(self, identity: bytes, message: wire.Message, segments: wire.Segments = ()) -> None:
-        # Not between the frames of a message: an interrupt there would garble the next one.
+    # Not interrupted between the parts of a message, as that would garble the next one; only while waiting.
+
+    def _tell(self, peer: Peer, message: wire.Said) -> None:
         before, self._interruptible = self._interruptible, False
         try:
-            self._socket.send(identity, zmq.SNDMORE)
-            channel.send(self._socket, wire.pack(message, segments))
+            self._reception.send(peer, message)
         finally:
             self._interruptible = before
 
     def _ask(
-        self, identity: bytes, question: wire.Ask | wire.Invoke, segments: wire.Segments
+        self, peer: Peer, question: wire.Ask | wire.Invoke, segments: wire.Segments
     ) -> tuple[wire.Answer, list[wire.Buffer]]:
-        """The caller's answer."""
-        number = question.skip if isinstance(question, wire.Ask) else question.number
-        about = (question.call, question.lent, number)
-        self._tell(identity, question, segments)
-        before = self._interruptible
+        before, self._interruptible = self._interruptible, False
+
+        def wait(until: Callable[[], Any]) -> Any:
+            self._interruptible = before
+            try:
+                return until()
+            finally:
+                self._interruptible = False
+
         try:
-            while True:
-                until = time.monotonic() + 1
-                while time.monotonic() < until:
-                    self._interruptible = before
-                    come = self._socket.poll(1000)
-                    self._interruptible = False
-                    if come:
-                        self._take()
-                    while self._answers:
-                        answer, given = self._answers.popleft()
-                        if (answer.call, answer.lent, answer.skip) == about:
-                            return answer, given
-                # A caller that is gone shows when it is written to.
-                again = question if isinstance(question, wire.Ask) else wire.Invoke(*about[:2], number)
-                self._tell(identity, again)
+            return self._reception.ask(peer, question, segments, wait)
         finally:
             self._interruptible = before
 
@@ -348,9 +269,16 @@ class Interruptible:
         self._executor._interruptible = False
 
 
+def unbind(url: str) -> None:
+    """Remove the socket files of the executor at ``url``."""
+    channel.unbind(url)
+    if url.startswith("ipc://"):
+        channel.unbind(url + direct.SUFFIX)
+
+
 def end(settings: dict[str, Any]) -> None:
     """End this process at once, and leave no socket file."""
-    channel.unbind(settings["bind"])
+    unbind(settings["bind"])
     os._exit(1)
 
 

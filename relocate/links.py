@@ -24,7 +24,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, channel, embedded, keys, session, wire
+from . import __version__, channel, direct, embedded, keys, session, wire
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -106,13 +106,21 @@ class Links:
         else:
             self.context.term()
 
-    def open_channel(self, seat: Seat) -> channel.ZmqChannel:
+    def open_channel(self, seat: Seat) -> channel.Channel:
         """A new channel to ``seat``, for the calling thread."""
         link = seat.link
         path = import_path() if link.is_embedded else None
         opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
-        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.key)
+        made = self._opened(seat, opening)
         made.path = None if path is None else sys.path[:]
+        return made
+
+    def _opened(self, seat: Seat, opening: wire.Open) -> channel.Channel:
+        if direct.AVAILABLE and seat.endpoint.startswith("ipc:"):
+            with contextlib.suppress(channel.Absent):
+                return direct.DirectChannel(seat.endpoint, opening, self._heartbeat)
+        link = seat.link
+        made = channel.ZmqChannel(self.context, seat.endpoint, opening, self._heartbeat, link.keys, link.key)
         self._channels.add(made)
         return made
 

@@ -55,7 +55,7 @@ class Seat(Health):
         self.depth = self._base = depth
         self._pace = 2 * SHORT
         self.modules: set[str] = set()
-        self.idle: list[channel.ZmqChannel] = []
+        self.idle: list[channel.Channel] = []
         self.gone = False
 
     def timed(self, seconds: float) -> None:
@@ -68,7 +68,7 @@ class Seat(Health):
         self._pace += 0.2 * (seconds - self._pace)
         self.depth = self._base + (self._pace < SHORT)
 
-    def take(self) -> channel.ZmqChannel | None:
+    def take(self) -> channel.Channel | None:
         """An idle channel, if there is one; those that told of another import path are closed."""
         try:
             while (taken := self.idle.pop()).path not in (None, sys.path):
@@ -77,7 +77,7 @@ class Seat(Health):
         except IndexError:
             return None
 
-    def put(self, used: channel.ZmqChannel) -> None:
+    def put(self, used: channel.Channel) -> None:
         """Keep a channel for the next call."""
         if self.gone:
             used.close()

@@ -97,9 +97,9 @@ class Trip:
         estimate = driver.costs.of(self.name, size)
         self.typical = estimate.there.median
         while True:
-            kept: channel.ZmqChannel | None = None
+            kept: channel.Channel | None = None
             failed = False
-            opened: channel.ZmqChannel | None = None
+            opened: channel.Channel | None = None
             links: Links | None = None
             seat: Seat | None = None
             try:
@@ -147,7 +147,7 @@ class Trip:
             self.tried.append(seat.id)
             self._judge(request.call)
 
-    def _give_back(self, kept: channel.ZmqChannel | None, failed: bool) -> None:
+    def _give_back(self, kept: channel.Channel | None, failed: bool) -> None:
         if self.seat is not None:
             self.driver.release(self.seat, kept, failed, self)
 

@@ -242,7 +242,7 @@ class Supervisor:
         if self._settings.is_ipc:
             channel.unbind(self._settings.listen)
             for slot in self._slots:
-                channel.unbind(self._bind_url(slot))
+                executor.unbind(self._bind_url(slot))
             if self._settings.parent is not None:
                 with contextlib.suppress(OSError):
                     os.rmdir(os.path.dirname(self._settings.listen.removeprefix("ipc://")))
@@ -342,7 +342,7 @@ class Supervisor:
         else:
             slot.quick_ends = 0
         if self._settings.is_ipc:
-            channel.unbind(self._bind_url(slot))
+            executor.unbind(self._bind_url(slot))
         if not self._draining and not slot.failure:
             log.info("executor %d.%d ended with status %d", slot.number, slot.incarnation, code)
         self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])

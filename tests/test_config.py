@@ -204,7 +204,7 @@ def test_local_without_a_number_is_as_many_as_cores() -> None:
         ("ipc://@name", "'ipc://@name': a Unix socket needs an absolute path; write ipc:///path"),
         ("ipc://run/w", "a Unix socket needs an absolute path"),
         ("ipc://", "a Unix socket needs an absolute path"),
-        ("ipc:///" + 95 * "x", "may have at most 95 bytes"),
+        ("ipc:///" + 93 * "x", "may have at most 93 bytes"),
         ("tcp://a:1;tcp://a:1", "'tcp://a:1' is named twice"),
         ("2,local:3", "executors on this machine are asked for twice (local:2, local:3)"),
         ("local:1,local:1", "executors on this machine are asked for twice (local:1, local:1)"),

@@ -24,6 +24,8 @@ ROWS = tuple(
         # Pure above, I/O below.
         "keys embedded observe cache places quiet running caller answering items tally spelling deadlines",
         "channel",
+        "direct",
+        "reception",
         "executor links trip streaming",
         "driver worker",
         "finder exchange",

@@ -47,6 +47,10 @@ SHOP = '''
 
     async def later():
         return 1
+
+
+    def kind(value):
+        return type(value).__name__
 '''
 
 ELSEWHERE = """
@@ -364,23 +368,24 @@ def test_a_mark_for_what_the_whole_run_has_relocated_changes_nothing(suite: pyte
 # Strict --------------------------------------------------------------------------------------------
 
 STRICT = """
-    import asyncio, pytest, shop
+    import asyncio, threading, pytest, shop
 
     def test_there():
         assert shop.price(1) == 3
+        assert asyncio.run(shop.later()) == 1
 
     def test_here():
-        assert asyncio.run(shop.later()) == 1
+        assert shop.kind(threading.Lock()) == "lock"
 
     @pytest.fixture
     def late():
         yield
-        asyncio.run(shop.later())
+        shop.kind(threading.Lock())
 
     def test_fixture(late): pass
 
     def test_own():
-        asyncio.run(shop.later())
+        shop.kind(threading.Lock())
         raise KeyError("its own failure")
 """
 
@@ -390,7 +395,7 @@ def test_strict_fails_tests_whose_calls_ran_here_and_names_the_functions(suite: 
     arguments = ("--relocate", "shop", "--relocate-workers", "1")
     run(suite, *arguments, passed=3, failed=1)
     printed = run(suite, *arguments, "--relocate-strict", passed=2, failed=2, errors=1)
-    assert "ran here and not on a worker: shop.later (1x)" in printed
+    assert "ran here and not on a worker: shop.kind (1x)" in printed
     assert "its own failure" in printed
     suite.makeini("[pytest]\nrelocate_strict = true\n")
     run(suite, *arguments, passed=2, failed=2, errors=1)

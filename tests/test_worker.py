@@ -130,7 +130,7 @@ def test_a_taken_port_is_one_line(place: Place) -> None:
         (["--listen", "ipc://name"], "a Unix socket needs an absolute path"),
         (["--listen", "ipc:///no/such/w"], "there is no folder /no/such\n"),
         (["--listen", "ipc:///tmp"], "there is a folder already"),
-        (["--listen", "ipc:///" + 100 * "x"], "at most 95 bytes"),
+        (["--listen", "ipc:///" + 100 * "x"], "at most 93 bytes"),
         (["--listen", "tcp://127.0.0.1"], "not a worker's address"),
         (["--listen", "tcp://no.such.host.invalid:7000"], "no.such.host.invalid"),
         (["--listen", "tcp://127.0.0.1:0", "--modules", "no_such_module"], "no_such_module"),
@@ -158,7 +158,7 @@ def test_executors_take_the_ports_they_are_given(place: Place) -> None:
 def test_ipc_sockets_are_for_their_owner_only(place: Place) -> None:
     worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
     modes = {p.name: os.stat(p).st_mode & 0o077 for p in (place.home / "run").iterdir()}
-    assert set(modes) == {"w", "w.0.0"}
+    assert set(modes) == {"w", "w.0.0", "w.0.0.d"}
     assert set(modes.values()) == {0}
     assert worker.stop() == 0
 
@@ -197,7 +197,7 @@ def test_a_unix_socket_answers_no_other_user_whatever_its_mode(place: Place) -> 
     for folder in (place.home / "run", *(place.home / "run").parents):
         if folder.stat().st_mode & 0o001 == 0:
             os.chmod(folder, 0o755)
-    for name in ("w", "w.0.0"):
+    for name in ("w", "w.0.0", "w.0.0.d"):
         os.chmod(place.home / "run" / name, 0o777)
     program = """
 import os, sys, zmq
@@ -213,6 +213,23 @@ print(bool(socket.poll(3000)))
     for url in (worker.url, f"{worker.url}.0.0"):
         assert place.python("-c", program, url).stdout == "True\n"
         assert place.python("-c", program, url, "demoted").stdout == "False\n"
+    program = """
+import os, socket, sys
+from relocate import direct, wire
+if len(sys.argv) > 2:
+    os.setuid(54321)
+stream = socket.socket(socket.AF_UNIX)
+stream.connect(sys.argv[1])
+straight = direct.Stream(stream)
+try:
+    straight.send(wire.pack(wire.Cancel(0, bytes(16))))
+    print(wire.unpack(straight.receive())[0].code)
+except direct.Ended:
+    print("ended")
+"""
+    path = str(place.home / "run" / "w.0.0.d")
+    assert place.python("-c", program, path).stdout == "protocol\n"
+    assert place.python("-c", program, path, "demoted").stdout == "ended\n"
 
 
 def test_an_executor_that_is_killed_while_it_starts_is_not_started_again_at_once(place: Place) -> None:

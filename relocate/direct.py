@@ -1,0 +1,322 @@
+"""A channel between processes of one machine: a stream over a Unix socket, without libzmq.
+
+libzmq hands each message to a thread of its own, on both sides; to wake those takes longer than all
+the rest of a small call.  Here the calling thread writes to the executor, and the executor to it.
+
+Messages are those of `wire`.  Each begins with the length of its header and whether segments follow;
+header and segments follow whole, as the stream itself does not come in frames.  The end of the peer is
+the end of the stream, and a peer that is stopped shows in the state of its process.  Each side asks the
+kernel whether the other one belongs to the same user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket as sockets
+import struct
+import time
+from pathlib import Path
+
+from . import channel, policy, session, wire
+from .channel import Absent, Lost, TimeUp
+from .errors import WorkerError
+
+AVAILABLE = hasattr(sockets, "AF_UNIX") and hasattr(sockets, "SO_PEERCRED")
+"""Who is at the other end, and how it is, is asked as Linux has it."""
+SUFFIX = ".d"
+"""Of the socket file, after the path of the executor's other socket."""
+PREFIX = struct.Struct("<II")
+ROOM = 1 << 16
+PARTS = 512
+"""Buffers that are written at once; the kernel takes 1024."""
+GLANCE = 0.2
+"""Seconds of one wait.  A signal that comes just before it begins does not end it."""
+STALLED = 5.0
+"""Seconds in which a message that has begun must go on."""
+
+
+class Nothing(Exception):
+    """No message has begun to come."""
+
+
+class Ended(Exception):
+    """The peer is gone, or goes on with no message that it has begun."""
+
+
+class Stream:
+    """One end of a stream of messages."""
+
+    def __init__(self, socket: sockets.socket) -> None:
+        self._socket = socket
+        # The kernel waits, not Python, which would poll before each read.
+        wait = struct.pack("ll", 0, int(GLANCE * 1e6))
+        socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVTIMEO, wait)
+        socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, wait)
+        self._buffer = bytearray(ROOM)
+        self._start = self._end = 0
+        self.peer, self.uid, _ = struct.unpack(
+            "3i", socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+        )
+        """The peer's process and user."""
+
+    def fileno(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether some of a further message has been read already."""
+        return self._start < self._end
+
+    def send(self, frames: list[wire.Buffer], *, patient: bool = False) -> None:
+        """Write a message.
+
+        Args:
+            frames: as `wire.pack` gives them.
+            patient: whether to wait for as long as the peer lives, which may have other things to do.
+
+        Raises:
+            Ended: the peer is gone.
+        """
+        header = frames[0]
+        head = PREFIX.pack(len(header), len(frames) > 1) + header
+        try:
+            if len(frames) > 1:
+                self._write([memoryview(part) for part in (head, *frames[1:])], patient=patient)
+                return
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                sent = self._socket.send(head)
+            if sent < len(head):
+                self._write([memoryview(head)[sent:]], patient=patient)
+        except OSError:  # a broken pipe, most likely
+            raise Ended from None
+
+    def _write(self, parts: list[memoryview], *, patient: bool) -> None:
+        at, until = 0, 0.0
+        while at < len(parts):
+            try:
+                sent = self._socket.sendmsg(parts[at : at + PARTS])
+            except BlockingIOError:
+                until = until or time.monotonic() + STALLED
+                if time.monotonic() > until and not (patient and not self.is_stopped()):
+                    raise Ended from None
+                continue
+            until = 0.0
+            while at < len(parts) and sent >= len(parts[at]):
+                sent -= len(parts[at])
+                at += 1
+            if sent:
+                parts[at] = parts[at][sent:]
+
+    def receive(self) -> list[wire.Buffer]:
+        """The frames of the next message, segments whole.
+
+        Raises:
+            Nothing: none has begun to come in `GLANCE`.
+            Ended: the peer is gone.
+            RemoteProtocolError: what comes is no message.
+        """
+        self._fill(PREFIX.size, begun=self.has_more)
+        size, more = PREFIX.unpack_from(self._buffer, self._start)
+        if size > wire.MAX_FRAME:
+            raise Ended
+        self._fill(PREFIX.size + size, begun=True)
+        self._start += PREFIX.size
+        header = bytes(memoryview(self._buffer)[self._start : self._start + size])
+        self._start += size
+        frames: list[wire.Buffer] = [header]
+        if more:
+            frames += [self._whole(size) for size in wire.sizes_in(header) if size]
+        return frames
+
+    def _whole(self, size: int) -> wire.Whole:
+        room = channel.room(size)
+        view = memoryview(room)
+        at = min(size, self._end - self._start)
+        view[:at] = memoryview(self._buffer)[self._start : self._start + at]
+        self._start += at
+        while at < size:
+            at += self._read(view[at:], begun=True)
+        return room
+
+    def _fill(self, size: int, *, begun: bool) -> None:
+        """Let so many bytes be in the buffer."""
+        if self._end - self._start >= size:
+            return
+        if self._start:
+            kept = self._buffer[self._start : self._end]
+            self._buffer[: len(kept)] = kept
+            self._start, self._end = 0, len(kept)
+        if size > len(self._buffer):
+            self._buffer.extend(bytes(size - len(self._buffer)))
+        view = memoryview(self._buffer)
+        try:
+            while self._end < size:
+                self._end += self._read(view[self._end :], begun=begun or self._end > 0)
+        finally:
+            view.release()
+
+    def _read(self, view: memoryview, *, begun: bool) -> int:
+        until = 0.0
+        while True:
+            try:
+                count = self._socket.recv_into(view)
+            except BlockingIOError:
+                if not begun:
+                    raise Nothing from None
+                until = until or time.monotonic() + STALLED
+                if time.monotonic() > until:
+                    raise Ended from None
+            except OSError:
+                raise Ended from None
+            else:
+                if not count:
+                    raise Ended
+                return count
+
+    def is_stopped(self) -> bool:
+        """Whether the peer's process is stopped, as by SIGSTOP or a debugger."""
+        try:
+            status = Path(f"/proc/{self.peer}/stat").read_bytes()
+        except OSError:
+            return False
+        return status.rpartition(b")")[2].split()[0] in (b"T", b"t")
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._socket.close()
+
+
+class Door:
+    """Where an executor lets clients of its machine in.
+
+    Args:
+        path: of the socket file; only its user can connect.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        self._socket.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(path)
+        finally:
+            os.umask(before)
+        self._socket.listen(128)
+
+    def fileno(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
+    def let_in(self) -> Stream | None:
+        """A new connection, if one has come, and of the same user."""
+        try:
+            socket, _ = self._socket.accept()
+        except OSError:
+            return None
+        socket.setblocking(True)
+        stream = Stream(socket)
+        if stream.uid in (os.getuid(), 0):
+            return stream
+        stream.close()
+        return None
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._socket.close()
+
+
+def file_of(url: str) -> str:
+    """The path of the socket file of the executor at ``url``."""
+    return url.removeprefix("ipc://") + SUFFIX
+
+
+class DirectChannel:
+    """A channel to an executor on this machine; see `channel.Channel`.
+
+    Args:
+        url: of the executor, ``ipc://path``.
+        opening: says who is there.
+        heartbeat: seconds that the executor may be stopped before it counts as lost.
+
+    Raises:
+        Absent: the executor has no such socket.
+        WorkerError: it is somebody else's.
+    """
+
+    path: list[str] | None = None
+
+    def __init__(self, url: str, opening: wire.Open, heartbeat: float) -> None:
+        channel.check_socket_file(url + SUFFIX)
+        socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        try:
+            try:
+                socket.connect(file_of(url))
+            except OSError as error:
+                raise Absent(f"nobody listens at {file_of(url)}: {error}") from None
+            self._stream = Stream(socket)
+            if self._stream.uid not in (os.getuid(), 0):
+                raise WorkerError(f"{url} belongs to user {self._stream.uid}, not to you; nothing is sent there")
+            self._session = session.ClientSession()
+            self._session.send(opening)
+            self._opening = wire.pack(opening)
+        except BaseException:
+            socket.close()
+            raise
+        self._heartbeat = heartbeat
+        self.closed = False
+
+    def exchange(
+        self,
+        request: wire.Call | wire.Describe,
+        frames: list[wire.Buffer],
+        answer: channel.Answer,
+        deadline: float = policy.NEVER,
+    ) -> channel.Exchanged:
+        """See `channel.Channel`."""
+        self._session.send(request)
+        try:
+            if self._opening:
+                self._stream.send(self._opening)
+                self._opening = []
+            self._stream.send(frames, patient=True)
+            while True:
+                got = self._await(deadline)
+                reply, segments = self._session.receive(got)
+                if not isinstance(reply, session.Question):
+                    return reply, segments, sum(map(len, got))
+                if answers := answer(reply, segments):
+                    self._stream.send(answers, patient=True)
+        except Ended:
+            raise Lost("connection lost") from None
+
+    def _await(self, deadline: float) -> list[wire.Buffer]:
+        stopped = 0.0
+        while True:
+            if deadline < policy.NEVER and not self._comes_before(deadline):
+                raise TimeUp
+            try:
+                return self._stream.receive()
+            except Nothing:
+                now = time.monotonic()
+                if not self._stream.is_stopped():
+                    stopped = 0.0
+                elif now - (stopped := stopped or now) > self._heartbeat:
+                    raise Lost("the executor is stopped") from None
+
+    def _comes_before(self, deadline: float) -> bool:
+        """Whether something may be read before the deadline, if that comes sooner than a wait would end."""
+        left = deadline - time.monotonic()
+        if left > GLANCE:
+            return True
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLIN)
+        return bool(poll.poll(max(left * 1000, 0)))
+
+    def close(self) -> None:
+        """See `channel.Channel`."""
+        self.closed = True
+        self._stream.close()
