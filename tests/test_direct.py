@@ -196,11 +196,8 @@ def test_clients_of_both_kinds_take_turns_on_one_executor(place: Place) -> None:
     worker = place.worker("--executors", "1", listen=f"ipc://{place.home}/run/w")
     program = RUN.format(workers=worker.url, more={}) + "print(sum(work.echo(n) for n in range(2000)))\nprint(kinds())"
     straight = place.start(sys.executable, "-c", program)
-    other = place.start(
-        sys.executable,
-        "-c",
-        program.replace("import work", "import relocate.direct\nrelocate.direct.AVAILABLE = False\nimport work"),
-    )
+    by_zeromq = "import relocate.direct\nrelocate.direct.AVAILABLE = False\n" + program
+    other = place.start(sys.executable, "-c", by_zeromq)
     for client, kind in ((straight, "DirectChannel"), (other, "ZmqChannel")):
         out, err = client.communicate(timeout=60)
         assert out == f"{sum(range(2000))}\n{{'{kind}'}}\n", err
