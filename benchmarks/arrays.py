@@ -9,7 +9,7 @@ from statistics import median
 
 from raw import connected
 from report import Row
-from stage import Stage
+from stage import LABELS, TRANSPORTS, Stage
 from timing import ratio, take_turns
 
 TARGET = 1.1
@@ -23,11 +23,12 @@ def run(stage: Stage) -> Iterator[Row]:
     except ImportError:
         stage.skip("arrays: numpy is not installed")
         return
-    for transport in ("ipc", "tcp"):
+    for transport in ("straight", "ipc", "tcp"):
         with ExitStack() as stack:
-            workers = "1" if transport == "ipc" else stack.enter_context(stage.worker())
+            stack.enter_context(stage.over(transport))
+            workers = stack.enter_context(stage.worker()) if transport == "tcp" else "1"
             module, _ = stack.enter_context(stage.relocated(f"tasks_arrays_{transport}", workers))
-            client = stack.enter_context(connected(stage, transport))
+            client = stack.enter_context(connected(stage, TRANSPORTS[transport]))
             for size, rounds, calls in ((1, 40, 20), (64, 12, 3)):
                 array = numpy.random.default_rng(0).random(size * MIB // 8)
                 for echo in (module.echo, client.echo):
@@ -43,7 +44,7 @@ def run(stage: Stage) -> Iterator[Row]:
                 found = ratio(taken["relocate"], taken["pyzmq"])
                 yield Row(
                     "arrays",
-                    f"{size} MiB there and back, {transport}{' with CURVE' if transport == 'tcp' else ''}",
+                    f"{size} MiB there and back, {LABELS[transport]}",
                     "plain pyzmq, out-of-band",
                     median(taken["relocate"]),
                     median(taken["pyzmq"]),

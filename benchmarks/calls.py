@@ -10,7 +10,7 @@ from statistics import median
 
 from raw import connected
 from report import Row
-from stage import Stage
+from stage import LABELS, TRANSPORTS, Stage
 from timing import ratio, take_turns
 
 TARGET = 1.25
@@ -18,9 +18,10 @@ TARGET = 1.25
 
 def run(stage: Stage) -> Iterator[Row]:
     """One row for each transport."""
-    for transport in ("ipc", "tcp"):
+    for transport in ("straight", "ipc", "tcp"):
         with ExitStack() as stack:
-            workers = "1" if transport == "ipc" else stack.enter_context(stage.worker())
+            stack.enter_context(stage.over(transport))
+            workers = stack.enter_context(stage.worker()) if transport == "tcp" else "1"
             module, handle = stack.enter_context(stage.relocated(f"tasks_calls_{transport}", workers))
             add = module.add
             for _ in range(200):
@@ -30,7 +31,7 @@ def run(stage: Stage) -> Iterator[Row]:
             after = handle.statistics()
             request = os.urandom(after.bytes_out - before.bytes_out)
             reply = after.bytes_in - before.bytes_in
-            call = stack.enter_context(connected(stage, transport, reply)).call
+            call = stack.enter_context(connected(stage, TRANSPORTS[transport], reply)).call
             assert len(call(request)) == reply
             taken = take_turns(
                 {"relocate": partial(add, 2, 3), "pyzmq": partial(call, request)},
@@ -41,7 +42,7 @@ def run(stage: Stage) -> Iterator[Row]:
             found = ratio(taken["relocate"], taken["pyzmq"])
             yield Row(
                 "calls",
-                f"add(2, 3), {transport}{' with CURVE' if transport == 'tcp' else ''}",
+                f"add(2, 3), {LABELS[transport]}",
                 "plain pyzmq",
                 median(taken["relocate"]),
                 median(taken["pyzmq"]),

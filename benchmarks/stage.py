@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import relocate
+from relocate import direct
 
 HERE = Path(__file__).parent
+LABELS = {"straight": "this machine", "ipc": "ZeroMQ on ipc", "tcp": "ZeroMQ on tcp with CURVE"}
+"""What each way to an executor is called."""
+TRANSPORTS = {"straight": "ipc", "ipc": "ipc", "tcp": "tcp"}
+"""What bare ZeroMQ uses that is compared with it."""
 
 
 @dataclass
@@ -63,6 +68,16 @@ class Stage:
             handle.disable()
             sys.modules.pop(name, None)
             sys.path.remove(str(self.folder))
+
+    @contextmanager
+    def over(self, transport: str) -> Iterator[None]:
+        """Let ZeroMQ carry calls to this machine, too, unless they go ``straight``."""
+        before = direct.AVAILABLE
+        direct.AVAILABLE = before and transport == "straight"
+        try:
+            yield
+        finally:
+            direct.AVAILABLE = before
 
     def copy(self, name: str) -> None:
         """Put a copy of the tasks into the folder as module ``name``."""

@@ -29,6 +29,8 @@ SUFFIX = ".d"
 """Of the socket file, after the path of the executor's other socket."""
 PREFIX = struct.Struct("<II")
 ROOM = 1 << 16
+SENT_AHEAD = 1 << 20
+"""Bytes."""
 PARTS = 512
 """Buffers that are written at once; the kernel takes 1024."""
 GLANCE = 0.2
@@ -54,6 +56,8 @@ class Stream:
         wait = struct.pack("ll", 0, int(GLANCE * 1e6))
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVTIMEO, wait)
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, wait)
+        # What fits is written without waiting for the reader; the kernel takes what it allows of it.
+        socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SENT_AHEAD)
         self._buffer = bytearray(ROOM)
         self._start = self._end = 0
         self.peer, self.uid, _ = struct.unpack(

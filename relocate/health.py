@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from typing import TypeVar
 
-FADE = 10.0
-"""Seconds in which a peak of slowness fades to a third (Finagle's decay time)."""
+FADE = 2.0
+"""Seconds in which a peak of slowness fades to a third.  Finagle takes ten, but it has many peers to go to meanwhile;
+here a worker may have two executors, and a busy machine makes peaks of its own."""
 KEPT = 0.8
 """How much of a peak is kept at most with each answer that is none."""
 EACH = 7

@@ -40,6 +40,8 @@ SOON = 0.25
 """Seconds: a seat to be avoided for no longer than this is worth waiting for."""
 COLD = 1.2
 """What counts as so many times slower: a seat that has not yet run a call of the module."""
+BUSY = 1.5
+"""The same for a seat that has a call: to wait behind it is certain, that an idle one is slow is not."""
 DRAWS = 8
 """How often it is drawn again when a call draws seats that it has tried, before all are looked at."""
 NEVER = float("inf")
@@ -391,7 +393,8 @@ def _drawn(call: Call, pool: Pool, now: float, chance: float) -> tuple[Seat | No
 
 
 def _cost(seat: Seat, module: str, now: float) -> float:
-    return seat.load(now) * (1.0 if module in seat.modules else COLD)
+    cost = seat.load(now) * (1.0 if module in seat.modules else COLD)
+    return cost * BUSY if seat.outstanding else cost
 
 
 def hedge(
