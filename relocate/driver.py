@@ -221,7 +221,9 @@ class Driver:
                     return Piece(items, ended, end, sent)
             if code == "generator":
                 return self._generate(target, args, kwargs, sent)
-            if code == "stale":
+            if code == "stale" and target.own is not None:
+                self.missed(target.name, why)  # its object is of the version here
+            elif code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
                     self._refresh(described.name)
@@ -292,10 +294,7 @@ class Driver:
 
     def _local(self, target: Target) -> Any:
         """The local copy's function."""
-        function: Any = self._real(target.described.name, target.member)
-        for part in target.member.split("."):
-            function = getattr(function, part)
-        return function
+        return target.local(self._real)
 
     # Places ----------------------------------------------------------------------------------------
 

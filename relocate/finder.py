@@ -22,7 +22,7 @@ import builtins
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -32,6 +32,7 @@ from .errors import ModuleUnavailable, RelocateError
 
 if TYPE_CHECKING:
     from .interface import Interface
+    from .methods import Methods
     from .proxy import Registry
 
 
@@ -58,20 +59,28 @@ class Finder:
         self._mine = threading.local()
         self.on_reload: Callable[[str], object] = bool
         """Told of a proxy that is reloaded, before it is described again."""
+        self.methods: Methods | None = None
+        """Those that are replaced in classes, when the modules that hold them are executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a proxy, if ``fullname`` is designated and can be relocated."""
-        if getattr(self._mine, "real", False):
-            return None
         if not self.designated(fullname):
+            if self.methods is not None and self.methods.concerns(fullname):
+                spec = self._next(fullname, path, target)
+                if spec is not None:
+                    return watched(spec, self.methods)
+            if getattr(self._mine, "real", False):
+                return None
             if fullname in self._ancestors and self._next(fullname, path, target) is None:
                 # The package around a designated module that is not installed here.
                 ancestor: Any = AncestorLoader()
                 spec = ModuleSpec(fullname, ancestor, is_package=True)
                 spec.submodule_search_locations = []
                 return spec
+            return None
+        if getattr(self._mine, "real", False):
             return None
         local = self._next(fullname, path, target)
         if local is not None and local.loader is None:
@@ -153,6 +162,7 @@ class Finder:
             return partial
         try:
             found = self.loaded.get(name)
+            before = set(self.loaded)
             with self._real_world(), self._rebuilt_classes():
                 if found is None:
                     found = importlib.import_module(name)
@@ -160,6 +170,7 @@ class Finder:
                 if first and first not in found.__dict__ and hasattr(found, first):
                     setattr(found, first, getattr(found, first))
             self._reconcile()
+            self._tell_methods(before)
             return found
         finally:
             self._lock.release()
@@ -184,11 +195,18 @@ class Finder:
                 with self._real_world(), self._rebuilt_classes():
                     local.loader.exec_module(real)
                 self._reconcile()
+                self._tell_methods(self.loaded.keys() - {name})
             finally:
                 self._lock.release()
         for member in interface.members:  # they are taken anew, classes above all
             namespace_of(proxy).pop(member, None)
         return interface
+
+    def _tell_methods(self, before: Collection[str]) -> None:
+        """Let classes of the real modules that are not among those ``before`` have their stubs."""
+        if self.methods is not None:
+            for name in [n for n in list(self.loaded) if n not in before]:
+                self.methods.executed(self.loaded[name])
 
     @contextmanager
     def _real_world(self) -> Iterator[None]:
@@ -332,6 +350,37 @@ class ProxyLoader:
         if local is None or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(local.loader, name)
+
+
+def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
+    """``spec``, so that ``methods`` is told when its module is executed."""
+    if hasattr(spec.loader, "exec_module"):
+        loader: Any = WatchedLoader(spec.loader, methods)
+        spec.loader = loader
+    return spec
+
+
+class WatchedLoader:
+    """Stands for a module's loader until the module is executed."""
+
+    def __init__(self, loader: Any, methods: Methods) -> None:
+        self._loader = loader
+        self._methods = methods
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute it, by its own loader."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        with self._methods.executing(module):
+            self._loader.exec_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        # create_module, and what tools ask a loader.
+        loader = self.__dict__.get("_loader")
+        if loader is None:
+            raise AttributeError(name)
+        return getattr(loader, name)
 
 
 class AncestorLoader:

@@ -51,6 +51,7 @@ class Handle:
 
     def __init__(self, config: Config) -> None:
         from .cache import Cache
+        from .methods import Methods
         from .observe import Counters
         from .places import Link, place_name
         from .proxy import Registry
@@ -68,6 +69,8 @@ class Handle:
         )
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
+        self._methods = Methods(config.methods, config.modules, self._call, self._loaded)
+        self._finder.methods = self._methods
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -88,7 +91,7 @@ class Handle:
         self.namespace.mount("local", "local")
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
-        if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
+        if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in (*config.modules, *config.methods)):
             from . import driver, embedded  # noqa: F401
 
     @cached_property
@@ -139,6 +142,7 @@ class Handle:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
+        self._methods.undo()
         self.close()
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
@@ -247,6 +251,9 @@ class Handle:
             self._start_embedded()
         try:
             self._exchange.make(loaded)
+            for module in [self._loaded(n) for n in list(sys.modules) if self._methods.concerns(n)]:
+                if module is not None:
+                    self._methods.executed(module)
         except BaseException:
             self._end(report=False)
             raise
@@ -345,12 +352,13 @@ class Handle:
 
     def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mine = self._mine
-        if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
+        if (
+            not self._enabled
+            or getattr(mine, "inside", False)
+            or (target.own is None and self._is_own(sys._getframe(1).f_back, target))
+        ):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
-            function: Any = self._real(target.module, target.member)
-            for part in target.member.split("."):
-                function = getattr(function, part)
-            return function(*args, **kwargs)
+            return target.local(self._real)(*args, **kwargs)
         mine.inside = True
         try:
             if self._driver.links is None:
@@ -358,6 +366,13 @@ class Handle:
             return self._driver.call(target, args, kwargs)
         finally:
             mine.inside = False
+
+    def _loaded(self, name: str) -> ModuleType | None:
+        """The real module ``name``, if it is loaded."""
+        found = self._finder.loaded.get(name)
+        if found is None and not self.config.designates(name):
+            found = sys.modules.get(name)
+        return found if isinstance(found, ModuleType) else None
 
     def _real(self, name: str, member: str = "") -> ModuleType:
         """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
@@ -495,13 +510,13 @@ def enable(
     """
     config = configuration.load(source, **given)
     for other in _active[:]:
-        ours, theirs = config.modules, other.config.modules
-        if any(map(other.config.designates, ours)) or any(map(config.designates, theirs)):
+        if config.overlaps(other.config):
             other.disable()  # as when a notebook's cell is run again
     handle = Handle(config)
     if configuration.ENV_EXECUTOR not in os.environ:
-        handle.enable(early=early and bool(config.modules))
-        if early and not config.modules:
+        designated = bool(config.modules or config.methods)
+        handle.enable(early=early and designated)
+        if early and not designated:
             handle._warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
     return handle
 

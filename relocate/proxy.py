@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import keyword
 import marshal
 import pickle
 import sys
@@ -26,8 +25,7 @@ from typing import Any
 
 from . import interface as face
 from .interface import Function, Interface, Signature, Value
-
-POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
+from .stubs import parameters, placed, source, trimmed
 
 
 class Described:
@@ -43,10 +41,14 @@ class Described:
 class Target:
     """One relocated function: what a call of it says to the driver."""
 
-    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "path")
+    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "own", "path")
 
-    def __init__(self, described: Described, member: str, function: Function) -> None:
+    def __init__(
+        self, described: Described, member: str, function: Function, own: Callable[..., Any] | None = None
+    ) -> None:
         self.described = described
+        self.own = own
+        """The local copy, if it is at hand: that of a method, whose class is real."""
         self.member = member
         self.home = (function.home, function.qualname)
         self.name = function.name
@@ -58,6 +60,20 @@ class Target:
     def module(self) -> str:
         """The module through which a worker finds the function."""
         return self.described.name
+
+    def local(self, real: Callable[[str, str], ModuleType]) -> Any:
+        """The local copy; ``real(module, member)`` gives its module.
+
+        Raises:
+            ImportError: that is not installed here.
+            AttributeError: it has no such function.
+        """
+        if self.own is not None:
+            return self.own
+        function: Any = real(self.described.name, self.member)
+        for part in self.member.split("."):
+            function = getattr(function, part)
+        return function
 
 
 Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
@@ -367,16 +383,14 @@ def _functions(
     """The function objects; all are compiled in one go, as that costs a third of one by one."""
     if not functions:
         return []
-    source = "\n".join(
-        _source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions)
-    )
+    text = "\n".join(source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions))
     makers: dict[str, Any] = {}
-    exec(compile(source, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
+    exec(compile(text, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
     made = []
     for index, (name, function) in enumerate(functions):
         target = Target(described, name, function)
         registry.targets.setdefault(target.home, target)
-        values = [v for v in map(_default, _parameters(function.actual)) if v is not None]
+        values = [v for v in map(_default, parameters(function.actual)) if v is not None]
         stub: Any = makers[f"_{index}"](partial(registry.call, target), trimmed, *(v[0] for v in values))
         _dress(stub, function, function.actual, registry, lines.get(name))
         if function.shown is not None:
@@ -392,92 +406,11 @@ def _functions(
     return made
 
 
-CALL = "__relocate_call"
-"""The free variable by which a stub calls, and by which its frame is known."""
-_ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
-
-
-def _parameters(signature: Signature | None) -> list[face.Parameter]:
-    """The parameters to generate; of a C function that tells nothing, whatever comes."""
-    if signature is None or any(not p.name.isidentifier() or keyword.iskeyword(p.name) for p in signature.parameters):
-        return _ANY
-    return signature.parameters
-
-
-def _source(index: int, signature: Signature | None, *, generates: bool = False, awaits: bool = False) -> str:
-    """A factory ``_<index>(call, trimmed, *defaults)`` whose result takes ``signature`` and calls ``call``.
-
-    The result is a genuine generator function or coroutine function if the real one is.  Of an
-    asynchronous generator function, whose items no simple code passes on, it is a plain one.
-    """
-    start, give, end = "def", f"return {CALL}", ""
-    if generates and not awaits:
-        give, end = f"return (yield from {CALL}", ")"
-    elif awaits and not generates:
-        start, give = "async def", f"return await {CALL}"
-    parameters = _parameters(signature)
-    keywords, trimmed, error = (f"__relocate_{n}" for n in ("keywords", "trimmed", "error"))
-    defaults = {p.name: f"__relocate_default_{p.name}" for p in parameters if p.default is not None}
-    head: list[str] = []
-    for i, p in enumerate(parameters):
-        if p.kind == KEYWORD_ONLY and not any(q.kind in (VAR_POSITIONAL, KEYWORD_ONLY) for q in parameters[:i]):
-            head.append("*")
-        star = {VAR_POSITIONAL: "*", VAR_KEYWORD: "**"}.get(p.kind, "")
-        head.append(star + p.name + (f"={defaults[p.name]}" if p.name in defaults else ""))
-        if p.kind == POSITIONAL_ONLY and (i + 1 == len(parameters) or parameters[i + 1].kind != POSITIONAL_ONLY):
-            head.append("/")
-    positional = [p for p in parameters if p.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)]
-    required = [p.name for p in positional if p.name not in defaults]
-    only = [p.name for p in positional if p.kind == POSITIONAL_ONLY and p.name in defaults]
-    by_name = [p.name for p in positional if p.kind == POSITIONAL_OR_KEYWORD and p.name in defaults]
-    var = next((p.name for p in parameters if p.kind == VAR_POSITIONAL), None)
-    var_keyword = next((p.name for p in parameters if p.kind == VAR_KEYWORD), None)
-    keyword_only = [p for p in parameters if p.kind == KEYWORD_ONLY]
-    body = [f"{keywords} = {var_keyword or '{}'}"]
-    for p in keyword_only:
-        put = f"{keywords}[{p.name!r}] = {p.name}"
-        body.append(f"if {p.name} is not {defaults[p.name]}: {put}" if p.name in defaults else put)
-    if var is not None:
-        everything = "".join(f"{p.name}, " for p in positional)
-        body.append(f"if {var}: {give}(({everything}*{var},), {keywords}){end}")
-    body += [f"if {name} is not {defaults[name]}: {keywords}[{name!r}] = {name}" for name in by_name]
-    for count in range(len(only), 0, -1):
-        given = "".join(f"{n}, " for n in required + only[:count])
-        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: {give}(({given}), {keywords}){end}")
-    body.append(f"{give}(({''.join(f'{n}, ' for n in required)}), {keywords}){end}")
-    lines = [
-        f"def _{index}({', '.join([CALL, trimmed, *defaults.values()])}):",
-        f"    {start} stub({', '.join(head)}):",
-        "        try:",
-        *(f"            {line}" for line in body),
-        f"        except BaseException as {error}:",
-        f"            {trimmed}({error})",
-        "            raise",
-        "    return stub",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-_OWN = __file__.removesuffix("proxy.py")
-
-
-def trimmed(error: BaseException) -> None:
-    """Take off the head of ``error``'s traceback the frame that has caught it, and those of this package.
-
-    What the function's own frames (remote or local) and the caller's are, stays.  A stub raises it again
-    by a bare ``raise``, which adds no frame.
-    """
-    trace = error.__traceback__ and error.__traceback__.tb_next
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
-        trace = trace.tb_next
-    error.__traceback__ = trace
-
-
 def _shown(function: Function, inner: dict[str, Any], registry: Registry, line: tuple[str, int] | None) -> FunctionType:
     """What `inspect.signature` finds behind ``__wrapped__``: only the parameter list matters."""
     makers: dict[str, Any] = {}
-    exec(compile(_source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
-    values = [v for v in map(_default, _parameters(function.shown)) if v is not None]
+    exec(compile(source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
+    values = [v for v in map(_default, parameters(function.shown)) if v is not None]
     wrapped: FunctionType = makers["_0"](None, trimmed, *(v[0] for v in values))
     _dress(wrapped, function, function.shown, registry, line)
     return wrapped
@@ -488,14 +421,7 @@ def _dress(
 ) -> None:
     stub.__name__ = function.label.rpartition(".")[2]
     stub.__qualname__ = function.label
-    place: dict[str, Any] = {}
-    if line is not None:
-        # All of it stands at the function's first line, so that `inspect` finds the source.  An entry of a
-        # location table is for eight code units at most; 13: no columns (CPython's Objects/locations.md).
-        units = len(stub.__code__.co_code) // 2
-        table = (bytes([0x80 | 13 << 3 | min(8, units - at) - 1, 0]) for at in range(0, units, 8))
-        place = {"co_filename": line[0], "co_firstlineno": line[1], "co_linetable": b"".join(table)}
-    stub.__code__ = stub.__code__.replace(co_name=stub.__name__, co_qualname=function.label, **place)
+    stub.__code__ = placed(stub.__code__, function.label, line)
     stub.__doc__ = function.doc
     stub.__module__ = function.module
     if signature is not None:
