@@ -175,8 +175,9 @@ class Handle:
             return  # the program itself will tell
         asked = self._asked or program
         here = asked and all(link.is_embedded for link in self._links)
-        for name in (m for m in self.config.modules if not m.startswith("!")):
-            if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
+        for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
+            imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
+            if imported or name in self._methods.found:
                 continue
             from . import spelling
 
