@@ -7,10 +7,12 @@ import functools
 import inspect
 import pickle
 import sys
+import textwrap
 import types
 from typing import Any
 
 import pytest
+from conftest import Place
 
 from relocate import testing
 from relocate.config import Config, load
@@ -376,3 +378,240 @@ def test_two_relocations_of_the_same_class_overlap() -> None:
     assert one.overlaps(Config(modules=("a.B",)))
     assert Config(methods=("a.B.c",)).overlaps(one)
     assert not one.overlaps(Config(methods=("a.C",), modules=("b",)))
+
+
+# In another process ----------------------------------------------------------------------------------
+
+MODEL = """
+    import os
+
+    class Model:
+        def __init__(self, rate=1):
+            self.rate, self.seen, self.pids = rate, [], []
+
+        def fit(self, data):
+            self.total_ = sum(data)
+            self.seen.append(data)
+            return self.note()
+
+        def note(self):
+            self.pids.append(os.getpid())
+            return self
+
+        def predict(self, x):
+            return x * self.total_ * self.rate
+
+        def fit_predict(self, data, x):
+            return self.fit(data).predict(x)
+
+        def fail(self):
+            self.seen.append("before")
+            raise KeyError(self.rate)
+
+        def lock(self):
+            import threading
+            self.guard = threading.Lock()
+
+        def swap(self, view):
+            view[0] = 9
+            return self.note()
+
+        def steps(self):
+            for step in self.seen:
+                self.pids.append(os.getpid())
+                yield step
+
+        @classmethod
+        def load(cls, rate):
+            return cls(rate).note()
+"""
+
+
+def program(place: Place, text: str, methods: str = "model.Model", *options: str, workers: str = "1") -> Any:
+    """Its output, and what was called."""
+    place.write("model.py", MODEL)
+    script = place.write("main.py", "import os\nhere = os.getpid()\nfrom model import Model\n" + textwrap.dedent(text))
+    done = place.relocate("run", *options, "--methods", methods, "-w", workers, "--report", "report.json", str(script))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, place.report(), done.stderr
+
+
+def test_the_object_is_the_real_one_and_has_its_new_state(place: Place) -> None:
+    text = """
+        model, data = Model(2), [1, 2, 3]
+        print(model.fit(data) is model, model.total_, model.seen[0] is data, model.predict(10))
+        print([pid == here for pid in model.pids], isinstance(model, Model), type(model).__module__)
+        print(model.fit_predict([4], 1), len(model.seen), model.rate)
+        try:
+            model.fail()
+        except KeyError as error:
+            print(error.args[0] is model, model.seen[-1])
+        print(list(model.steps())[-1], {pid == here for pid in model.pids}, len(model.pids))
+        made = Model.load(3)
+        print(type(made) is Model, made.rate, made.pids[0] == here)
+    """
+    out, report, err = program(place, text)
+    assert (out, err) == (
+        "True 6 True 120\n[False] True model\n8 2 2\n(2,) before\nbefore {False} 5\nTrue 3 False\n",
+        "",
+    )
+    names = ["fail", "fit", "fit_predict", "load", "predict", "steps"]
+    assert report["members"] == {f"model.Model.{name}": {"remote": 1, "local": 0} for name in names}
+
+
+def test_an_instance_of_a_local_class_travels(place: Place) -> None:
+    place.write("mine.py", "from model import Model\nclass Far(Model):\n    def extra(self):\n        return 'far'\n")
+    text = """
+        from mine import Far
+
+        class Mine(Model):
+            def fit(self, data):
+                self.mine = 1
+                return super().fit([*data, 10])
+
+            def predict(self, x):
+                return -super().predict(x)
+
+        mine = Mine()
+        print(mine.fit([1]) is mine, mine.total_, mine.mine, mine.predict(2), type(mine) is Mine)
+        print(mine.fit_predict([1], 1), [pid == here for pid in mine.pids])
+        print(type(Mine.load(1)) is Mine, Far().fit([5]).total_, Far().extra())
+    """
+    out, report, _ = program(place, text)
+    # `fit_predict` calls the local class's own methods, where it runs.
+    assert out == "True 11 1 -22 True\n-11 [False, False]\nTrue 5 far\n"
+    assert (report["remote"], report["local"]) == (5, 0)
+
+
+def test_what_cannot_travel_or_be_restored_runs_here(place: Place) -> None:
+    text = """
+        model = Model()
+        model.lock()
+        print(hasattr(model, "guard"), model.note().pids[0] == here)
+        import numpy
+        model = Model()
+        model.whole = numpy.arange(3.0)
+        print(model.swap(model.whole[:1]).whole, [pid == here for pid in model.pids])
+    """
+    out, report, _ = program(place, text)
+    assert out == "True True\n[9. 1. 2.] [True]\n"
+    assert (report["remote"], report["local"]) == (0, 3)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_relocation_begins_and_ends_whenever_the_program_likes(place: Place, early: bool) -> None:
+    place.write("model.py", MODEL)
+    text = """
+        import os, relocate, sys
+        here = os.getpid()
+        if {early}: import model
+        with relocate.enable(modules=["model"], methods=["model.Model"], workers=1) as handle:
+            import model
+            one = model.Model()
+            print(one.note().pids[0] == here, handle.statistics().remote)
+            note = one.note
+            with relocate.enable(methods=["model.Model.note"], workers=1) as second:
+                print(note().pids[-1] == here, second.statistics().remote, handle.statistics().remote)
+        print(note().pids[-1] == here, "note" in vars(model.Model), model.Model.note.__code__.co_varnames)
+    """
+    done = place.python(str(place.write("main.py", textwrap.dedent(text).format(early=early))))
+    assert done.stdout == "False 1\nFalse 1 1\nTrue True ('self',)\n", done.stderr
+
+
+def test_a_method_can_be_bound_by_itself(place: Place) -> None:
+    place.write("model.py", MODEL)
+    text = """
+        import os, relocate
+        here = os.getpid()
+        with relocate.enable(methods=["model"], workers=1) as handle:
+            from model import Model
+            name = "/chan/model/Model/note"
+            handle.namespace.bind(f"/n/local{name}", name)
+            model = Model().fit([1]).note()
+            print([pid == here for pid in model.pids])
+    """
+    done = place.python(str(place.write("main.py", textwrap.dedent(text))))
+    assert done.stdout == "[False, True]\n", done.stderr
+
+
+def test_a_worker_with_another_version_does_not_get_the_object(place: Place) -> None:
+    place.write("model.py", MODEL)
+    place.write("other/model.py", textwrap.dedent(MODEL) + "\nVERSION = 2\n")
+    worker = place.worker("--executors", "1", PYTHONPATH=str(place.folder / "other"))
+    text = """
+        model = Model().note().note()
+        print([pid == here for pid in model.pids])
+    """
+    out, report, err = program(place, text, workers=worker.url)
+    assert (out, report["local"]) == ("[True, True]\n", 2)
+    assert err.count("model.Model.note runs here, not on a worker: this worker has another version of 'model'") == 1
+
+
+def test_pytest_relocates_methods(place: Place) -> None:
+    place.write("model.py", MODEL)
+    place.write(
+        "test_model.py",
+        """
+        import os
+        import pytest
+        from model import Model
+
+        def test_all():
+            assert Model().note().pids[0] != os.getpid()
+
+        @pytest.mark.relocate(methods=["model.Model.predict"], workers=1)
+        def test_mark():
+            assert Model().note().pids[0] != os.getpid()
+        """,
+    )
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_model.py")
+    done = place.python(*command, "--relocate-methods", "model", "--relocate-workers", "1", "-k", "all")
+    assert "relocate: 1 call: 1 on workers" in done.stdout, done.stdout
+    place.write("pytest.ini", "[pytest]\nrelocate_methods = model.Model\nrelocate_workers = 1\n")
+    assert "relocate: 1 call: 1 on workers" in place.python(*command, "-k", "all").stdout
+    (place.folder / "pytest.ini").unlink()
+    done = place.python(*command, "-k", "mark")
+    assert "1 failed" in done.stdout  # another method is designated
+    done = place.python(*command, "--relocate-dist", "--relocate-methods", "model")
+    assert "does not go with --relocate-methods" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("-M", "model.Model"), ""),
+        (("--methods", "model.Model.note"), ""),
+        (("--methods", "model.Models"), "no module or class 'model.Models' here; did you mean model.Model?"),
+        (("--methods", "model.Model.nota"), "class 'model.Model' has no method 'nota'; did you mean note?"),
+        (("--methods", "wave.Wave_reads"), ""),  # nobody has imported it
+    ],
+)
+def test_a_misspelt_name_is_told(place: Place, options: tuple[str, ...], says: str) -> None:
+    place.write("model.py", MODEL)
+    done = place.relocate("run", *options, "-w", "1", "-c", "import model; model.Model().note()")
+    assert (says in done.stderr) if says else (done.stderr == "")
+
+
+def test_scikit_learns_estimators_stay_what_they_are(place: Place) -> None:
+    text = """
+        import inspect, os, pickle
+        import numpy
+        from sklearn.base import clone
+        from sklearn.cluster import KMeans, MeanShift
+        from sklearn.pipeline import make_pipeline
+
+        data = numpy.random.default_rng(0).normal(size=(60, 2))
+        model = KMeans(3, n_init=1, random_state=0)
+        print(model.fit(data) is model, model.labels_.shape, (model.predict(data) == model.labels_).all())
+        print(clone(model), list(inspect.signature(KMeans.fit).parameters), hasattr(model, "predict"))
+        print(pickle.loads(pickle.dumps(model)).inertia_ == model.inertia_)
+        print(len(set(make_pipeline(KMeans(2, n_init=1)).fit_predict(data))))
+        print(MeanShift().fit_predict(data).shape)
+    """
+    script = place.write("main.py", text)
+    plain = place.python(str(script))
+    for option in ("-M", "--methods"):
+        done = place.relocate("run", option, "sklearn.cluster.KMeans", "-w", "1", "--report", "r.json", str(script))
+        assert (done.stdout, done.stderr) == (plain.stdout, plain.stderr)
+        members = {f"sklearn.cluster.KMeans.{name}" for name in ("fit", "fit_predict", "predict")}
+        assert place.report("r.json")["members"] == {name: {"remote": 1, "local": 0} for name in members}
