@@ -445,7 +445,7 @@ def test_the_object_is_the_real_one_and_has_its_new_state(place: Place) -> None:
         try:
             model.fail()
         except KeyError as error:
-            print(error.args[0] is model, model.seen[-1])
+            print(error.args, model.seen[-1])
         print(list(model.steps())[-1], {pid == here for pid in model.pids}, len(model.pids))
         made = Model.load(3)
         print(type(made) is Model, made.rate, made.pids[0] == here)
