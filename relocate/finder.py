@@ -59,6 +59,8 @@ class Finder:
         self._mine = threading.local()
         self.on_reload: Callable[[str], object] = bool
         """Told of a proxy that is reloaded, before it is described again."""
+        self.on_load: Callable[[ModuleType], object] = bool
+        """Told of each real module that was loaded beside its proxy."""
         self.methods: Methods | None = None
         """Those that are replaced in classes, when the modules that hold them are executed."""
 
@@ -170,7 +172,7 @@ class Finder:
                 if first and first not in found.__dict__ and hasattr(found, first):
                     setattr(found, first, getattr(found, first))
             self._reconcile()
-            self._tell_methods(before)
+            self._tell(before)
             return found
         finally:
             self._lock.release()
@@ -195,18 +197,17 @@ class Finder:
                 with self._real_world(), self._rebuilt_classes():
                     local.loader.exec_module(real)
                 self._reconcile()
-                self._tell_methods(self.loaded.keys() - {name})
+                self._tell(self.loaded.keys() - {name})
             finally:
                 self._lock.release()
         for member in interface.members:  # they are taken anew, classes above all
             namespace_of(proxy).pop(member, None)
         return interface
 
-    def _tell_methods(self, before: Collection[str]) -> None:
-        """Let classes of the real modules that are not among those ``before`` have their stubs."""
-        if self.methods is not None:
-            for name in [n for n in list(self.loaded) if n not in before]:
-                self.methods.executed(self.loaded[name])
+    def _tell(self, before: Collection[str]) -> None:
+        """Tell of the real modules that are not among those ``before``."""
+        for name in [n for n in list(self.loaded) if n not in before]:
+            self.on_load(self.loaded[name])
 
     @contextmanager
     def _real_world(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import inspect
 import os
 import sys
 import threading
@@ -18,10 +19,11 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.machinery import ModuleSpec
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
+from . import reducers
 from .config import Config
 from .errors import ModuleUnavailable, RelocateError
 from .exchange import Exchange
@@ -71,6 +73,7 @@ class Handle:
         self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded)
         self._finder.methods = self._methods
+        self._finder.on_load = self._on_load
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -143,6 +146,7 @@ class Handle:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
         self._methods.undo()
+        reducers.remove(self._name_of)
         self.close()
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
@@ -252,8 +256,10 @@ class Handle:
             self._start_embedded()
         try:
             self._exchange.make(loaded)
-            for module in [self._loaded(n) for n in list(sys.modules) if self._methods.concerns(n)]:
-                if module is not None:
+            for real in list(self._finder.loaded.values()):
+                self._on_load(real)
+            for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:
+                if isinstance(module, ModuleType) and not self.config.designates(module.__name__):
                     self._methods.executed(module)
         except BaseException:
             self._end(report=False)
@@ -367,6 +373,22 @@ class Handle:
             return self._driver.call(target, args, kwargs)
         finally:
             mine.inside = False
+
+    def _on_load(self, module: ModuleType) -> None:
+        """A real module is loaded: its classes get their stubs, and its functions travel by name."""
+        self._methods.executed(module)
+        kinds = {type(v) for v in list(vars(module).values()) if inspect.isroutine(v)}
+        reducers.install(self._name_of, {k for k in kinds if k is not FunctionType})
+
+    def _name_of(self, value: Any) -> str | None:
+        """The name of a real function in whose place a proxy has a stub."""
+        home, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        found: Any = self._finder.loaded.get(home) if isinstance(home, str) else None
+        if found is None or not isinstance(qualname, str):
+            return None
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        return f"{home}:{qualname}" if found is value else None
 
     def _loaded(self, name: str) -> ModuleType | None:
         """The real module ``name``, if it is loaded."""

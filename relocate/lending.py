@@ -11,10 +11,12 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterator
-from types import GeneratorType
+from types import FunctionType, GeneratorType
 from typing import Any
 
 import cloudpickle
+
+from . import reducers
 
 EXACT = 64
 AHEAD = 1024
@@ -42,6 +44,8 @@ class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
             raise pickle.PicklingError("a memoryview is of memory in this process")
         if type(value) is object:
             raise pickle.PicklingError("an object() is nothing but itself")
+        if type(value) is FunctionType and (found := reducers.by_name(value)) is not None:
+            return found
         return super().reducer_override(value)
 
 

@@ -1,8 +1,8 @@
 """The pytest plugin: a test suite with designated modules relocated, and fixtures for such suites.
 
 * ``--relocate MODULE --relocate-workers SPEC`` relocates for the whole run, from before conftest
-  files are imported, and ``--relocate-methods NAME`` methods of classes.  With pytest-xdist each worker process relocates by itself, and the controller
-  sums up what they count.
+  files are imported, and ``--relocate-methods NAME`` methods of classes.  With pytest-xdist each worker
+  process relocates by itself, and the controller sums up what they count.
 * ``@pytest.mark.relocate("module", workers=...)`` relocates for one test.  Embedded executors are
   handed on from one such test to the next.
 * ``--relocate-strict`` fails a test in which a designated function ran here.

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import pickle
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from . import wire
+from . import reducers, wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
 from .lending import Cloud, Lent
@@ -63,6 +64,7 @@ class Received:
             self.args, self.kwargs = pickle.loads(segments[0])
             if not self.kwargs and ATOMS.issuperset(map(type, self.args)):
                 self._unpickler = None
+                self._know_nan()
                 return
         data, *buffers = segments
         if copied:
@@ -71,6 +73,16 @@ class Received:
             self._lent = [memoryview(b).toreadonly() for b in buffers]
         self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self._copies or self._lent)
         self.args, self.kwargs = self._unpickler.load()
+        self._know_nan()
+        reducers.everywhere()
+
+    def _know_nan(self) -> None:
+        """Let an argument that is not a number be the one that modules have by name: it equals no other, not even
+        a copy of itself, and is looked for in sets."""
+        if any(type(value) is float and value != value for value in (*self.args, *self.kwargs.values())):
+            nan = getattr(sys.modules.get("numpy"), "nan", math.nan)
+            self.args = tuple(nan if type(v) is float and v != v else v for v in self.args)
+            self.kwargs = {k: nan if type(v) is float and v != v else v for k, v in self.kwargs.items()}
 
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""

@@ -29,6 +29,7 @@ from typing import Any
 
 import msgspec
 
+from . import reducers
 from .errors import ArgumentError, RemoteProtocolError
 
 PROTOCOL = 1
@@ -386,8 +387,11 @@ def pickled(value: object, lent: list[Any] | None = None) -> tuple[list[Buffer],
 
 def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[list[Buffer], pickle.Pickler]:
     """Segments of ``value`` and the pickler: one of the first of ``makers`` if that suffices, else of the second."""
+    table = reducers.table()
     file = io.BytesIO()
     pickler = makers[0](file, taken.take)
+    if table is not None:
+        pickler.dispatch_table = table
     with contextlib.suppress(Exception):
         pickler.dump(value)
         data = file.getvalue()
@@ -396,6 +400,8 @@ def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[li
     taken.clear()
     file = io.BytesIO()
     pickler = makers[1](file, taken.take)
+    if table is not None:
+        pickler.dispatch_table = {**table, **pickler.dispatch_table}
     pickler.dump(value)
     return [file.getvalue(), *taken], pickler
 
