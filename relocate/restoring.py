@@ -79,10 +79,14 @@ class Received:
     def _know_nan(self) -> None:
         """Let an argument that is not a number be the one that modules have by name: it equals no other, not even
         a copy of itself, and is looked for in sets."""
-        if any(type(value) is float and value != value for value in (*self.args, *self.kwargs.values())):
-            nan = getattr(sys.modules.get("numpy"), "nan", math.nan)
-            self.args = tuple(nan if type(v) is float and v != v else v for v in self.args)
-            self.kwargs = {k: nan if type(v) is float and v != v else v for k, v in self.kwargs.items()}
+        for value in (*self.args, *self.kwargs.values()):
+            if type(value) is float and value != value:
+                break
+        else:
+            return
+        nan = getattr(sys.modules.get("numpy"), "nan", math.nan)
+        self.args = tuple(nan if type(v) is float and v != v else v for v in self.args)
+        self.kwargs = {k: nan if type(v) is float and v != v else v for k, v in self.kwargs.items()}
 
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
