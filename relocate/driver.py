@@ -105,7 +105,7 @@ class Driver:
             CrashingCall: the call ended every executor it ran on.
             NoWorkerLeft: nobody could run it within the patience.
         """
-        if target.awaits:
+        if target.stays:
             return self._here(target, args, kwargs)
         if target.generates:
             return self._generate(target, args, kwargs)

@@ -18,7 +18,7 @@ import importlib
 import marshal
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
@@ -41,7 +41,7 @@ class Described:
 class Target:
     """One relocated function: what a call of it says to the driver."""
 
-    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "own", "path")
+    __slots__ = ("described", "generates", "home", "member", "name", "own", "path", "stays")
 
     def __init__(
         self, described: Described, member: str, function: Function, own: Callable[..., Any] | None = None
@@ -54,7 +54,8 @@ class Target:
         self.name = function.name
         self.path = ("chan", *function.name.split("."))
         self.generates = function.generates
-        self.awaits = function.awaits
+        self.stays = function.awaits
+        """Whether all calls run here: those of coroutine functions, and of what the program has changed here."""
 
     @property
     def module(self) -> str:
@@ -141,17 +142,57 @@ class BuiltinProxy:
 class Method:
     """An attribute of a function that can be called: that of the local copy, loaded when it is needed."""
 
-    def __init__(self, name: str, real: Callable[[], Any]) -> None:
+    def __init__(self, name: str, real: Callable[[], Any], target: Target) -> None:
         self.__name__ = name
         self._real = real
+        self._target = target
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.__name__ == "register":  # what the program adds to a generic function is known only here
+            self._target.stays = True
         return getattr(self._real(), self.__name__)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked of anything, by tools that look at it
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(getattr(self._real(), self.__name__), name)
+
+
+class Late:
+    """An attribute of a function that is an object: that of the local copy, loaded when it is needed."""
+
+    def __init__(self, name: str, real: Callable[[], Any]) -> None:
+        self._name = name
+        self._real = real
+
+    def _object(self) -> Any:
+        return getattr(self._real(), self._name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._object(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._object()[key]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._object()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._object())
+
+    def __len__(self) -> int:
+        return len(self._object())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._object() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._object())
+
+    def __repr__(self) -> str:
+        return repr(self._object())
 
 
 class Registry:
@@ -401,7 +442,8 @@ def _functions(
             more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())
             stub = BuiltinProxy(stub, real, more)
         else:
-            stub.__dict__.update((key, Method(key, real)) for key in function.methods)
+            stub.__dict__.update((key, Method(key, real, target)) for key in function.methods)
+            stub.__dict__.update((key, Late(key, real)) for key in function.objects)
         made.append(stub)
     return made
 
