@@ -61,6 +61,8 @@ class Finder:
         """Told of a proxy that is reloaded, before it is described again."""
         self.on_load: Callable[[ModuleType], object] = bool
         """Told of each real module that was loaded beside its proxy."""
+        self.source: Callable[[str], tuple[str, bool, str] | None] = lambda name: None
+        """A worker's source of a module, whether that is a package, and its file."""
         self.methods: Methods | None = None
         """Those that are replaced in classes, when the modules that hold them are executed."""
 
@@ -82,9 +84,9 @@ class Finder:
                 spec.submodule_search_locations = []
                 return spec
             return None
-        if getattr(self._mine, "real", False):
-            return None
         local = self._next(fullname, path, target)
+        if getattr(self._mine, "real", False):
+            return self._far(fullname) if local is None else None
         if local is not None and local.loader is None:
             return None  # a namespace package: nothing to describe, its modules come here one by one
         loader: Any = ProxyLoader(self, local)
@@ -94,6 +96,16 @@ class Finder:
             spec.cached = local.cached
             spec.submodule_search_locations = local.submodule_search_locations
         return spec
+
+    def _far(self, fullname: str) -> ModuleSpec | None:
+        """The spec of a real module that is not here, and will be made of a worker's source."""
+        parent = sys.modules.get(fullname.rpartition(".")[0])
+        if not getattr(self._mine, "far", False):
+            return None
+        if parent is not None and not isinstance(parent.__loader__, (SourceLoader, AncestorLoader)):
+            return None  # a package that is here lacks it, perhaps on purpose
+        loader: Any = SourceLoader(self.source)
+        return ModuleSpec(fullname, loader)
 
     def describe(self, name: str, local: ModuleSpec | None) -> Interface | None:
         """The interface of ``name``; None if the real module is to be imported instead.
@@ -137,7 +149,7 @@ class Finder:
 
     # The real modules ------------------------------------------------------------------------------
 
-    def real(self, name: str, member: str = "") -> ModuleType:
+    def real(self, name: str, member: str = "", *, far: bool = False) -> ModuleType:
         """The real module ``name``, loaded beside its proxy.
 
         Args:
@@ -145,6 +157,7 @@ class Finder:
             member: what will be asked of it.  A package that loads its parts when they are asked for
                 does so among the real modules: it would find their proxies otherwise, and in them the
                 stub of this very function.
+            far: whether it may be made of a worker's source if it is not installed here.
 
         Raises:
             ImportError: it is not installed here, or fails.
@@ -165,6 +178,7 @@ class Finder:
         try:
             found = self.loaded.get(name)
             before = set(self.loaded)
+            self._mine.far = far
             with self._real_world(), self._rebuilt_classes():
                 if found is None:
                     found = importlib.import_module(name)
@@ -382,6 +396,43 @@ class WatchedLoader:
         if loader is None:
             raise AttributeError(name)
         return getattr(loader, name)
+
+
+class SourceLoader:
+    """Makes a real module of the source that a worker has, where it is not installed."""
+
+    def __init__(self, source: Callable[[str], tuple[str, bool, str] | None]) -> None:
+        self._source = source
+        self._text = ""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Ask for the source.
+
+        Raises:
+            ModuleNotFoundError: nobody has it.
+        """
+        found = self._source(spec.name)
+        if found is None:
+            raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
+        self._text, package, spec.origin = found
+        spec.submodule_search_locations = [] if package else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run it.
+
+        Raises:
+            ImportError: it fails here.
+        """
+        try:
+            exec(compile(self._text, str(module.__spec__ and module.__spec__.origin), "exec"), module.__dict__)
+        except ImportError:
+            raise
+        except Exception as error:
+            raise ImportError(f"its source, which a worker has, fails here: {error!r}", name=module.__name__) from error
+
+    def get_source(self, name: str) -> str:
+        """For `inspect` and tracebacks."""
+        return self._text
 
 
 class AncestorLoader:

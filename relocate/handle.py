@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.machinery import ModuleSpec
 from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
-from . import reducers
+from . import opaque, reducers
 from .config import Config
 from .errors import ModuleUnavailable, RelocateError
 from .exchange import Exchange
@@ -70,10 +70,14 @@ class Handle:
             config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
         )
         self._finder.on_reload = self._reload
-        self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
+        self._registry: Registry = Registry(
+            self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates
+        )
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
+        self._finder.source = self._source
+        self._asked_of: dict[tuple[str, str], Target] = {}
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -142,6 +146,7 @@ class Handle:
         self._enabled = False
         if self in _active:
             _active.remove(self)
+            opaque.askers.remove(self)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
@@ -244,6 +249,7 @@ class Handle:
         """
         self._enabled = True
         _active.append(self)
+        opaque.askers.append(self)
         atexit.register(self._at_exit)
         self._asked = early
         self._pid = os.getpid()
@@ -397,7 +403,30 @@ class Handle:
             found = sys.modules.get(name)
         return found if isinstance(found, ModuleType) else None
 
-    def _real(self, name: str, member: str = "") -> ModuleType:
+    def reads(self) -> bool:
+        """Whether this thread does relocate's own work; see `opaque.Asker`."""
+        return bool(getattr(self._mine, "inside", False))
+
+    def ask(self, function: str, module: str, name: str, args: tuple[Any, ...]) -> Any:
+        """Run a function of `opaque` where ``module`` is; see `opaque.Asker`."""
+        target = self._asked_of.get((function, name))
+        if target is None:
+            target = self._asked_of[function, name] = _opaque_target(function, module, name)
+        before = self._set_inside(False)
+        try:
+            return self._call(target, args, {})
+        finally:
+            self._set_inside(before)
+
+    def _source(self, module: str) -> tuple[str, bool, str] | None:
+        """A worker's source of ``module``."""
+        try:
+            found: tuple[str, bool, str] | None = self.ask("source", module, f"{module} (source)", (module,))
+        except Exception:  # whatever importing it raises there
+            return None
+        return found
+
+    def _real(self, name: str, member: str = "", *, far: bool = False) -> ModuleType:
         """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
         if not self._enabled:
             from .proxy import ProxyModule
@@ -405,7 +434,7 @@ class Handle:
             module = importlib.import_module(name)
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
-        return self._finder.real(name, member)
+        return self._finder.real(name, member, far=far)
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""
@@ -501,6 +530,17 @@ class Handle:
             from .output import warn
 
             warn(text, RelocateWarning)
+
+
+def _opaque_target(function: str, module: str, name: str) -> Target:
+    from . import interface as face
+    from .proxy import Described, Target
+
+    def here(*args: Any) -> Any:
+        raise ModuleUnavailable(f"{name} could not run on a worker, and {module!r} is not installed here", name=module)
+
+    described = Described(opaque.__name__, face.source_digest(opaque))
+    return Target(described, function, face.Function(module, function, name, module, name, None, None), here)
 
 
 def _coming(link: Any) -> bool:

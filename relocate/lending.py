@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from . import reducers
+from . import opaque, reducers
 
 EXACT = 64
 AHEAD = 1024
@@ -46,6 +46,8 @@ class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
             raise pickle.PicklingError("an object() is nothing but itself")
         if type(value) is FunctionType and (found := reducers.by_name(value)) is not None:
             return found
+        if isinstance(value, opaque.StandIn):
+            return opaque.by_name(value)
         return super().reducer_override(value)
 
 

@@ -32,7 +32,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from . import reducers, wire
+from . import opaque, reducers, wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
 from .lending import Cloud, Lent
@@ -229,7 +229,7 @@ class Sent:
         return value, restore
 
 
-class _Accepting(pickle.Unpickler):
+class _Accepting(opaque.Unpickler):
     def __init__(self, segments: wire.Segments, own: dict[int, Any]) -> None:
         super().__init__(io.BytesIO(segments[0]), buffers=segments[1:])
         self._own = own

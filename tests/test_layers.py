@@ -14,7 +14,7 @@ import relocate
 
 HOME = Path(relocate.__file__).parent
 ROWS = (
-    {"errors", "reducers"},
+    {"errors", "opaque", "reducers"},
     {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity"},
     {"stubs", "wire"},
     {"proxy"},
