@@ -53,6 +53,7 @@ class Handle:
 
     def __init__(self, config: Config) -> None:
         from .cache import Cache
+        from .far import Far
         from .methods import Methods
         from .observe import Counters
         from .places import Link, place_name
@@ -76,8 +77,6 @@ class Handle:
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
-        self._finder.source = self._source
-        self._asked_of: dict[tuple[str, str], Target] = {}
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -86,6 +85,8 @@ class Handle:
         self._starting = threading.RLock()
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
+        self._far = Far(self._call, self._set_inside, lambda: getattr(self._mine, "inside", False))
+        self._finder.source = self._far.source
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._links: list[Link] = []
@@ -146,7 +147,7 @@ class Handle:
         self._enabled = False
         if self in _active:
             _active.remove(self)
-            opaque.askers.remove(self)
+            opaque.askers.remove(self._far)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
@@ -249,7 +250,7 @@ class Handle:
         """
         self._enabled = True
         _active.append(self)
-        opaque.askers.append(self)
+        opaque.askers.append(self._far)
         atexit.register(self._at_exit)
         self._asked = early
         self._pid = os.getpid()
@@ -403,29 +404,6 @@ class Handle:
             found = sys.modules.get(name)
         return found if isinstance(found, ModuleType) else None
 
-    def reads(self) -> bool:
-        """Whether this thread does relocate's own work; see `opaque.Asker`."""
-        return bool(getattr(self._mine, "inside", False))
-
-    def ask(self, function: str, module: str, name: str, args: tuple[Any, ...]) -> Any:
-        """Run a function of `opaque` where ``module`` is; see `opaque.Asker`."""
-        target = self._asked_of.get((function, name))
-        if target is None:
-            target = self._asked_of[function, name] = _opaque_target(function, module, name)
-        before = self._set_inside(False)
-        try:
-            return self._call(target, args, {})
-        finally:
-            self._set_inside(before)
-
-    def _source(self, module: str) -> tuple[str, bool, str] | None:
-        """A worker's source of ``module``."""
-        try:
-            found: tuple[str, bool, str] | None = self.ask("source", module, f"{module} (source)", (module,))
-        except Exception:  # whatever importing it raises there
-            return None
-        return found
-
     def _real(self, name: str, member: str = "", *, far: bool = False) -> ModuleType:
         """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
         if not self._enabled:
@@ -530,17 +508,6 @@ class Handle:
             from .output import warn
 
             warn(text, RelocateWarning)
-
-
-def _opaque_target(function: str, module: str, name: str) -> Target:
-    from . import interface as face
-    from .proxy import Described, Target
-
-    def here(*args: Any) -> Any:
-        raise ModuleUnavailable(f"{name} could not run on a worker, and {module!r} is not installed here", name=module)
-
-    described = Described(opaque.__name__, face.source_digest(opaque))
-    return Target(described, function, face.Function(module, function, name, module, name, None, None), here)
 
 
 def _coming(link: Any) -> bool:

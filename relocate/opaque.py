@@ -9,11 +9,12 @@ The functions from `attribute` on run where the real class is.
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import importlib
 import pickle
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -166,10 +167,10 @@ class Opaque(metaclass=StandIn):
             how = (kind, args)
         elif kwargs:
             how = (copyreg.__newobj_ex__, (kind, args, kwargs))  # type: ignore[attr-defined]
-        return (*how, state, iter(self._relocate_items) if self._relocate_items else None, self._pairs())
-
-    def _pairs(self) -> Iterator[Any] | None:
-        return iter(self._relocate_pairs) if self._relocate_pairs else None
+        if self._relocate_items or self._relocate_pairs:
+            # Pickle's own way to add items calls methods, which cannot be told from the program's calls of them.
+            return filled, (*how, state, self._relocate_items, self._relocate_pairs)
+        return (*how, state)
 
     def append(self, item: Any) -> Any:
         """What unpickling adds; otherwise the method of that name."""
@@ -188,7 +189,31 @@ class Opaque(metaclass=StandIn):
 
 def by_name(kind: StandIn) -> tuple[Any, ...]:
     """How a stand-in is pickled: as the name of the real class."""
-    return pkgutil.resolve_name, (f"{kind.__module__}:{kind.__qualname__}",)
+    return named, (kind.__module__, kind.__qualname__)
+
+
+def filled(make: Any, args: tuple[Any, ...], state: Any, items: list[Any], pairs: list[Any]) -> Any:
+    """An object that holds items: a list or a mapping of its own kind."""
+    if any(isinstance(value, StandIn) for value in (make, *args[:1])):
+        kind: Any = make if isinstance(make, StandIn) else args[0]
+        made = kind.__new__(kind, *(args if kind is make else args[1:]))
+        made._relocate_called = kind is make
+        made._relocate_items, made._relocate_pairs = items, pairs
+        if state is not None:
+            made.__setstate__(state)
+        return made
+    how = (make, args, state, iter(items) if items else None, iter(pairs) if pairs else None)
+    return copy._reconstruct(None, None, *how)  # type: ignore[attr-defined]
+
+
+def named(module: str, qualname: str) -> Any:
+    """The real class, or what stands for it here."""
+    try:
+        return pkgutil.resolve_name(f"{module}:{qualname}")
+    except (ImportError, AttributeError):
+        if not askers:
+            raise
+        return stand_in(module, qualname)
 
 
 copyreg.pickle(StandIn, by_name)
@@ -219,6 +244,8 @@ def attribute(value: Any, name: str) -> tuple[bool, Any]:
 def method(value: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What the method gives."""
     kind = type(value)
+    if name == "__iter__":
+        return (item for item in value)  # an iterator would take the object with it
     if name in SPECIAL:
         return getattr(kind, name)(value, *args, **kwargs)
     return getattr(value, name)(*args, **kwargs)

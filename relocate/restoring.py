@@ -39,6 +39,8 @@ from .lending import Cloud, Lent
 
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
+ITEMS = ("items", "splice", "put", "fill")
+"""Changes of what an object holds that one whose class is not here can follow."""
 OBJECTIONS = ("read-only", "readonly", "read only", "writeable", "writable", "read-write")
 """Words of the errors by which NumPy, Cython, Numba and the like refuse to write into read-only memory."""
 
@@ -240,6 +242,9 @@ class _Accepting(opaque.Unpickler):
 
 def _check(own: dict[int, Any], changes: list[tuple[int, str, Any]]) -> None:
     """Refuse changes that would not be here what they were there."""
+    for number, what, _ in changes:
+        if isinstance(own[number], opaque.Opaque) and what not in ("attributes", "state", *ITEMS):
+            raise Unrestorable(f"{own[number]!r} was changed")
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return

@@ -24,7 +24,7 @@ ROWS = (
     {"channel"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
-    {"finder", "exchange"},
+    {"finder", "exchange", "far"},
     {"handle", "check", "launch"},
     {"cli", "_startup", "__init__", "dist", "suite"},
     {"testing"},
