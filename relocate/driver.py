@@ -219,6 +219,8 @@ class Driver:
                         return value
                     items, ended, end = value
                     return Piece(items, ended, end, sent)
+            if code == "arguments" and wire.carry(why):
+                return self._call(target, args, kwargs, stream)
             if code == "generator":
                 return self._generate(target, args, kwargs, sent)
             if code == "stale" and target.own is not None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterator
-from types import FunctionType, GeneratorType
+from collections.abc import Callable, Collection, Iterator
+from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -33,6 +33,9 @@ asking: list[Ask] = []
 class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles like cloudpickle, but nothing that would be something else at the other end."""
 
+    lacking: Collection[str] = ()
+    """Modules whose functions and classes go by value."""
+
     def __init__(self, file: io.BytesIO, take: Callable[[Any], bool]) -> None:
         super().__init__(file, 5, buffer_callback=take)
 
@@ -48,7 +51,21 @@ class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
             return found
         if isinstance(value, opaque.StandIn):
             return opaque.by_name(value)
+        return super().reducer_override(value) if not self.lacking else self._by_value(value)
+
+    def _by_value(self, value: Any) -> Any:
+        if isinstance(value, ModuleType) and value.__name__ in self.lacking:
+            space = {name: item for name, item in vars(value).items() if name not in _OF_IMPORT}
+            return cloudpickle.cloudpickle.dynamic_subimport, (value.__name__, space)
+        if isinstance(value, FunctionType) and value.__module__ in self.lacking:
+            return self._dynamic_function_reduce(value)
+        if isinstance(value, type) and value.__module__ in self.lacking:
+            return cloudpickle.cloudpickle._dynamic_class_reduce(value)
         return super().reducer_override(value)
+
+
+_OF_IMPORT = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
+"""What a module has from being imported."""
 
 
 class Lender(Cloud):

@@ -14,6 +14,7 @@ nothing before its first item is asked for or it is awaited.
 from __future__ import annotations
 
 import builtins
+import copyreg
 import importlib
 import marshal
 import pickle
@@ -269,6 +270,13 @@ class ProxyModule(ModuleType):
             except AttributeError:
                 continue  # not installed here and not asked for by name: absent, as far as vars() goes
         return namespace_of(self)
+
+
+def _import(module: ProxyModule) -> tuple[Any, ...]:
+    return importlib.import_module, (module.__name__,)
+
+
+copyreg.pickle(ProxyModule, _import)  # for cloudpickle, as functions use modules
 
 
 def _late(module: ProxyModule) -> dict[str, face.Member]:

@@ -23,6 +23,8 @@ import contextlib
 import io
 import mmap
 import pickle
+import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -334,6 +336,30 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
 # Values ------------------------------------------------------------------------------------------
 
 
+lacking: set[str] = set()
+"""Modules of the program's own that a worker lacks: their functions and classes travel by value."""
+
+
+def carry(why: str) -> bool:
+    """Whether another try may succeed, as a worker lacks a module that can travel by value from now on.
+
+    Args:
+        why: what a worker says of arguments that it could not read.
+    """
+    found = re.search(r"No module named '([\w.]+)'", why)
+    module = sys.modules.get(found[1]) if found else None
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ in lacking:
+        return False
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names or _INSTALLED.search(file):
+        return False  # what is installed is installed there, too, or may not run there
+    lacking.add(module.__name__)
+    return True
+
+
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
+
+
 class Taken(list[Buffer]):
     """The buffers that a pickle leaves out."""
 
@@ -402,6 +428,7 @@ def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[li
     pickler = makers[1](file, taken.take)
     if table is not None:
         pickler.dispatch_table = {**table, **pickler.dispatch_table}
+    pickler.lacking = lacking
     pickler.dump(value)
     return [file.getvalue(), *taken], pickler
 
@@ -413,6 +440,8 @@ def plain(file: io.BytesIO, take: Callable[[Any], bool]) -> pickle.Pickler:
 
 def _is_plain(data: bytes) -> bool:
     """Whether a pickle means the same at the other end: it names nothing of ``__main__`` and no bare object()."""
+    if lacking and any(name.encode() in data for name in lacking):
+        return False
     return b"__main__" not in data and b"\x8c\x06object\x94\x93" not in data
 
 

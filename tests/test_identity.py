@@ -233,6 +233,7 @@ PROGRAMS = {
             print(pickle.loads(cloudpickle.dumps(f)) is f)
         print(pickle.loads(pickle.dumps(Square(3))) == Square(3), copy.deepcopy({"f": plus})["f"] is plus)
         print(pickle.loads(cloudpickle.dumps(lambda x: plus(x)))(4))
+        print(pickle.loads(cloudpickle.dumps(lambda x: kinds.plus(x)))(4), kinds.apply(lambda x: kinds.plus(x), 4))
         print(kinds.apply(plus, 3), kinds.same(plus) is plus, kinds.held()["f"] is plus)
         print([k is getattr(kinds, k.__name__) for k in kinds.held()["kinds"]], kinds.apply(Square, 3) == Square(3))
     """,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 import pickle
 import sys
 import textwrap
@@ -481,6 +482,53 @@ def test_an_instance_of_a_local_class_travels(place: Place) -> None:
     # `fit_predict` calls the local class's own methods, where it runs.
     assert out == "True 11 1 -22 True\n-11 [False, False]\nTrue 5 far\n"
     assert (report["remote"], report["local"]) == (5, 0)
+
+
+def test_what_a_worker_lacks_of_the_program_travels_by_value(place: Place) -> None:
+    place.write("there/model.py", MODEL + "\n    def apply(function, value):\n        return function(value)\n")
+    place.write("helper.py", "import math\ndef twice(x):\n    return [math.floor(v) * 2 for v in x]\n")
+    text = """
+        import helper, model
+
+        class Odd(KeyError):
+            pass
+
+        class Far(model.Model):
+            def fit(self, data):
+                return super().fit(helper.twice(data))
+
+            def again(self, data):
+                return model.Model.fit(self, data)
+
+        class Told(Far):
+            def note(self):
+                if self.total_ > 10:
+                    raise Odd(self.total_)
+                return super().note()
+
+        def doubled(values):
+            return sum(helper.twice(values))
+    """
+    place.write("mine.py", textwrap.dedent(text).lstrip())
+    main = """
+        import os
+        import mine, model
+        far = mine.Far()
+        print(far.fit([1]) is far, far.total_, far.pids[0] == os.getpid(), type(mine.Far.load(1)) is mine.Far)
+        print(model.apply(mine.doubled, [2, 3]), model.apply(mine.Far, 2).rate)
+        try:
+            mine.Told().fit([9])
+        except mine.Odd as error:
+            print(type(error) is mine.Odd, error)
+    """
+    worker = place.worker("--executors", "1", PYTHONPATH=str(place.folder / "there"))
+    script = place.write("main.py", main)
+    options = ("-M", "model", "--methods", "model.Model", "-w", worker.url, "--report", "report.json")
+    done = place.relocate(
+        "run", *options, str(script), PYTHONPATH=f"{place.folder}{os.pathsep}{place.folder / 'there'}"
+    )
+    assert done.stdout == "True 2 False True\n10 2\nTrue 18\n", done.stderr
+    assert (place.report()["remote"], place.report()["local"]) == (5, 0)
 
 
 def test_what_cannot_travel_or_be_restored_runs_here(place: Place) -> None:
