@@ -185,13 +185,13 @@ class Methods:
 
     def _public(self, kind: type) -> tuple[str, str]:
         """The module under which a class is counted: a private one behind a public one is a detail."""
-        home = kind.__module__
-        while "." in home and home.rpartition(".")[2].startswith("_"):
-            parent = home.rpartition(".")[0]
-            if getattr(self._loaded(parent), kind.__qualname__, None) is not kind:
-                break
-            home = parent
-        return home, kind.__qualname__
+        parts = kind.__module__.split(".")
+        private = next((i for i, part in enumerate(parts) if part.startswith("_")), len(parts))
+        for i in range(max(private, 1), len(parts)):
+            home = ".".join(parts[:i])
+            if getattr(self._loaded(home), kind.__qualname__, None) is kind:
+                return home, kind.__qualname__
+        return kind.__module__, kind.__qualname__
 
     # Classes -----------------------------------------------------------------------------------------
 

@@ -223,6 +223,17 @@ def test_a_class_has_the_public_name_that_its_package_gives_it() -> None:
     assert target.path == ("chan", "pack", "Late", "go")
 
 
+def test_a_public_name_is_looked_for_above_the_first_private_part() -> None:
+    pack = testing.module("pack", "")
+    part = testing.module("pack._part.inner", "class Late:\n    def go(self): return 1\nclass Other(Late): pass\n")
+    pack.Late = part.Late  # type: ignore[attr-defined]
+    far = Far("pack", more=(pack, testing.module("pack._part", ""), part))
+    far.methods.executed(part)
+    ((late, _), (other, _)) = next(iter(far.methods._made.values())).targets.values()
+    assert (late.name, late.module, late.member) == ("pack.Late.go", "pack", "Late.go")
+    assert (other.name, other.module, other.member) == ("pack._part.inner.Other.go", "pack._part.inner", "Other.go")
+
+
 def test_a_package_that_fails_leaves_nothing() -> None:
     pack = testing.module("pack", "")
     part = testing.module("pack._part", "class Late:\n    def go(self): return 1\n")
