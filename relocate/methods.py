@@ -78,6 +78,7 @@ class Methods:
         modules: designated modules, among which there may be classes.
         call: runs a call that is the program's.
         loaded: gives a real module, if it is loaded.
+        again: is told of a module that is executed again.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Methods:
         modules: Sequence[str],
         call: Call,
         loaded: Callable[[str], ModuleType | None],
+        again: Callable[[str], object] = bool,
     ) -> None:
         self._named = named
+        self._again = again
         self._modules = modules
         self._call = call
         self._loaded = loaded
@@ -95,6 +98,7 @@ class Methods:
         self._described: dict[str, Described] = {}
         self._own: dict[tuple[str, Any], bool] = {}
         self._executing: set[str] = set()
+        self._seen: set[str] = set()
         self._pending: dict[str, ModuleType] = {}
         self._undone = False
         self.found: set[str] = set()
@@ -121,6 +125,9 @@ class Methods:
     def executing(self, module: ModuleType) -> Iterator[None]:
         """While ``module`` is executed; then its classes are what they will be."""
         name = module.__name__
+        if name in self._seen:
+            self._again(name)
+        self._seen.add(name)
         self._executing.add(name)
         try:
             yield
@@ -150,6 +157,9 @@ class Methods:
 
     def _look_into(self, module: ModuleType) -> None:
         name = module.__name__
+        for home, described in self._described.items():
+            if name == home or name.startswith(home + "."):
+                described.digest = b""  # if it was executed before, it may be another version now
         for entries in (self._named, self._modules):
             for entry in (e for e in entries if not e.startswith("!")):
                 if designates([entry], name):

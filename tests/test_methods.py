@@ -577,6 +577,26 @@ def test_relocation_begins_and_ends_whenever_the_program_likes(place: Place, ear
     assert done.stdout == "False 1\nFalse 1 1\nTrue True ('self',)\n", done.stderr
 
 
+def test_a_module_that_is_reloaded_runs_as_it_is_now(place: Place) -> None:
+    path = place.write(
+        "model.py", "class Model:\n    def say(self):\n        import os\n        return 'one', os.getpid()\n"
+    )
+    text = f"""
+        import importlib, os, relocate, sys
+        sys.dont_write_bytecode = True
+        with relocate.enable(methods=["model.Model"], workers=1) as handle:
+            import model
+            first, pid = model.Model().say()
+            source = open({str(path)!r}).read()
+            open({str(path)!r}, "w").write(source.replace("one", "other"))
+            importlib.reload(model)
+            second, other = model.Model().say()
+            print(first, second, os.getpid() in (pid, other), handle.statistics().remote)
+    """
+    done = place.python(str(place.write("main.py", textwrap.dedent(text))))
+    assert (done.stdout, done.stderr) == ("one other False 2\n", "")
+
+
 def test_a_method_can_be_bound_by_itself(place: Place) -> None:
     place.write("model.py", MODEL)
     text = """
