@@ -70,7 +70,7 @@ class Runner:
             self._readers.add(key)
         try:
             if failure is not None:
-                given, refers = received.give(_described(failure))
+                given, refers = received.give(_described(failure, (*received.args, *received.kwargs.values())))
                 return wire.Raised(call, waiting, self._output.take(), refers=refers), given
             if isinstance(result, GeneratorType):
                 result.close()  # not begun: the client asks for its items piece by piece
@@ -99,9 +99,9 @@ class Runner:
             return error, None
 
 
-def _described(error: BaseException) -> list[raising.Node]:
+def _described(error: BaseException, given: tuple[Any, ...]) -> list[raising.Node]:
     try:
-        return raising.describe(error, skip=1)
+        return raising.describe(error, skip=1, given=given)
     except Exception as worse:
         text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
         return raising.describe(RuntimeError(text))

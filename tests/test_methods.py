@@ -418,7 +418,9 @@ MODEL = """
 
         def fail(self):
             self.seen.append("before")
-            raise KeyError(self.rate)
+            error = KeyError(self.rate, self)
+            error.model = self
+            raise error
 
         def lock(self):
             import threading
@@ -457,14 +459,14 @@ def test_the_object_is_the_real_one_and_has_its_new_state(place: Place) -> None:
         try:
             model.fail()
         except KeyError as error:
-            print(error.args, model.seen[-1])
+            print(error.args[0], error.args[1] is model is error.model, model.seen[-1])
         print(list(model.steps())[-1], {pid == here for pid in model.pids}, len(model.pids))
         made = Model.load(3)
         print(type(made) is Model, made.rate, made.pids[0] == here)
     """
     out, report, err = program(place, text)
     assert (out, err) == (
-        "True 6 True 120\n[False] True model\n8 2 2\n(2,) before\nbefore {False} 5\nTrue 3 False\n",
+        "True 6 True 120\n[False] True model\n8 2 2\n2 True before\nbefore {False} 5\nTrue 3 False\n",
         "",
     )
     names = ["fail", "fit", "fit_predict", "load", "predict", "steps"]
