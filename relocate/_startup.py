@@ -1,6 +1,6 @@
 """Activation at interpreter start, for programs that do not know of relocate.
 
-A line in ``relocate-modules.pth`` imports this if RELOCATE_MODULES or RELOCATE_CONFIG is set.
+A line in ``relocate-modules.pth`` imports this if RELOCATE_MODULES, RELOCATE_METHODS or RELOCATE_CONFIG is set.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from operator import length_hint
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from .opaque import Opaque
+
 ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type(...)))
 """Types whose values neither change nor count by identity."""
 FIXED = (tuple, frozenset, type, BuiltinFunctionType, ModuleType, CodeType)
@@ -315,7 +317,14 @@ def make(own: Any, what: str, how: Any) -> None:
     """Let the same happen to ``own``."""
     if isinstance(own, pickle.PickleBuffer):
         return  # the memory of a small array, which is an object of its own only there
-    _MAKE[what](own, how)
+    if isinstance(own, Opaque) and what in ("items", "splice"):
+        own = own._relocate_items
+    if isinstance(own, Opaque) and what in ("put", "fill"):
+        pairs = dict(own._relocate_pairs)
+        _MAKE[what](pairs, how)
+        own._relocate_pairs[:] = pairs.items()
+    else:
+        _MAKE[what](own, how)
 
 
 def _put(own: dict[Any, Any], how: tuple[list[Any], list[tuple[Any, Any]]]) -> None:

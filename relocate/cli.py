@@ -78,6 +78,12 @@ class RunCommand(click.Command):
 MODULE = click.option(
     "-M", "--module", "modules", multiple=True, metavar="MODULE", help="Designate MODULE and all below it."
 )
+METHODS = click.option(
+    "--methods",
+    multiple=True,
+    metavar="NAME",
+    help="Designate the methods of the class NAME, of all classes of the module NAME, or one method.",
+)
 WORKERS = click.option(
     "-w",
     "--workers",
@@ -122,6 +128,7 @@ def programs(context: click.Context, parameter: click.Parameter, incomplete: str
     epilog="PROGRAM is a script, `-m module`, `-c code` or `-` (standard input), with its arguments, as for python.",
 )
 @MODULE
+@METHODS
 @WORKERS
 @CONFIG
 @FOLDER
@@ -131,6 +138,7 @@ def programs(context: click.Context, parameter: click.Parameter, incomplete: str
 @click.argument("target", nargs=-1, metavar="PROGRAM [ARGS]...", type=click.UNPROCESSED, shell_complete=programs)
 def run(
     modules: tuple[str, ...],
+    methods: tuple[str, ...],
     workers: tuple[str, ...],
     file: str | None,
     folder: str,
@@ -140,7 +148,7 @@ def run(
     target: list[str],
 ) -> None:
     """Run an unchanged program with its designated modules relocated."""
-    options = launch.Options(modules, workers, file, report, folder, not no_fallback, summary)
+    options = launch.Options(modules, workers, file, report, folder, not no_fallback, summary, methods)
     command, environment = launch.prepared(options, target)
     if os.name == "posix":
         environment[config.ENV_REPORT_PID] = str(os.getpid())  # the process will be the program

@@ -19,6 +19,7 @@ from .errors import ConfigError
 
 ENV_CONFIG = "RELOCATE_CONFIG"
 ENV_MODULES = "RELOCATE_MODULES"
+ENV_METHODS = "RELOCATE_METHODS"
 ENV_WORKERS = "RELOCATE_WORKERS"
 ENV_REPORT = "RELOCATE_REPORT"
 ENV_FALLBACK = "RELOCATE_FALLBACK"
@@ -43,7 +44,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What to relocate, and where to."""
 
     modules: tuple[str, ...] = ()
-    """Designated modules; ``!name`` takes a part out."""
+    """Designated modules; ``!name`` takes a part out.  A class means the same as in ``methods``."""
+    methods: tuple[str, ...] = ()
+    """Classes whose methods run on workers: one by its name, one method by its name, or all public classes
+    that a module and those below it define; ``!name`` takes a part out."""
     workers: str = "local"
     """``local`` or ``4`` or ``local:4``: executors on this machine (as many as cores, or 4).
     ``tcp://host:port``, ``ipc://path``: running workers.  Several, separated by commas, share the
@@ -81,15 +85,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether the module ``name`` is to be relocated."""
         return designates(self.modules, name)
 
+    def overlaps(self, other: Config) -> bool:
+        """Whether both relocate something of the same."""
+        ours = [*self.modules, *self.methods]
+        theirs = [*other.modules, *other.methods]
+        return any(designates(theirs, name) for name in ours) or any(designates(ours, name) for name in theirs)
+
 
 def designates(modules: Sequence[str], name: str) -> bool:
     """Whether ``name`` is below one of ``modules``; the longest match decides."""
-    best, answer = -1, False
-    for entry in modules:
+    best = longest(modules, name)
+    return best is not None and not best.startswith("!") and not _TESTS.search(name, len(best))
+
+
+def longest(entries: Sequence[str], name: str) -> str | None:
+    """Of ``entries``, the one that decides on ``name``."""
+    best, found = -1, None
+    for entry in entries:
         bare = entry.removeprefix("!")
         if len(bare) > best and (name == bare or name.startswith(bare + ".")):
-            best, answer = len(bare), not entry.startswith("!")
-    return answer and not _TESTS.search(name, best)
+            best, found = len(bare), entry
+    return found
 
 
 _TESTS = re.compile(r"\.(tests?|conftest|test_\w+)(\.|$)")
@@ -134,6 +150,7 @@ ARGUMENTS = "the arguments"
 
 _VARIABLES = {
     "modules": ENV_MODULES,
+    "methods": ENV_METHODS,
     "workers": ENV_WORKERS,
     "report": ENV_REPORT,
     "keys": ENV_KEYS,
@@ -204,8 +221,9 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
     for key in values:
         if key not in Config.__struct_fields__:
             raise _unknown(key, origin(key))
-    if isinstance(values.get("modules"), str):
-        values["modules"] = [m.strip() for m in values["modules"].split(",") if m.strip()]
+    for key in ("modules", "methods"):
+        if isinstance(values.get(key), str):
+            values[key] = [m.strip() for m in values[key].split(",") if m.strip()]
     workers = values.get("workers")
     if isinstance(workers, int) and not isinstance(workers, bool):
         values["workers"] = str(workers)
@@ -220,18 +238,16 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         what, _, where = str(error).partition(" - at `$.")
         key = re.split(r"[`\[.]", where)[0]
         raise ConfigError(f"{origin(key)}: {key or 'configuration'}: {what[:1].lower()}{what[1:]}") from None
-    for module in config.modules:
-        if not all(part.isidentifier() for part in module.removeprefix("!").split(".")):
-            raise ConfigError(
-                f"{origin('modules')}: modules: {module!r} is not a module's dotted name; "
-                "write for example 'scipy.ndimage'"
-            )
-        if module.removeprefix("!").split(".")[0] in ("relocate", "builtins", "sys", "__main__"):
-            raise ConfigError(
-                f"{origin('modules')}: modules: {module!r} cannot be relocated: relocation itself needs it here"
-            )
-        if "!" + module in config.modules:
-            raise ConfigError(f"{origin('modules')}: modules: {module!r} is both designated and taken out")
+    for key, what, example in (("modules", "module", "scipy.ndimage"), ("methods", "class", "sklearn.cluster.KMeans")):
+        names: tuple[str, ...] = getattr(config, key)
+        for name in names:
+            said = f"{origin(key)}: {key}: {name!r}"
+            if not all(part.isidentifier() for part in name.removeprefix("!").split(".")):
+                raise ConfigError(f"{said} is not a {what}'s dotted name; write for example {example!r}")
+            if name.removeprefix("!").split(".")[0] in ("relocate", "builtins", "sys", "__main__"):
+                raise ConfigError(f"{said} cannot be relocated: relocation itself needs it here")
+            if "!" + name in names:
+                raise ConfigError(f"{said} is both designated and taken out")
     for key in ("patience", "start_timeout", "heartbeat"):
         if not 0 < getattr(config, key) < float("inf"):
             raise ConfigError(f"{origin(key)}: {key}: must be a number of seconds, more than 0")

@@ -116,6 +116,8 @@ class Driver:
             NoWorkerLeft: nobody could run it within the patience.
             Overloaded: too many calls wait already.
         """
+        if target.stays:
+            return self._here(target, args, kwargs)
         if target.awaits:
             return self._later(target, args, kwargs)
         if target.generates:
@@ -204,9 +206,13 @@ class Driver:
                         return value
                     items, ended, end = value
                     return streaming.Piece(items, ended, end, sent)
+            if code == "arguments" and wire.carry(why):
+                return self._call(target, args, kwargs, stream, None, calling)
             if code == "generator":
                 return streaming.generated(_Calling(self, target, args, kwargs), sent)
-            if code == "stale":
+            if code == "stale" and target.own is not None:
+                self.missed(target.name, why)  # its object is of the version here
+            elif code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
                     self._refresh(described.name)
@@ -277,10 +283,7 @@ class Driver:
 
     def _local(self, target: Target) -> Any:
         """The local copy's function."""
-        function: Any = self._real(target.described.name, target.member)
-        for part in target.member.split("."):
-            function = getattr(function, part)
-        return function
+        return target.local(self._real)
 
     # Places ----------------------------------------------------------------------------------------
 

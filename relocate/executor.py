@@ -59,6 +59,8 @@ class Executor:
         self._embedded: bool = settings["embedded"]
         self._commands: deque[dict[str, Any]] = deque()
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
+        self._digests: dict[str, bytes] = {}
+        """Of the sources alone, by module: calls of methods name them."""
         self._interruptible = False
         self._draining = False
         self._ear, self._mouth = sockets.socketpair()
@@ -167,7 +169,7 @@ class Executor:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()
             return wire.Returned(call, len(self._reception.calls), []), [described]
-        if message.digest != digest:
+        if message.digest != digest and message.digest != self._sources(message.module, module):
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
         try:
             function: Any = module
@@ -239,6 +241,11 @@ class Executor:
             module = importlib.import_module(name)
             found = self._modules[name] = module, interface.digest(module)
         return found
+
+    def _sources(self, name: str, module: ModuleType) -> bytes:
+        if name not in self._digests:
+            self._digests[name] = interface.source_digest(module)
+        return self._digests[name]
 
     def _obey(self, command: dict[str, Any]) -> None:
         if "drain" in command:

@@ -22,7 +22,7 @@ import builtins
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -32,6 +32,7 @@ from .errors import ModuleUnavailable, RelocateError
 
 if TYPE_CHECKING:
     from .interface import Interface
+    from .methods import Methods
     from .proxy import Registry
 
 
@@ -58,14 +59,24 @@ class Finder:
         self._mine = threading.local()
         self.on_reload: Callable[[str], object] = bool
         """Told of a proxy that is reloaded, before it is described again."""
+        self.on_load: Callable[[ModuleType], object] = bool
+        """Told of each real module that was loaded beside its proxy."""
+        self.source: Callable[[str], tuple[str, bool, str] | None] = lambda name: None
+        """A worker's source of a module, whether that is a package, and its file."""
+        self.methods: Methods | None = None
+        """Those that are replaced in classes, when the modules that hold them are executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a proxy, if ``fullname`` is designated and can be relocated."""
-        if getattr(self._mine, "real", False):
-            return None
         if not self.designated(fullname):
+            if self.methods is not None and self.methods.concerns(fullname):
+                spec = self._next(fullname, path, target)
+                if spec is not None:
+                    return watched(spec, self.methods)
+            if getattr(self._mine, "real", False):
+                return None
             if fullname in self._ancestors and self._next(fullname, path, target) is None:
                 # The package around a designated module that is not installed here.
                 ancestor: Any = AncestorLoader()
@@ -74,6 +85,8 @@ class Finder:
                 return spec
             return None
         local = self._next(fullname, path, target)
+        if getattr(self._mine, "real", False):
+            return self._far(fullname) if local is None else None
         if local is not None and local.loader is None:
             return None  # a namespace package: nothing to describe, its modules come here one by one
         loader: Any = ProxyLoader(self, local)
@@ -83,6 +96,16 @@ class Finder:
             spec.cached = local.cached
             spec.submodule_search_locations = local.submodule_search_locations
         return spec
+
+    def _far(self, fullname: str) -> ModuleSpec | None:
+        """The spec of a real module that is not here, and will be made of a worker's source."""
+        parent = sys.modules.get(fullname.rpartition(".")[0])
+        if not getattr(self._mine, "far", False):
+            return None
+        if parent is not None and not isinstance(parent.__loader__, (SourceLoader, AncestorLoader)):
+            return None  # a package that is here lacks it, perhaps on purpose
+        loader: Any = SourceLoader(self.source)
+        return ModuleSpec(fullname, loader)
 
     def describe(self, name: str, local: ModuleSpec | None) -> Interface | None:
         """The interface of ``name``; None if the real module is to be imported instead.
@@ -126,7 +149,7 @@ class Finder:
 
     # The real modules ------------------------------------------------------------------------------
 
-    def real(self, name: str, member: str = "") -> ModuleType:
+    def real(self, name: str, member: str = "", *, far: bool = False) -> ModuleType:
         """The real module ``name``, loaded beside its proxy.
 
         Args:
@@ -134,6 +157,7 @@ class Finder:
             member: what will be asked of it.  A package that loads its parts when they are asked for
                 does so among the real modules: it would find their proxies otherwise, and in them the
                 stub of this very function.
+            far: whether it may be made of a worker's source if it is not installed here.
 
         Raises:
             ImportError: it is not installed here, or fails.
@@ -153,6 +177,8 @@ class Finder:
             return partial
         try:
             found = self.loaded.get(name)
+            before = set(self.loaded)
+            self._mine.far = far
             with self._real_world(), self._rebuilt_classes():
                 if found is None:
                     found = importlib.import_module(name)
@@ -160,6 +186,7 @@ class Finder:
                 if first and first not in found.__dict__ and hasattr(found, first):
                     setattr(found, first, getattr(found, first))
             self._reconcile()
+            self._tell(before)
             return found
         finally:
             self._lock.release()
@@ -184,11 +211,17 @@ class Finder:
                 with self._real_world(), self._rebuilt_classes():
                     local.loader.exec_module(real)
                 self._reconcile()
+                self._tell(self.loaded.keys() - {name})
             finally:
                 self._lock.release()
         for member in interface.members:  # they are taken anew, classes above all
             namespace_of(proxy).pop(member, None)
         return interface
+
+    def _tell(self, before: Collection[str]) -> None:
+        """Tell of the real modules that are not among those ``before``."""
+        for name in [n for n in list(self.loaded) if n not in before]:
+            self.on_load(self.loaded[name])
 
     @contextmanager
     def _real_world(self) -> Iterator[None]:
@@ -332,6 +365,74 @@ class ProxyLoader:
         if local is None or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(local.loader, name)
+
+
+def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
+    """``spec``, so that ``methods`` is told when its module is executed."""
+    if hasattr(spec.loader, "exec_module"):
+        loader: Any = WatchedLoader(spec.loader, methods)
+        spec.loader = loader
+    return spec
+
+
+class WatchedLoader:
+    """Stands for a module's loader until the module is executed."""
+
+    def __init__(self, loader: Any, methods: Methods) -> None:
+        self._loader = loader
+        self._methods = methods
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute it, by its own loader."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        with self._methods.executing(module):
+            self._loader.exec_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        # create_module, and what tools ask a loader.
+        loader = self.__dict__.get("_loader")
+        if loader is None:
+            raise AttributeError(name)
+        return getattr(loader, name)
+
+
+class SourceLoader:
+    """Makes a real module of the source that a worker has, where it is not installed."""
+
+    def __init__(self, source: Callable[[str], tuple[str, bool, str] | None]) -> None:
+        self._source = source
+        self._text = ""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Ask for the source.
+
+        Raises:
+            ModuleNotFoundError: nobody has it.
+        """
+        found = self._source(spec.name)
+        if found is None:
+            raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
+        self._text, package, spec.origin = found
+        spec.submodule_search_locations = [] if package else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run it.
+
+        Raises:
+            ImportError: it fails here.
+        """
+        try:
+            exec(compile(self._text, str(module.__spec__ and module.__spec__.origin), "exec"), module.__dict__)
+        except ImportError:
+            raise
+        except Exception as error:
+            raise ImportError(f"its source, which a worker has, fails here: {error!r}", name=module.__name__) from error
+
+    def get_source(self, name: str) -> str:
+        """For `inspect` and tracebacks."""
+        return self._text
 
 
 class AncestorLoader:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import inspect
 import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.machinery import ModuleSpec
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
+from . import opaque, reducers
 from .config import Config
 from .errors import ModuleUnavailable, RelocateError
 from .exchange import Exchange
@@ -51,6 +53,8 @@ class Handle:
 
     def __init__(self, config: Config) -> None:
         from .cache import Cache
+        from .far import Far
+        from .methods import Methods
         from .observe import Counters
         from .places import Link, place_name
         from .proxy import Registry
@@ -67,7 +71,12 @@ class Handle:
             config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
         )
         self._finder.on_reload = self._reload
-        self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
+        self._registry: Registry = Registry(
+            self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates
+        )
+        self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
+        self._finder.methods = self._methods
+        self._finder.on_load = self._on_load
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -76,6 +85,8 @@ class Handle:
         self._starting = threading.RLock()
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
+        self._far = Far(self._call, self._set_inside, lambda: getattr(self._mine, "inside", False))
+        self._finder.source = self._far.source
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._links: list[Link] = []
@@ -88,7 +99,7 @@ class Handle:
         self.namespace.mount("local", "local")
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
-        if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
+        if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in (*config.modules, *config.methods)):
             from . import driver, embedded  # noqa: F401
 
     @cached_property
@@ -141,9 +152,12 @@ class Handle:
         self._enabled = False
         if self in _active:
             _active.remove(self)
+            opaque.askers.remove(self._far)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
+        self._methods.undo()
+        reducers.remove(self._name_of)
         self.close()
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
@@ -176,8 +190,9 @@ class Handle:
             return  # the program itself will tell
         asked = self._asked or program
         here = asked and all(link.is_embedded for link in self._links)
-        for name in (m for m in self.config.modules if not m.startswith("!")):
-            if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
+        for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
+            imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
+            if imported or name in self._methods.found:
                 continue
             from . import spelling
 
@@ -240,6 +255,7 @@ class Handle:
         """
         self._enabled = True
         _active.append(self)
+        opaque.askers.append(self._far)
         atexit.register(self._at_exit)
         self._asked = early
         self._pid = os.getpid()
@@ -252,6 +268,11 @@ class Handle:
             self._start_embedded()
         try:
             self._exchange.make(loaded)
+            for real in list(self._finder.loaded.values()):
+                self._on_load(real)
+            for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:
+                if isinstance(module, ModuleType) and not self.config.designates(module.__name__):
+                    self._methods.executed(module)
         except BaseException:
             self._end(report=False)
             raise
@@ -350,12 +371,13 @@ class Handle:
 
     def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mine = self._mine
-        if not self._enabled or getattr(mine, "inside", False) or self._is_own(sys._getframe(1).f_back, target):
+        if (
+            not self._enabled
+            or getattr(mine, "inside", False)
+            or (target.own is None and self._is_own(sys._getframe(1).f_back, target))
+        ):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
-            function: Any = self._real(target.module, target.member)
-            for part in target.member.split("."):
-                function = getattr(function, part)
-            return function(*args, **kwargs)
+            return target.local(self._real)(*args, **kwargs)
         mine.inside = True
         try:
             if self._driver.links is None:
@@ -364,7 +386,30 @@ class Handle:
         finally:
             mine.inside = False
 
-    def _real(self, name: str, member: str = "") -> ModuleType:
+    def _on_load(self, module: ModuleType) -> None:
+        """A real module is loaded: its classes get their stubs, and its functions travel by name."""
+        self._methods.executed(module)
+        kinds = {type(v) for v in list(vars(module).values()) if inspect.isroutine(v)}
+        reducers.install(self._name_of, {k for k in kinds if k is not FunctionType})
+
+    def _name_of(self, value: Any) -> str | None:
+        """The name of a real function in whose place a proxy has a stub."""
+        home, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        found: Any = self._finder.loaded.get(home) if isinstance(home, str) else None
+        if found is None or not isinstance(qualname, str):
+            return None
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        return f"{home}:{qualname}" if found is value else None
+
+    def _loaded(self, name: str) -> ModuleType | None:
+        """The real module ``name``, if it is loaded."""
+        found = self._finder.loaded.get(name)
+        if found is None and not self.config.designates(name):
+            found = sys.modules.get(name)
+        return found if isinstance(found, ModuleType) else None
+
+    def _real(self, name: str, member: str = "", *, far: bool = False) -> ModuleType:
         """The real module ``name``; after `disable` what an import gives, which a later handle may relocate."""
         if not self._enabled:
             from .proxy import ProxyModule
@@ -372,7 +417,7 @@ class Handle:
             module = importlib.import_module(name)
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
-        return self._finder.real(name, member)
+        return self._finder.real(name, member, far=far)
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""
@@ -500,13 +545,13 @@ def enable(
     """
     config = configuration.load(source, **given)
     for other in _active[:]:
-        ours, theirs = config.modules, other.config.modules
-        if any(map(other.config.designates, ours)) or any(map(config.designates, theirs)):
+        if config.overlaps(other.config):
             other.disable()  # as when a notebook's cell is run again
     handle = Handle(config)
     if configuration.ENV_EXECUTOR not in os.environ:
-        handle.enable(early=early and bool(config.modules))
-        if early and not config.modules:
+        designated = bool(config.modules or config.methods)
+        handle.enable(early=early and designated)
+        if early and not designated:
             handle._warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
     return handle
 

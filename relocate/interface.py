@@ -254,6 +254,15 @@ _MODULE_DUNDERS = frozenset(
 
 def digest(module: types.ModuleType) -> bytes:
     """32 bytes that name the version of ``module``'s code."""
+    return _digest(module, _SUFFIXES)
+
+
+def source_digest(module: types.ModuleType) -> bytes:
+    """The same of its Python sources alone, which are those of another machine that has the same version."""
+    return _digest(module, (".py",))
+
+
+def _digest(module: types.ModuleType, suffixes: tuple[str, ...]) -> bytes:
     hasher = blake3(f"{module.__name__}\0{sys.version_info[:2]}\0{getattr(module, '__version__', '')}\0".encode())
     file = getattr(module, "__file__", None)
     spec = getattr(module, "__spec__", None)
@@ -263,10 +272,10 @@ def digest(module: types.ModuleType) -> bytes:
         file = spec.origin if spec is not None else None
     if getattr(module, "__path__", None):
         for folder in module.__path__:
-            for path in sorted(_code_files(folder)):
+            for path in sorted(_code_files(folder, suffixes)):
                 hasher.update(f"\0{os.path.relpath(path, folder)}\0".encode())
                 _feed(hasher, path)
-    elif file and os.path.isfile(file):
+    elif file and os.path.isfile(file) and file.endswith(suffixes):
         _feed(hasher, file)
     elif spec is not None and hasattr(spec.loader, "get_source") and spec.origin not in ("built-in", "frozen"):
         hasher.update((spec.loader.get_source(module.__name__) or "").encode())
@@ -278,11 +287,11 @@ def digest(module: types.ModuleType) -> bytes:
 _SUFFIXES = tuple(importlib.machinery.all_suffixes())
 
 
-def _code_files(folder: str) -> list[str]:
+def _code_files(folder: str, suffixes: tuple[str, ...] = _SUFFIXES) -> list[str]:
     found = []
     for root, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if f != "__pycache__"]
-        found += [os.path.join(root, f) for f in files if f.endswith(_SUFFIXES) and not f.endswith(".pyc")]
+        found += [os.path.join(root, f) for f in files if f.endswith(suffixes) and not f.endswith(".pyc")]
     return found
 
 

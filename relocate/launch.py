@@ -13,7 +13,7 @@ from typing import Any
 from . import config
 from .errors import ConfigError
 
-VALUED = ("-M", "--module", "-w", "--workers", "--config", "--keys", "--report", "--sample", "--tolerance")
+VALUED = ("-M", "--module", "--methods", "-w", "--workers", "--config", "--keys", "--report", "--sample", "--tolerance")
 
 
 def split(args: list[str]) -> tuple[list[str], list[str]]:
@@ -54,6 +54,7 @@ class Options:
     keys: str = ""
     fallback: bool = True
     summary: bool = False
+    methods: tuple[str, ...] = ()
 
 
 def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -75,14 +76,18 @@ def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, 
     given: dict[str, Any] = {}
     if modules:
         given["modules"] = ",".join(modules)
+    if options.methods:
+        given["methods"] = ",".join(options.methods)
     if workers:
         given["workers"] = ",".join(workers)
-    config.check(given, {"modules": "-M", "workers": "-w"})
+    config.check(given, {"modules": "-M", "methods": "--methods", "workers": "-w"})
     environment = dict(os.environ)
     if file:
         environment[config.ENV_CONFIG] = os.path.abspath(file)
     if modules:
         environment[config.ENV_MODULES] = ",".join(modules)
+    if options.methods:
+        environment[config.ENV_METHODS] = ",".join(options.methods)
     if workers:
         environment[config.ENV_WORKERS] = ",".join(workers)
     if report:
@@ -98,13 +103,14 @@ def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, 
         raise ConfigError(f"--report {report}: there is no folder {Path(report).absolute().parent}")
     os.environ.update(environment)
     found = config.load(None)
-    if not found.modules:
+    if not found.modules and not found.methods:
         raise ConfigError("no module is designated; use -M MODULE, -c FILE.toml, or a relocate.toml")
     if (name := _own_name(target)) and found.designates(name):
         print(f"relocate: {name} is the program itself, which runs here; designate what it imports", file=sys.stderr)
     # The found file is named, so that the program may change its folder, and so that the
     # interpreter activates relocation for it.
     environment.setdefault(config.ENV_MODULES, ",".join(found.modules))
+    environment.setdefault(config.ENV_METHODS, ",".join(found.methods))
     environment.setdefault(config.ENV_WORKERS, found.workers)
     if environment.get(config.ENV_EXECUTOR):
         raise ConfigError("this is a relocate executor; nothing is relocated here")

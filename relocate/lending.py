@@ -17,13 +17,14 @@ import contextlib
 import inspect
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from types import BuiltinMethodType, FunctionType, GeneratorType, MethodType, NoneType
+from types import BuiltinMethodType, FunctionType, GeneratorType, MethodType, ModuleType, NoneType
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 
+from . import opaque, reducers
 from .origin import is_installed, is_named, is_stub
 
 EMPTY = inspect.Parameter.empty
@@ -55,6 +56,9 @@ asking: list[Callable[[], Asking]] = []
 class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles like cloudpickle, but nothing that would be something else at the other end."""
 
+    lacking: Collection[str] = ()
+    """Modules whose functions and classes go by value."""
+
     def __init__(self, file: io.BytesIO, take: Callable[[Any], bool]) -> None:
         super().__init__(file, 5, buffer_callback=take)
 
@@ -66,7 +70,25 @@ class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
             raise pickle.PicklingError("a memoryview is of memory in this process")
         if type(value) is object:
             raise pickle.PicklingError("an object() is nothing but itself")
+        if type(value) is FunctionType and (found := reducers.by_name(value)) is not None:
+            return found
+        if isinstance(value, opaque.StandIn):
+            return opaque.by_name(value)
+        return super().reducer_override(value) if not self.lacking else self._by_value(value)
+
+    def _by_value(self, value: Any) -> Any:
+        if isinstance(value, ModuleType) and value.__name__ in self.lacking:
+            space = {name: item for name, item in vars(value).items() if name not in _OF_IMPORT}
+            return cloudpickle.cloudpickle.dynamic_subimport, (value.__name__, space)
+        if isinstance(value, FunctionType) and value.__module__ in self.lacking:
+            return self._dynamic_function_reduce(value)
+        if isinstance(value, type) and value.__module__ in self.lacking:
+            return cloudpickle.cloudpickle._dynamic_class_reduce(value)
         return super().reducer_override(value)
+
+
+_OF_IMPORT = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
+"""What a module has from being imported."""
 
 
 class Plain(pickle.Pickler):

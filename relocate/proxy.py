@@ -14,22 +14,21 @@ nothing before its first item is asked for or it is awaited.
 from __future__ import annotations
 
 import builtins
+import copyreg
 import importlib
-import keyword
 import marshal
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR
 from types import FunctionType, ModuleType
 from typing import Any
 
 from . import interface as face
+from . import opaque
 from .interface import Function, Interface, Signature, Value
-from .origin import STUB as CALL
-
-POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
+from .stubs import parameters, placed, source, trimmed
 
 
 class Described:
@@ -45,21 +44,41 @@ class Described:
 class Target:
     """One relocated function: what a call of it says to the driver."""
 
-    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "path")
+    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "own", "path", "stays")
 
-    def __init__(self, described: Described, member: str, function: Function) -> None:
+    def __init__(
+        self, described: Described, member: str, function: Function, own: Callable[..., Any] | None = None
+    ) -> None:
         self.described = described
+        self.own = own
+        """The local copy, if it is at hand: that of a method, whose class is real."""
         self.member = member
         self.home = (function.home, function.qualname)
         self.name = function.name
         self.path = ("chan", *function.name.split("."))
         self.generates = function.generates
         self.awaits = function.awaits
+        self.stays = False
+        """Whether all calls run here: those of what the program has changed here."""
 
     @property
     def module(self) -> str:
         """The module through which a worker finds the function."""
         return self.described.name
+
+    def local(self, real: Callable[[str, str], ModuleType]) -> Any:
+        """The local copy; ``real(module, member)`` gives its module.
+
+        Raises:
+            ImportError: that is not installed here.
+            AttributeError: it has no such function.
+        """
+        if self.own is not None:
+            return self.own
+        function: Any = real(self.described.name, self.member)
+        for part in self.member.split("."):
+            function = getattr(function, part)
+        return function
 
 
 Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
@@ -127,17 +146,57 @@ class BuiltinProxy:
 class Method:
     """An attribute of a function that can be called: that of the local copy, loaded when it is needed."""
 
-    def __init__(self, name: str, real: Callable[[], Any]) -> None:
+    def __init__(self, name: str, real: Callable[[], Any], target: Target) -> None:
         self.__name__ = name
         self._real = real
+        self._target = target
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.__name__ == "register":  # what the program adds to a generic function is known only here
+            self._target.stays = True
         return getattr(self._real(), self.__name__)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked of anything, by tools that look at it
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(getattr(self._real(), self.__name__), name)
+
+
+class Late:
+    """An attribute of a function that is an object: that of the local copy, loaded when it is needed."""
+
+    def __init__(self, name: str, real: Callable[[], Any]) -> None:
+        self._name = name
+        self._real = real
+
+    def _object(self) -> Any:
+        return getattr(self._real(), self._name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._object(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._object()[key]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._object()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._object())
+
+    def __len__(self) -> int:
+        return len(self._object())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._object() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._object())
+
+    def __repr__(self) -> str:
+        return repr(self._object())
 
 
 class Registry:
@@ -213,6 +272,13 @@ class ProxyModule(ModuleType):
             except AttributeError:
                 continue  # not installed here and not asked for by name: absent, as far as vars() goes
         return namespace_of(self)
+
+
+def _import(module: ProxyModule) -> tuple[Any, ...]:
+    return importlib.import_module, (module.__name__,)
+
+
+copyreg.pickle(ProxyModule, _import)  # for cloudpickle, as functions use modules
 
 
 def _late(module: ProxyModule) -> dict[str, face.Member]:
@@ -318,6 +384,8 @@ def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
     try:
         real = registry.real(module.__name__)
     except ImportError as error:
+        if isinstance(member, face.RealClass) and opaque.askers:
+            return opaque.stand_in(member.module, member.qualname)
         what = "class" if isinstance(member, face.RealClass) else "object"
         raise AttributeError(
             f"{what} {module.__name__}.{name} needs the real module, which is not installed here ({error}); "
@@ -369,16 +437,14 @@ def _functions(
     """The function objects; all are compiled in one go, as that costs a third of one by one."""
     if not functions:
         return []
-    source = "\n".join(
-        _source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions)
-    )
+    text = "\n".join(source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions))
     makers: dict[str, Any] = {}
-    exec(compile(source, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
+    exec(compile(text, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
     made = []
     for index, (name, function) in enumerate(functions):
         target = Target(described, name, function)
         registry.targets.setdefault(target.home, target)
-        values = [v for v in map(_default, _parameters(function.actual)) if v is not None]
+        values = [v for v in map(_default, parameters(function.actual)) if v is not None]
         stub: Any = makers[f"_{index}"](partial(registry.call, target), trimmed, *(v[0] for v in values))
         if function.generates and function.awaits:
             stub = _looking_asynchronous(stub)
@@ -391,12 +457,10 @@ def _functions(
             more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())
             stub = BuiltinProxy(stub, real, more)
         else:
-            stub.__dict__.update((key, Method(key, real)) for key in function.methods)
+            stub.__dict__.update((key, Method(key, real, target)) for key in function.methods)
+            stub.__dict__.update((key, Late(key, real)) for key in function.objects)
         made.append(stub)
     return made
-
-
-_ANY = [face.Parameter("args", VAR_POSITIONAL), face.Parameter("kwargs", VAR_KEYWORD)]
 
 
 def _looking_asynchronous(stub: FunctionType) -> FunctionType:
@@ -407,87 +471,11 @@ def _looking_asynchronous(stub: FunctionType) -> FunctionType:
     return made
 
 
-def _parameters(signature: Signature | None) -> list[face.Parameter]:
-    """The parameters to generate; of a C function that tells nothing, whatever comes."""
-    if signature is None or any(not p.name.isidentifier() or keyword.iskeyword(p.name) for p in signature.parameters):
-        return _ANY
-    return signature.parameters
-
-
-def _source(index: int, signature: Signature | None, *, generates: bool = False, awaits: bool = False) -> str:
-    """A factory ``_<index>(call, trimmed, *defaults)`` whose result takes ``signature`` and calls ``call``.
-
-    The result is a genuine generator function or coroutine function if the real one is.  Of an
-    asynchronous generator function, whose items no simple code passes on, it is a plain one that looks like it.
-    """
-    start, give, end = "def", f"return {CALL}", ""
-    if generates and not awaits:
-        give, end = f"return (yield from {CALL}", ")"
-    elif awaits and not generates:
-        start, give = "async def", f"return await {CALL}"
-    parameters = _parameters(signature)
-    keywords, trimmed, error = (f"__relocate_{n}" for n in ("keywords", "trimmed", "error"))
-    defaults = {p.name: f"__relocate_default_{p.name}" for p in parameters if p.default is not None}
-    head: list[str] = []
-    for i, p in enumerate(parameters):
-        if p.kind == KEYWORD_ONLY and not any(q.kind in (VAR_POSITIONAL, KEYWORD_ONLY) for q in parameters[:i]):
-            head.append("*")
-        star = {VAR_POSITIONAL: "*", VAR_KEYWORD: "**"}.get(p.kind, "")
-        head.append(star + p.name + (f"={defaults[p.name]}" if p.name in defaults else ""))
-        if p.kind == POSITIONAL_ONLY and (i + 1 == len(parameters) or parameters[i + 1].kind != POSITIONAL_ONLY):
-            head.append("/")
-    positional = [p for p in parameters if p.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)]
-    required = [p.name for p in positional if p.name not in defaults]
-    only = [p.name for p in positional if p.kind == POSITIONAL_ONLY and p.name in defaults]
-    by_name = [p.name for p in positional if p.kind == POSITIONAL_OR_KEYWORD and p.name in defaults]
-    var = next((p.name for p in parameters if p.kind == VAR_POSITIONAL), None)
-    var_keyword = next((p.name for p in parameters if p.kind == VAR_KEYWORD), None)
-    keyword_only = [p for p in parameters if p.kind == KEYWORD_ONLY]
-    body = [f"{keywords} = {var_keyword or '{}'}"]
-    for p in keyword_only:
-        put = f"{keywords}[{p.name!r}] = {p.name}"
-        body.append(f"if {p.name} is not {defaults[p.name]}: {put}" if p.name in defaults else put)
-    if var is not None:
-        everything = "".join(f"{p.name}, " for p in positional)
-        body.append(f"if {var}: {give}(({everything}*{var},), {keywords}){end}")
-    body += [f"if {name} is not {defaults[name]}: {keywords}[{name!r}] = {name}" for name in by_name]
-    for count in range(len(only), 0, -1):
-        given = "".join(f"{n}, " for n in required + only[:count])
-        body.append(f"if {only[count - 1]} is not {defaults[only[count - 1]]}: {give}(({given}), {keywords}){end}")
-    body.append(f"{give}(({''.join(f'{n}, ' for n in required)}), {keywords}){end}")
-    lines = [
-        f"def _{index}({', '.join([CALL, trimmed, *defaults.values()])}):",
-        f"    {start} stub({', '.join(head)}):",
-        "        try:",
-        *(f"            {line}" for line in body),
-        f"        except BaseException as {error}:",
-        f"            {trimmed}({error})",
-        "            raise",
-        "    return stub",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-_OWN = __file__.removesuffix("proxy.py")
-
-
-def trimmed(error: BaseException) -> None:
-    """Take off the head of ``error``'s traceback the frame that has caught it, and those of this package.
-
-    What the function's own frames (remote or local) and the caller's are, stays.  A stub raises it again
-    by a bare ``raise``, which adds no frame.
-    """
-    trace = error.__traceback__ and error.__traceback__.tb_next
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
-        trace = trace.tb_next
-    error.__traceback__ = trace
-
-
 def _shown(function: Function, inner: dict[str, Any], registry: Registry, line: tuple[str, int] | None) -> FunctionType:
     """What `inspect.signature` finds behind ``__wrapped__``: only the parameter list matters."""
     makers: dict[str, Any] = {}
-    exec(compile(_source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
-    values = [v for v in map(_default, _parameters(function.shown)) if v is not None]
+    exec(compile(source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
+    values = [v for v in map(_default, parameters(function.shown)) if v is not None]
     wrapped: FunctionType = makers["_0"](None, trimmed, *(v[0] for v in values))
     _dress(wrapped, function, function.shown, registry, line)
     return wrapped
@@ -498,14 +486,7 @@ def _dress(
 ) -> None:
     stub.__name__ = function.label.rpartition(".")[2]
     stub.__qualname__ = function.label
-    place: dict[str, Any] = {}
-    if line is not None:
-        # All of it stands at the function's first line, so that `inspect` finds the source.  An entry of a
-        # location table is for eight code units at most; 13: no columns (CPython's Objects/locations.md).
-        units = len(stub.__code__.co_code) // 2
-        table = (bytes([0x80 | 13 << 3 | min(8, units - at) - 1, 0]) for at in range(0, units, 8))
-        place = {"co_filename": line[0], "co_firstlineno": line[1], "co_linetable": b"".join(table)}
-    stub.__code__ = stub.__code__.replace(co_name=stub.__name__, co_qualname=function.label, **place)
+    stub.__code__ = placed(stub.__code__, function.label, line)
     stub.__doc__ = function.doc
     stub.__module__ = function.module
     if signature is not None:

@@ -1,8 +1,8 @@
 """The pytest plugin: a test suite with designated modules relocated, and fixtures for such suites.
 
 * ``--relocate MODULE --relocate-workers SPEC`` relocates for the whole run, from before conftest
-  files are imported.  With pytest-xdist each worker process relocates by itself, and the controller
-  sums up what they count.
+  files are imported, and ``--relocate-methods NAME`` methods of classes.  With pytest-xdist each worker
+  process relocates by itself, and the controller sums up what they count.
 * ``@pytest.mark.relocate("module", workers=...)`` relocates for one test.  Embedded executors are
   handed on from one such test to the next.
 * ``--relocate-strict`` fails a test in which a designated function ran here.
@@ -46,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the functions of MODULE, and of all below it, on workers; may be given several times.",
     )
     group.addoption(
+        "--relocate-methods",
+        action="append",
+        dest="relocate_methods",
+        metavar="NAME",
+        help="run the methods of the class NAME, or of all classes of the module NAME, on workers.",
+    )
+    group.addoption(
         "--relocate-workers",
         action="append",
         dest="relocate_workers",
@@ -66,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the tests themselves on the workers of --relocate-workers.",
     )
     parser.addini("relocate", "modules whose functions run on workers", type="args", default=[])
+    parser.addini("relocate_methods", "classes whose methods run on workers", type="args", default=[])
     parser.addini("relocate_workers", "where they run")
     parser.addini("relocate_strict", "fail tests in which they run here", type="bool", default=False)
 
@@ -82,23 +90,25 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Relocate for the whole run, if that is asked for."""
-    modules = suite.modules_of(early_config)
+    modules, methods = suite.modules_of(early_config), suite.methods_of(early_config)
     if early_config.known_args_namespace.relocate_dist and not suite.is_executor():
         options = early_config.known_args_namespace
         for name, there in {
             "--relocate": modules,
+            "--relocate-methods": methods,
             "pytest-xdist": suite.xdist_workers() or suite.is_controller(early_config),
             "--pdb": options.usepdb,
             "--cov": getattr(options, "cov_source", None),
         }.items():
             if there:
                 raise pytest.UsageError(f"--relocate-dist runs the tests on workers and does not go with {name}")
-    if not modules or suite.is_executor() or suite.is_controller(early_config):
+    if not (modules or methods) or suite.is_executor() or suite.is_controller(early_config):
         return
     folders = [early_config.rootpath, early_config.invocation_params.dir, early_config.rootpath / "src"]
     path = [*map(str, early_config.getini("pythonpath")), *sys.path, *map(str, folders)]
     mine = _suite(early_config)
-    given = {"modules": [*modules, *suite.tests_below(modules, path, early_config.getini("python_files"))]}
+    tests = suite.tests_below(modules, path, early_config.getini("python_files"))
+    given = {"modules": [*modules, *tests]} | ({"methods": methods} if methods else {})
     try:
         mine.for_the_run(given, suite.workers_of(early_config))
     except ConfigError as error:

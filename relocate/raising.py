@@ -15,19 +15,27 @@ from __future__ import annotations
 import builtins
 import linecache
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from . import wire
 
 Node = dict[str, Any]
+_ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type(...)))
 Frame = tuple[str, int, int, int | None, int | None, str, list[str]]
 """Of a traceback: file, first and last line, column and end column, name, the lines' text."""
 
 
 class Itself:
     """Stands, among the arguments of an exception, for the exception."""
+
+
+class Given:
+    """Stands, among what an exception holds, for an argument of the call."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def dump(error: BaseException, skip: int = 0) -> list[wire.Buffer]:
@@ -40,16 +48,17 @@ def load(segments: wire.Segments, where: str) -> BaseException:
     return rebuild(wire.loads(segments), where)
 
 
-def describe(error: BaseException, skip: int = 0) -> list[Node]:
+def describe(error: BaseException, skip: int = 0, given: Sequence[Any] = ()) -> list[Node]:
     """``error`` and all that it was caused by, as values.
 
     Args:
         error: the exception as caught.
         skip: how many of the outermost traceback frames to leave out (those of the executor).
+        given: the arguments of the call; they are left as they are, for whoever knows them by number.
     """
     nodes: list[Node] = []
     seen: dict[int, int] = {}
-    _describe(error, nodes, seen, skip)
+    _describe(error, nodes, seen, skip, given)
     return nodes
 
 
@@ -72,7 +81,7 @@ def rebuild(nodes: list[Node], where: str) -> BaseException:
     return errors[0]
 
 
-def _describe(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: int) -> int:
+def _describe(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: int, given: Sequence[Any]) -> int:
     if id(error) in seen:
         return seen[id(error)]
     index = seen[id(error)] = len(nodes)
@@ -81,18 +90,30 @@ def _describe(error: BaseException, nodes: list[Node], seen: dict[int, int], ski
     node["suppress"] = error.__suppress_context__
     node["frames"] = [_frame(frame) for frame in traceback.extract_tb(error.__traceback__)[skip:]]
     if isinstance(error, BaseExceptionGroup):
-        node["members"] = [_describe(member, nodes, seen, 0) for member in error.exceptions]
-    node["made"] = _reduce(error)
+        node["members"] = [_describe(member, nodes, seen, 0, given) for member in error.exceptions]
+    node["given"] = {}
+    node["made"] = _reduce(error, given, node["given"])
     node["text"] = _as_text(error)
     if error.__cause__ is not None:
-        node["cause"] = _describe(error.__cause__, nodes, seen, 0)
+        node["cause"] = _describe(error.__cause__, nodes, seen, 0, given)
     if error.__context__ is not None:
-        node["context"] = _describe(error.__context__, nodes, seen, 0)
+        node["context"] = _describe(error.__context__, nodes, seen, 0, given)
     return index
 
 
-def _reduce(error: BaseException) -> tuple[str, Any]:
-    """How to make the exception again: ('pickle', segments), ('new', segments) or ('text', ...)."""
+def _reduce(error: BaseException, given: Sequence[Any], held: dict[int, Any]) -> tuple[str, Any]:
+    """How to make the exception again: ('pickle', segments), ('new', segments) or ('text', ...).
+
+    Those of the arguments ``given`` that it holds are put into ``held``.
+    """
+
+    def outside(value: Any) -> Any:
+        for number, known in enumerate(given):
+            if value is known and type(value) not in _ATOMS:
+                held[number] = value
+                return Given(number)
+        return value
+
     cls = type(error)
     args = error.args[:1] if isinstance(error, BaseExceptionGroup) else error.args
     if cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not BaseException.__reduce_ex__:
@@ -100,8 +121,8 @@ def _reduce(error: BaseException) -> tuple[str, Any]:
         if found is not None:
             return "pickle", found
     # Some put themselves among their own arguments, which pickle cannot follow.
-    args = tuple(Itself if value is error else value for value in args)
-    state = dict(error.__dict__)
+    args = tuple(Itself if value is error else outside(value) for value in args)
+    state = {name: outside(value) for name, value in error.__dict__.items()}
     found = _faithful((cls, args, state), lambda again: again[0] is cls)
     if found is None:
         found = _faithful((cls, *_without(args, state)), lambda again: again[0] is cls)
@@ -171,6 +192,9 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
         pickled: BaseException = wire.loads(data)
         return pickled
     cls, args, state = wire.loads(data)
+    held = node["given"]
+    args = tuple(held[value.number] if type(value) is Given else value for value in args)
+    state = {name: held[value.number] if type(value) is Given else value for name, value in state.items()}
     if node["members"] is not None:
         args = (*args, [_rebuild(nodes, i, made) for i in node["members"]])
     error = _new(cls, args)

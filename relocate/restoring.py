@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import pickle
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from . import wire
+from . import opaque, reducers, wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
 from .lending import Cloud, Loans
@@ -40,6 +41,8 @@ NOTHING = Loans()
 """What most calls are lent."""
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
+ITEMS = ("items", "splice", "put", "fill")
+"""Changes of what an object holds that one whose class is not here can follow."""
 OBJECTIONS = ("read-only", "readonly", "read only", "writeable", "writable", "read-write")
 """Words of the errors by which NumPy, Cython, Numba and the like refuse to write into read-only memory."""
 
@@ -65,6 +68,7 @@ class Received:
             self.args, self.kwargs = pickle.loads(segments[0])
             if not self.kwargs and ATOMS.issuperset(map(type, self.args)):
                 self._unpickler = None
+                self._know_nan()
                 return
         data, *buffers = segments
         if copied:
@@ -73,6 +77,20 @@ class Received:
             self._lent = [memoryview(b).toreadonly() for b in buffers]
         self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self._copies or self._lent)
         self.args, self.kwargs = self._unpickler.load()
+        self._know_nan()
+        reducers.everywhere()
+
+    def _know_nan(self) -> None:
+        """Let an argument that is not a number be the one that modules have by name: it equals no other, not even
+        a copy of itself, and is looked for in sets."""
+        for value in (*self.args, *self.kwargs.values()):
+            if type(value) is float and value != value:
+                break
+        else:
+            return
+        nan = getattr(sys.modules.get("numpy"), "nan", math.nan)
+        self.args = tuple(nan if type(v) is float and v != v else v for v in self.args)
+        self.kwargs = {k: nan if type(v) is float and v != v else v for k, v in self.kwargs.items()}
 
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
@@ -218,7 +236,7 @@ class Sent:
         return value, restore
 
 
-class _Accepting(pickle.Unpickler):
+class _Accepting(opaque.Unpickler):
     def __init__(self, segments: wire.Segments, own: dict[int, Any]) -> None:
         super().__init__(io.BytesIO(segments[0]), buffers=segments[1:])
         self._own = own
@@ -229,6 +247,9 @@ class _Accepting(pickle.Unpickler):
 
 def _check(own: dict[int, Any], changes: list[tuple[int, str, Any]]) -> None:
     """Refuse changes that would not be here what they were there."""
+    for number, what, _ in changes:
+        if isinstance(own[number], opaque.Opaque) and what not in ("attributes", "state", *ITEMS):
+            raise Unrestorable(f"{own[number]!r} was changed")
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return

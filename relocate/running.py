@@ -76,7 +76,7 @@ class Runner:
             self._readers.add(key)
         try:
             if failure is not None:
-                given, refers = received.give(_described(failure))
+                given, refers = received.give(_described(failure, (*received.args, *received.kwargs.values())))
                 said = self._output.said
                 return wire.Raised(call, waiting, self._output.take(), refers=refers, said=said), given
             if isinstance(result, GeneratorType):
@@ -120,9 +120,9 @@ def _run(waited: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(waited)
 
 
-def _described(error: BaseException) -> list[raising.Node]:
+def _described(error: BaseException, given: tuple[Any, ...]) -> list[raising.Node]:
     try:
-        return raising.describe(error, skip=1)
+        return raising.describe(error, skip=1, given=given)
     except Exception as worse:
         text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
         return raising.describe(RuntimeError(text))

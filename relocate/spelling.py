@@ -1,4 +1,4 @@
-"""Designated names that are no modules, and what was probably meant.
+"""Designated names that are no modules and no classes, and what was probably meant.
 
 Asked when a program has ended: until then it may extend its path.  Nothing is imported for it.
 """
@@ -16,7 +16,7 @@ Find = Callable[[str, Sequence[str] | None], ModuleSpec | None]
 
 
 def unknown(name: str, find: Find) -> str | None:
-    """What is to be said of ``name`` if it is no module here; None if it is one."""
+    """What is to be said of ``name`` if it is no module here; None if it is one, or may be a class."""
     path: list[str] | None = None
     walked = ""
     for part in name.split("."):
@@ -26,13 +26,25 @@ def unknown(name: str, find: Find) -> str | None:
             continue
         spec = find(walked, path)
         if spec is None:
+            home = sys.modules.get(parent)
+            if home is None and parent and part[:1].isupper():
+                return None  # a class, by its name; nobody has imported its module
+            kind = vars(home).get(part) if home is not None else None
+            if isinstance(kind, type):
+                return f"class {walked!r} has no method {name.removeprefix(walked + '.')!r}{_near(name, walked, kind)}"
             names = [m.name for m in pkgutil.iter_modules(path)]
+            names += [n for n, value in vars(home).items() if isinstance(value, type)] if home is not None else []
             near = difflib.get_close_matches(part, names, 1)
             meant = ".".join(filter(None, [parent, near[0]])) if near else ""
-            hint = f"did you mean {meant}?" if near else "only modules are designated"
-            return f"there is no module {walked!r} here; {hint}"
+            hint = f"did you mean {meant}?" if near else "only modules and classes are designated"
+            return f"there is no module or class {walked!r} here; {hint}"
         path = list(spec.submodule_search_locations or [])
     return None
+
+
+def _near(name: str, walked: str, kind: type) -> str:
+    near = difflib.get_close_matches(name.removeprefix(walked + "."), dir(kind), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def imported(name: str) -> str | None:

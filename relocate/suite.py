@@ -60,12 +60,12 @@ class Suite:
         given = dict(mark.kwargs)
         named = given.pop("modules", [])
         modules = [*mark.args, *([named] if isinstance(named, str) else named)]
-        if not modules:
+        if not modules and not given.get("methods"):
             raise ConfigError("no module is named")
         from .handle import Handle, _active
 
         for other in _active:
-            if any(map(other.config.designates, modules)):
+            if modules and any(map(other.config.designates, modules)):
                 if given or not all(map(other.config.designates, modules)):
                     raise ConfigError(f"{', '.join(modules)}: the whole run has some of that relocated, in its own way")
                 return
@@ -144,6 +144,12 @@ def configured(given: dict[str, Any], workers: Any) -> Config:
 def modules_of(config: pytest.Config) -> list[str]:
     """The designated modules, by command line or configuration file."""
     given: list[str] = config.known_args_namespace.relocate_modules or config.getini("relocate")
+    return [name for entry in given for name in entry.replace(",", " ").split()]
+
+
+def methods_of(config: pytest.Config) -> list[str]:
+    """The designated methods and classes, likewise."""
+    given: list[str] = config.known_args_namespace.relocate_methods or config.getini("relocate_methods")
     return [name for entry in given for name in entry.replace(",", " ").split()]
 
 

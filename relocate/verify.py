@@ -119,9 +119,7 @@ class Twin:
         """
         target, verifier = self._target, self._verifier
         try:
-            function: Any = verifier.real(target.described.name, target.member)
-            for part in target.member.split("."):
-                function = getattr(function, part)
+            function: Any = target.local(verifier.real)
             call = f"{target.name}({', '.join(_arguments(*self._copy()))})"
             args, kwargs = self._copy()
         except Exception as error:

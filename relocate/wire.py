@@ -23,12 +23,15 @@ import contextlib
 import io
 import mmap
 import pickle
+import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import opaque, reducers
 from .errors import ArgumentError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -387,6 +390,30 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
 # Values ------------------------------------------------------------------------------------------
 
 
+lacking: set[str] = set()
+"""Modules of the program's own that a worker lacks: their functions and classes travel by value."""
+
+
+def carry(why: str) -> bool:
+    """Whether another try may succeed, as a worker lacks a module that can travel by value from now on.
+
+    Args:
+        why: what a worker says of arguments that it could not read.
+    """
+    found = re.search(r"No module named '([\w.]+)'", why)
+    module = sys.modules.get(found[1]) if found else None
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ in lacking:
+        return False
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names or _INSTALLED.search(file):
+        return False  # what is installed is installed there, too, or may not run there
+    lacking.add(module.__name__)
+    return True
+
+
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
+
+
 class Taken(list[Buffer]):
     """The buffers that a pickle leaves out."""
 
@@ -442,8 +469,11 @@ def pickled(value: object, lent: Loans | None = None) -> tuple[list[Buffer], pic
 
 def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[list[Buffer], pickle.Pickler]:
     """Segments of ``value`` and the pickler: one of the first of ``makers`` if that suffices, else of the second."""
+    table = reducers.table()
     file = io.BytesIO()
     pickler = makers[0](file, taken.take)
+    if table is not None:
+        pickler.dispatch_table = table
     with contextlib.suppress(Exception):
         pickler.dump(value)
         data = file.getvalue()
@@ -452,6 +482,9 @@ def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[li
     taken.clear()
     file = io.BytesIO()
     pickler = makers[1](file, taken.take)
+    if table is not None:
+        pickler.dispatch_table = {**table, **pickler.dispatch_table}
+    pickler.lacking = lacking
     pickler.dump(value)
     return [file.getvalue(), *taken], pickler
 
@@ -463,12 +496,19 @@ def plain(file: io.BytesIO, take: Callable[[Any], bool]) -> pickle.Pickler:
 
 def _is_plain(data: bytes) -> bool:
     """Whether a pickle means the same at the other end: it names nothing of ``__main__`` and no bare object()."""
+    if lacking and any(name.encode() in data for name in lacking):
+        return False
     return b"__main__" not in data and b"\x8c\x06object\x94\x93" not in data
 
 
 def loads(segments: Segments) -> Any:
     """The value of ``segments``; arrays in it are writable if they were where they come from."""
-    return pickle.loads(segments[0], buffers=segments[1:])
+    try:
+        return pickle.loads(segments[0], buffers=segments[1:])
+    except (ImportError, AttributeError):
+        if not opaque.askers:
+            raise
+        return opaque.Unpickler(io.BytesIO(segments[0]), buffers=segments[1:]).load()
 
 
 def size_of(segments: Segments) -> int:

@@ -82,7 +82,7 @@ def test_a_named_source_ignores_the_environment(monkeypatch: pytest.MonkeyPatch)
     ("given", "says"),
     [
         ({"module": ["a"]}, "unknown key 'module'; did you mean 'modules'?"),
-        ({"zzz": 1}, "unknown key 'zzz'; valid keys: modules, workers,"),
+        ({"zzz": 1}, "unknown key 'zzz'; valid keys: modules, methods,"),
         ({"depth": "two"}, "depth: expected `int`, got `str`"),
         ({"depth": True}, "depth: expected `int`, got `bool`"),
         ({"depth": 0}, "depth: must be at least 1"),

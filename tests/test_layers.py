@@ -16,11 +16,12 @@ HOME = Path(relocate.__file__).parent
 ROWS = tuple(
     set(row.split())
     for row in (
-        "errors origin purity",
+        "errors origin purity opaque reducers",
         "closures",
         "config interface namespace lending ambient output changes difference health cost budget",
-        "proxy wire",
-        "session raising restoring policy verify",
+        "stubs wire",
+        "proxy",
+        "session raising restoring policy verify methods",
         # Pure above, I/O below.
         "keys embedded observe cache places quiet running caller answering items tally spelling deadlines",
         "channel",
@@ -28,7 +29,7 @@ ROWS = tuple(
         "reception",
         "executor links trip streaming",
         "driver worker",
-        "finder exchange",
+        "finder exchange far",
         "handle check launch",
         "cli _startup __init__ dist suite",
         "testing",
@@ -36,7 +37,7 @@ ROWS = tuple(
     )
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-PURE = sorted(set().union(*ROWS[:5]))
+PURE = sorted(set().union(*ROWS[:6]))
 PURITY = (
     {"known", "sources"},
     {"values"},

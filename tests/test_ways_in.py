@@ -268,8 +268,8 @@ def test_a_report_goes_through_links_and_to_devices(place: Place) -> None:
 def test_a_mistaken_module_is_told(place: Place) -> None:
     done = place.relocate("run", "-M", "wrok,json.loads", "-w", "1", "-c", "print(1)")
     assert done.stdout == "1\n"
-    assert "there is no module 'wrok' here; did you mean work?" in done.stderr
-    assert "there is no module 'json.loads' here" in done.stderr
+    assert "there is no module or class 'wrok' here; did you mean work?" in done.stderr
+    assert "there is no module or class 'json.loads' here" in done.stderr
     done = place.relocate("run", "-M", "work", "-w", "1", "work.py")
     assert done.stderr == "relocate: work is the program itself, which runs here; designate what it imports\n"
 
@@ -277,9 +277,9 @@ def test_a_mistaken_module_is_told(place: Place) -> None:
 def test_a_mistaken_module_is_told_when_relocation_ends(place: Place) -> None:
     program = "import relocate\nhandle = relocate.enable(modules=['wrok'], workers=1)\nimport work\n"
     done = place.python("-c", program)
-    assert done.stderr == "relocate: there is no module 'wrok' here; did you mean work?\n"
+    assert done.stderr == "relocate: there is no module or class 'wrok' here; did you mean work?\n"
     done = place.python("-c", program + "handle.disable()")
-    assert "<string>:4: RelocateWarning: there is no module 'wrok' here; did you mean work?" in done.stderr
+    assert "<string>:4: RelocateWarning: there is no module or class 'wrok' here; did you mean work?" in done.stderr
     done = place.python("-c", "import work", RELOCATE_MODULES="workk")
     assert done.stderr == "relocate: no module 'workk' was imported; did you mean work?\n"
     done = place.python("-c", "import relocate; relocate.enable(workers=1)")

@@ -3,9 +3,10 @@
     python tests/suites/run.py                  all suites, and write the ledger
     python tests/suites/run.py statistics json  only these; the ledger stays as it is
 
-Suites run as they are: no test is edited, left out or softened.  A test that passes plainly and not
-relocated is a difference.  Each difference must be explained below, and each explanation must still be
-needed; otherwise the exit status is 1.
+Suites run as they are: no test is edited, left out or softened.  Those that a package does not install
+come from its source distribution, which pip downloads and which is kept in the user's cache.  A test
+that passes plainly and not relocated is a difference.  Each difference must be explained below, and each
+explanation must still be needed; otherwise the exit status is 1.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ import platform
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+import platformdirs
 from rich.console import Console
 
 LEDGER = Path(__file__).with_name("LEDGER.md")
 WORKERS = "2"
 LIMIT = 1800
 """Seconds that one run of a suite may take."""
+SOURCES = platformdirs.user_cache_path("relocate") / "suites"
+"""Source distributions, unpacked."""
 
 
 @dataclass
@@ -36,11 +41,44 @@ class Suite:
 
     name: str
     tests: str
-    """What pytest finds them by."""
+    """What pytest finds them by: a module; with ``source`` a folder."""
     package: str = ""
     """The distribution whose version is told; empty: Python's own."""
     explained: dict[str, str] = field(default_factory=dict)
     """Tests that pass plainly and not relocated, and why; ``*`` for all."""
+    methods: bool = False
+    """Whether the methods of its classes are relocated, too."""
+    source: bool = False
+    """Whether the tests are in the source distribution."""
+    options: tuple[str, ...] = ()
+    """Of pytest, for both runs."""
+
+    @property
+    def targets(self) -> list[str]:
+        """What pytest is told to run."""
+        if not self.source:
+            return ["--pyargs", self.tests]
+        folder = sources(self.package) / self.tests
+        # Its own configuration wants plugins, and makes errors of warnings about other things.
+        return ["-c", os.devnull, "--rootdir", str(folder), "--confcutdir", str(folder.parent), str(folder)]
+
+
+def sources(package: str) -> Path:
+    """The folder with the source distribution of ``package``, in the version that is installed."""
+    wanted = f"{package}=={importlib.metadata.version(package)}"
+    folder = SOURCES / wanted
+    if not folder.exists():
+        SOURCES.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=SOURCES) as draft:
+            command = ["download", "-q", "--no-deps", "--no-binary", package, "--dest", draft, wanted]
+            subprocess.run([sys.executable, "-m", "pip", *command], check=True, timeout=LIMIT)
+            (archive,) = Path(draft).iterdir()
+            with tarfile.open(archive) as tar:
+                tar.extractall(draft, filter="data")
+            archive.unlink()
+            (inner,) = Path(draft).iterdir()
+            inner.rename(folder)
+    return folder
 
 
 def own(name: str, **explained: str) -> Suite:
@@ -77,6 +115,18 @@ SUITES = [
             "tests.test_spectral::test_spectral_clustering_not_infinite_loop": "it replaces `numpy.linalg.svd` in this "
             "process, where the function does not run"
         },
+        methods=True,
+    ),
+    Suite("sklearn.metrics", "sklearn.metrics", "scikit-learn"),
+    Suite("skimage.restoration", "tests/skimage/restoration", "scikit-image", source=True),
+    Suite(
+        "markdown",
+        "tests",
+        "markdown",
+        {"test_apis.TestConvertFile::testStdinStdout": "the function reads standard input, which workers do not have"},
+        methods=True,
+        source=True,
+        options=("-o", "python_classes=-"),  # a class that is called TestSuite and is none
     ),
 ]
 
@@ -98,7 +148,7 @@ def run(suite: Suite, *options: str) -> Result:
         report = Path(folder, "junit.xml")
         command = [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}",
-            "--pyargs", suite.tests, *options,
+            *suite.targets, *suite.options, *options,
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RELOCATE_")}
         done = subprocess.run(
@@ -141,8 +191,9 @@ class Entry:
         """As a row of a table."""
         version = importlib.metadata.version(self.suite.package) if self.suite.package else platform.python_version()
         share = f"{self.relocated.remote / self.relocated.calls:.1%}" if self.relocated.calls else "-"
+        name = f"`{self.suite.name}`" + (", methods too" if self.suite.methods else "")
         cells = [
-            f"`{self.suite.name}`", version, f"{len(self.plain.passed):,}",
+            name, version, f"{len(self.plain.passed):,}",
             f"{len(self.plain.passed & self.relocated.passed):,}", f"{self.relocated.calls:,}", share,
             f"{len(self.differences)}",
         ]  # fmt: skip
@@ -162,7 +213,8 @@ def ledger(entries: list[Entry]) -> str:
     why = "\n".join(reasons)
     return f"""# Ledger
 
-Other people's test suites, run plainly and with the module of their name on {WORKERS} executors. Written by
+Other people's test suites, run plainly and with the module of their name (where it says so, the methods of its
+classes, too) on {WORKERS} executors. Written by
 `python tests/suites/run.py`, on Python {platform.python_version()}.
 
 | suite | version | pass plainly | of these, relocated | calls | on a worker | differences |
@@ -187,7 +239,8 @@ def main() -> int:
             continue
         console.print(f"{suite.name} ...")
         plain = run(suite)
-        relocated = run(suite, "--relocate", suite.name, "--relocate-workers", WORKERS)
+        methods = ["--relocate-methods", suite.name] if suite.methods else []
+        relocated = run(suite, "--relocate", suite.name, *methods, "--relocate-workers", WORKERS)
         entry = Entry(suite, plain, relocated)
         entries.append(entry)
         console.print(f"  {entry.line()}", markup=False)

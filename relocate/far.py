@@ -1,0 +1,67 @@
+"""What is only on the workers: sources of modules, and what opaque values are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import opaque
+from .errors import ModuleUnavailable
+
+if TYPE_CHECKING:
+    from .proxy import Target
+
+
+class Far:
+    """Runs functions of `opaque` on workers, for one handle; an `opaque.Asker`.
+
+    Args:
+        call: runs a call.
+        set_inside: sets whether this thread's calls are relocate's own; whether they were.
+        reads: whether they are.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Target, tuple[Any, ...], dict[str, Any]], Any],
+        set_inside: Callable[[bool], bool],
+        reads: Callable[[], bool],
+    ) -> None:
+        self._call = call
+        self._set_inside = set_inside
+        self.reads = reads
+        self._targets: dict[tuple[str, str], Target] = {}
+
+    def ask(self, function: str, module: str, name: str, args: tuple[Any, ...]) -> Any:
+        """Run a function of `opaque` where ``module`` is.
+
+        Raises:
+            RelocateError: no worker could run it.
+        """
+        target = self._targets.get((function, name))
+        if target is None:
+            target = self._targets[function, name] = _target(function, module, name)
+        before = self._set_inside(False)
+        try:
+            return self._call(target, args, {})
+        finally:
+            self._set_inside(before)
+
+    def source(self, module: str) -> tuple[str, bool, str] | None:
+        """A worker's source of ``module``, whether that is a package, and its file; None if there is none."""
+        try:
+            found: tuple[str, bool, str] | None = self.ask("source", module, f"{module} (source)", (module,))
+        except Exception:  # whatever importing it raises there
+            return None
+        return found
+
+
+def _target(function: str, module: str, name: str) -> Target:
+    from . import interface as face
+    from .proxy import Described, Target
+
+    def here(*args: Any) -> Any:
+        raise ModuleUnavailable(f"{name} could not run on a worker, and {module!r} is not installed here", name=module)
+
+    described = Described(opaque.__name__, face.source_digest(opaque))
+    return Target(described, function, face.Function(module, function, name, module, name, None, None), here)
