@@ -12,6 +12,7 @@ import collections
 import contextlib
 import logging
 import os
+import random
 import re
 import socket as sockets
 import sys
@@ -143,7 +144,7 @@ class Links:
                 try:
                     self._connect(link)
                 except channel.Absent:
-                    link.again_at = now + LOOK_AGAIN
+                    link.again_at = now + jittered(LOOK_AGAIN)
                 except RelocateError as error:
                     self._refuse(link, error)
                 except (OSError, zmq.ZMQError) as error:
@@ -200,8 +201,9 @@ class Links:
             channel.check_socket_file(link.url)
         socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         channel.configure(socket, self._heartbeat)
-        socket.reconnect_ivl = 10 if link.url.startswith("ipc:") else 100
-        socket.reconnect_ivl_max = 2000 if link.url.startswith("tcp:") else 100
+        # libzmq adds up to the first interval by chance to each, which is little where they have grown.
+        socket.reconnect_ivl = int(jittered(10 if link.url.startswith("ipc:") else 100))
+        socket.reconnect_ivl_max = int(jittered(2000)) if link.url.startswith("tcp:") else 200
         if link.in_file_system:
             socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
         if link.keys is not None:
@@ -244,7 +246,7 @@ class Links:
 
     def _look_again(self, link: Link) -> None:
         self._close(link)
-        link.again_at = time.monotonic() + LOOK_AGAIN
+        link.again_at = time.monotonic() + jittered(LOOK_AGAIN)
 
     def _wrong_server(self, link: Link) -> None:
         """The peer did not prove to hold the key that was tried: try the next one."""
@@ -325,7 +327,7 @@ class Links:
 
     def _refuse(self, link: Link, error: RelocateError) -> None:
         self._close(link)
-        link.again_at = time.monotonic() + TRY_AGAIN
+        link.again_at = time.monotonic() + jittered(TRY_AGAIN)
         link.keys = None
         self._change(link, "refused", error)
 
@@ -344,6 +346,14 @@ class Links:
 
     def _do_stop(self) -> None:
         self._stopping = True
+
+
+def jittered(time: float) -> float:
+    """``time``, or up to half of it more or less.
+
+    The clients that a worker has lost when it restarted do not all come back at the same moment.
+    """
+    return time * (0.5 + random.random())
 
 
 def endpoint(worker: str, executor: wire.Executor) -> str:

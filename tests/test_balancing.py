@@ -267,3 +267,11 @@ def _outcome(function: object, *args: object) -> object:
         return function(*args)  # type: ignore[operator]
     except relocate.RelocateError as error:
         return type(error)
+
+
+def test_clients_come_back_at_different_times() -> None:
+    from relocate.links import jittered
+
+    waits = [jittered(2.0) for _ in range(1000)]
+    assert all(1.0 <= wait < 3.0 for wait in waits)
+    assert max(waits) - min(waits) > 1.5
