@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ ENV_KEYS = "RELOCATE_KEYS"
 ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
+ENV_PLACEMENT = "RELOCATE_PLACEMENT"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
@@ -59,6 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     depth: int = 1
     """Calls that one program may have outstanding on one executor; more hides a long round trip.
     Where calls take less than 50 ms there may be one more."""
+    placement: Literal["remote", "auto", "local"] = "remote"
+    """Where calls run: ``remote``, all on workers; ``auto``, each where it costs less, by what is learned of
+    run times and trips; ``local``, all here whose module is installed here."""
     queue: int | None = None
     """Calls that may wait for each executor when all are busy; one more raises `Overloaded` at once.
     Without a number all wait."""
@@ -138,6 +142,7 @@ _VARIABLES = {
     "report": ENV_REPORT,
     "keys": ENV_KEYS,
     "fallback": ENV_FALLBACK,
+    "placement": ENV_PLACEMENT,
     "verify": ENV_VERIFY,
     "tolerance": ENV_TOLERANCE,
 }

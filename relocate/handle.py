@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
+    from .placement import Placement
     from .proxy import Registry, Target
     from .verify import Difference, Verifier
 
@@ -68,6 +69,12 @@ class Handle:
         )
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
+        self._placement: Placement | None = None
+        if config.placement != "remote":
+            from .placement import Placement
+
+            always = config.placement == "local"
+            self._placement = Placement(self._real, self._call_there, self._counters, always=always)
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -329,6 +336,8 @@ class Handle:
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
         self._cache.forget(module, _files(self._specs.get(module))[0])
+        if self._placement is not None:
+            self._placement.forget()
         if any(link.is_embedded for link in self._links):
             self.close()
 
@@ -356,6 +365,12 @@ class Handle:
             for part in target.member.split("."):
                 function = getattr(function, part)
             return function(*args, **kwargs)
+        if self._placement is not None:
+            return self._placement.call(target, args, kwargs)
+        return self._call_there(target, args, kwargs)
+
+    def _call_there(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mine = self._mine
         mine.inside = True
         try:
             if self._driver.links is None:

@@ -33,7 +33,7 @@ ROWS = (
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling", "deadlines"},
-    {"channel"},
+    {"channel", "placement"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder", "exchange"},
