@@ -45,6 +45,7 @@ MAX_STRANGERS = 1024
 UNREAD = 16
 """Messages of one connection that may wait here; a client has an opening, a call and an answer under way."""
 READABLE = int(zmq.POLLIN)
+MOST_WITHDRAWN = 1024
 
 
 class Executor:
@@ -65,6 +66,8 @@ class Executor:
         self._queue: deque[tuple[bytes, wire.Call | wire.Describe, list[wire.Buffer]]] = deque()
         self._answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         self._commands: deque[dict[str, Any]] = deque()
+        self._withdrawn: deque[bytes] = deque(maxlen=MOST_WITHDRAWN)
+        """Calls that are not to be begun."""
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
         self._interruptible = False
         self._draining = False
@@ -141,6 +144,10 @@ class Executor:
             return False
         if self._queue:
             identity, message, segments = self._queue.popleft()
+            if message.call in self._withdrawn:
+                self._withdrawn.remove(message.call)
+                self._send(identity, wire.Rejected(message.call, "draining", "it was taken back"))
+                return True
             self._slate[RUNNING] = message.call
             reply, result = self._answer(identity, message, segments)
             self._slate[RUNNING] = NOTHING
@@ -274,6 +281,8 @@ class Executor:
     def _obey(self, command: dict[str, Any]) -> None:
         if "drain" in command:
             self._draining = True
+        if "withdraw" in command:
+            self._withdrawn.append(bytes.fromhex(command["withdraw"]))
 
     def _listen(self) -> None:
         """In a thread: the supervisor's commands; its end is ours, whatever runs."""

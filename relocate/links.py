@@ -87,9 +87,9 @@ class Links:
 
     # From any thread ---------------------------------------------------------------------------
 
-    def cancel(self, seat: Seat, call: bytes) -> None:
-        """Ask for ``call`` to be interrupted on ``seat``."""
-        self._post("cancel", seat, call)
+    def cancel(self, seat: Seat, call: bytes, *, gentle: bool = False) -> None:
+        """Ask for ``call`` to be interrupted on ``seat``, or not begun; what does not heed ends by itself if ``gentle``."""
+        self._post("cancel", seat, call, gentle)
 
     def stop(self) -> None:
         """End the thread and close its sockets."""
@@ -340,9 +340,9 @@ class Links:
             link.began = time.monotonic()
             self._on_change()
 
-    def _do_cancel(self, seat: Seat, call: bytes) -> None:
+    def _do_cancel(self, seat: Seat, call: bytes, gentle: bool) -> None:
         if seat.link.socket is not None and seat.link.shaken:
-            seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call)))
+            seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call, gentle)))
 
     def _do_stop(self) -> None:
         self._stopping = True

@@ -115,10 +115,14 @@ class Refused(Message, tag="refused"):
 
 
 class Cancel(Message, tag="cancel"):
-    """Interrupt the call, if it is still running on that executor."""
+    """Interrupt the call, if it is still running on that executor; if it has not begun, do not begin it.
+
+    ``gentle``: if it does not heed the interrupt, let it end by itself.
+    """
 
     slot: int
     call: bytes
+    gentle: bool = False
 
 
 # Client <-> executor -----------------------------------------------------------------------------

@@ -408,10 +408,14 @@ class Supervisor:
         if not 0 <= message.slot < len(self._slots):
             return
         slot = self._slots[message.slot]
-        if slot.process is None or bytes(slot.slate[executor.RUNNING]) != message.call:
+        if slot.process is None:
+            return
+        if bytes(slot.slate[executor.RUNNING]) != message.call:
+            self._tell(slot, withdraw=message.call.hex())  # it may wait there
             return
         slot.slate[executor.CANCELLED] = message.call
-        slot.condemned = (message.call, time.monotonic() + HEED)
+        if not message.gentle:
+            slot.condemned = (message.call, time.monotonic() + HEED)
         if os.name == "posix":
             with contextlib.suppress(OSError):
                 slot.process.send_signal(signal.SIGINT)

@@ -34,7 +34,7 @@ def messages() -> dict[str, Recorded]:
         "welcome": (wire.Welcome("tcp://0.0.0.0:7000", "0.1.0", (3, 11), TICKET, executors, DIGEST), []),
         "change": (wire.Change(executors[1:], [wire.Obituary(0, 2, -11, ID)], False, "no memory"), []),
         "refused": (wire.Refused("ticket", "the ticket is not one that this worker gave out"), []),
-        "cancel": (wire.Cancel(1, ID), []),
+        "cancel": (wire.Cancel(1, ID, True), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),

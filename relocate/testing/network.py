@@ -97,7 +97,7 @@ class Network(Links):
         executor = self.workers[seat.link.name].executors.get((seat.slot, seat.incarnation))
         return Channel(self, seat, executor)  # type: ignore[return-value]
 
-    def cancel(self, seat: Seat, call: bytes) -> None:
+    def cancel(self, seat: Seat, call: bytes, *, gentle: bool = False) -> None:
         """Note that ``call`` is not wanted any more."""
         self.cancelled.append((seat.id, call))
 
