@@ -98,6 +98,7 @@ class Driver:
         """Calls that may wait for each executor; None: all."""
         self.costs = Costs()
         self._retries = budget.retries()
+        self._hedges = budget.Hedges()
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
         self._pools: dict[Any, policy.Pool] = {}
         """Of places that share a rank."""
@@ -403,6 +404,7 @@ class Driver:
         with self.turn.lock:
             if not trip.tried:
                 self._retries.deposit()
+                self._hedges.deposit()
             if self.queue is not None:
                 seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
                 trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
@@ -468,7 +470,9 @@ class Driver:
     def release(self, seat: Seat, kept: channel.ZmqChannel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
         with self.turn.lock:
-            if holder is not None:
+            if holder is not None and seat is holder.spare:
+                holder.spare = None
+            elif holder is not None:
                 holder.seat = None
             seat.outstanding -= 1
             if kept is not None:
@@ -497,10 +501,43 @@ class Driver:
         waiting: int = getattr(reply, "waiting", 0)
         if seat.answered(now, seconds, there.median, there.p95, waiting):
             with self.turn.lock:
-                for pool in self.pools(trip.path, trip.here):
-                    if seat in pool.seats:
-                        health.eject(seat, pool.seats, pool.ejected, now)  # type: ignore[type-var]
+                self._eject(trip, seat, now)
         there.add(seconds)
+        self._hedges.ran(seconds)
+
+    def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:
+        """A seat for a second attempt, noted in ``trip.spare``, its counter raised; None if there is none.
+
+        Args:
+            trip: the call.
+            begun: whether it runs on the seat that it holds, or still waits there.
+        """
+        with self.turn.lock:
+            if self.links is None or trip.seat is None:
+                return None
+            pools = self.pools(trip.path, trip.here)
+            found = policy.hedge(trip, pools, self.clock(), self._chance(), self._hedges, trip.seat, begun=begun)
+            if found is not None:
+                trip.spare = found  # type: ignore[assignment]
+                found.outstanding += 1  # type: ignore[misc]
+                for pool in self._large:
+                    pool.changed(found)
+            return trip.spare
+
+    def outrun(self, trip: Trip, seat: Seat, sent: float) -> None:
+        """Note that another seat's answer came first to a call that was sent to this one then."""
+        now = self.clock()
+        seconds = seat.run(now, sent)
+        seat.cancelled(now, begun=True)
+        with self.turn.lock:
+            self._hedges.wasted(seconds)
+            if trip.typical and seat.took(now, seconds, trip.typical, trip.hedge_after):
+                self._eject(trip, seat, now)
+
+    def _eject(self, trip: Trip, seat: Seat, now: float) -> None:
+        for pool in self.pools(trip.path, trip.here):
+            if seat in pool.seats:
+                health.eject(seat, pool.seats, pool.ejected, now)  # type: ignore[type-var]
 
     def places_changed(self) -> None:
         """Executors came or went; called with the lock held."""

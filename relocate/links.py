@@ -88,7 +88,10 @@ class Links:
     # From any thread ---------------------------------------------------------------------------
 
     def cancel(self, seat: Seat, call: bytes, *, gentle: bool = False) -> None:
-        """Ask for ``call`` to be interrupted on ``seat``, or not begun; what does not heed ends by itself if ``gentle``."""
+        """Ask for ``call`` to be interrupted on ``seat``, or not to be begun.
+
+        If it does not heed the interrupt its executor is killed, unless this is to be ``gentle``.
+        """
         self._post("cancel", seat, call, gentle)
 
     def stop(self) -> None:

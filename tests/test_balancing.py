@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from conftest import Place
@@ -12,10 +13,11 @@ import relocate
 from relocate import errors, testing
 from relocate.deadlines import Limits, current
 from relocate.policy import NEVER
-from relocate.testing import Clock, Delay, Kill, Network, Program, Worker
+from relocate.testing import Clock, Delay, Fault, Kill, Network, Program, Worker
 
 SOURCE = """
 def price(n): return n * 3
+def total(items): return sum(items)
 """
 
 
@@ -87,6 +89,127 @@ def test_retries_wait_for_their_budget_and_nothing_is_lost(network: Network, clo
     assert proxy.price(1) == 3
     assert clock.now() - began >= 0.1
     assert program.statistics().retried == 2
+
+
+# Hedging --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(network: Network) -> tuple[Program, Worker, Worker, Any]:
+    """A program with two workers, which knows what its function usually takes, and may hedge."""
+    desk, attic = worker(network), worker(network, name="attic")
+    program = Program(network, [["desk", "attic"]])
+    proxy = program.load("shop")
+    for where, other in ((desk, attic), (attic, desk)) * 15:
+        [held] = other.link.seats
+        held.outstanding += 9
+        where.next(Delay(0.05))
+        proxy.price(0)
+        held.outstanding -= 9
+    program.driver._hedges.calls.tokens = program.driver._hedges.seconds = 5.0
+    return program, desk, attic, proxy
+
+
+def at_rest(network: Network) -> None:
+    seats = [seat for link in network.links for seat in link.seats]
+    assert [seat.outstanding for seat in seats] == [0] * len(seats)
+    assert network.opened - network.closed == sum(len(seat.idle) for seat in seats)
+
+
+def test_a_call_that_takes_unusually_long_runs_elsewhere_too_and_the_first_answer_wins(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    program, desk, attic, _ = pair
+    before, began, calls = program.statistics(), clock.now(), len(desk.calls) + len(attic.calls)
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began < 1.0
+    assert len(desk.calls) + len(attic.calls) == calls + 2
+    after = program.statistics()
+    assert (after.calls - before.calls, after.retried - before.retried) == (1, 1)
+    assert [seat for seat, _ in network.cancelled] == [desk.link.seats[0].id]
+    at_rest(network)
+
+
+def late_on_the_desk(pair: tuple[Program, Worker, Worker, Any], clock: Clock, *faults: Fault | None) -> Any:
+    """A call that begins on the desk and is late there; in the attic ``faults`` strike."""
+    _, desk, attic, proxy = pair
+    [held] = attic.link.seats
+    held.outstanding += 9
+    clock.after(0.005, lambda: setattr(held, "outstanding", held.outstanding - 9))
+    desk.next(Delay(30.0))
+    attic.next(*faults)
+    return proxy.price(2)
+
+
+def test_a_second_attempt_that_is_lost_leaves_the_first(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    began = clock.now()
+    assert late_on_the_desk(pair, clock, Kill()) == 6
+    assert clock.now() - began == pytest.approx(30.0, abs=0.1)
+    clock.advance(5.0)
+    at_rest(network)
+
+
+def test_a_first_attempt_that_is_lost_leaves_the_second(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    began = clock.now()
+    clock.after(1.0, pair[1].kill)
+    assert late_on_the_desk(pair, clock, Delay(5.0)) == 6
+    assert 5.0 < clock.now() - began < 6.0
+    clock.advance(5.0)
+    at_rest(network)
+
+
+def test_a_deadline_ends_both_attempts(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    until = clock.now() + 2.0
+    pair[0].driver.deadline = lambda: until
+    with pytest.raises(errors.DeadlineExceeded):
+        late_on_the_desk(pair, clock, Delay(60.0))
+    assert clock.now() == pytest.approx(until, abs=0.01)
+    assert len(network.cancelled) == 2
+    at_rest(network)
+
+
+def test_without_budget_there_is_no_second_attempt(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    pair[0].driver._hedges.calls.tokens = -99.0
+    began = clock.now()
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began == pytest.approx(30.0, abs=0.1)
+    assert network.cancelled == []
+    at_rest(network)
+
+
+def test_what_was_lent_a_generator_has_no_second_attempt(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    _, desk, attic, proxy = pair
+    for _ in range(40):
+        assert proxy.total(n for n in range(3)) == 3
+    desk.next(Delay(30.0))
+    attic.next(Delay(30.0))
+    assert proxy.total(n for n in range(3)) == 3
+    assert network.cancelled == []
+
+
+def test_a_call_that_waits_behind_a_long_one_is_taken_back_without_budget(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    pair[0].driver._hedges.calls.tokens = -99.0
+    [seat] = pair[1].link.seats
+    seat.depth = 4
+    seat.outstanding += 1  # another thread's call, which takes long
+    began = clock.now()
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began < 1.0
+    assert [where for where, _ in network.cancelled] == [seat.id]
+    seat.outstanding -= 1
+    at_rest(network)
 
 
 # The line -------------------------------------------------------------------------------------------

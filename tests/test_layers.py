@@ -34,6 +34,7 @@ ROWS = (
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling", "deadlines"},
     {"channel", "placement"},
+    {"hedging"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder", "exchange"},
