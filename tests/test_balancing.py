@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Place
+from conftest import Place, until
 
 import relocate
 from relocate import errors, testing
@@ -165,11 +165,11 @@ def test_a_first_attempt_that_is_lost_leaves_the_second(
 def test_a_deadline_ends_both_attempts(
     pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
 ) -> None:
-    until = clock.now() + 2.0
-    pair[0].driver.deadline = lambda: until
+    end = clock.now() + 2.0
+    pair[0].driver.deadline = lambda: end
     with pytest.raises(errors.DeadlineExceeded):
         late_on_the_desk(pair, clock, Delay(60.0))
-    assert clock.now() == pytest.approx(until, abs=0.01)
+    assert clock.now() == pytest.approx(end, abs=0.01)
     assert len(network.cancelled) == 2
     at_rest(network)
 
@@ -259,12 +259,12 @@ def test_a_call_that_takes_too_long_is_cancelled_when_its_deadline_has_come(netw
     desk = worker(network)
     program = Program(network, ["desk"])
     proxy = program.load("shop")
-    until = clock.now() + 2.5
-    program.driver.deadline = lambda: until
+    end = clock.now() + 2.5
+    program.driver.deadline = lambda: end
     desk.next(Delay(60.0))
     with pytest.raises(errors.DeadlineExceeded, match=r"shop\.price on desk/0 did not end before its deadline"):
         proxy.price(1)
-    assert clock.now() == pytest.approx(until)
+    assert clock.now() == pytest.approx(end)
     assert len(network.cancelled) == 1
     program.driver.deadline = lambda: NEVER
     assert proxy.price(1) == 3
@@ -276,12 +276,12 @@ def test_a_deadline_covers_the_wait_for_an_executor(network: Network, clock: Clo
     program = Program(network, ["desk"])
     proxy = program.load("shop")
     desk.occupy(0, 60.0)
-    until = clock.now() + 2.5
-    program.driver.deadline = lambda: until
+    end = clock.now() + 2.5
+    program.driver.deadline = lambda: end
     with pytest.raises(errors.DeadlineExceeded, match=r"shop\.price could not be run before its deadline") as caught:
         proxy.price(1)
     assert isinstance(caught.value, TimeoutError)
-    assert clock.now() == pytest.approx(until)
+    assert clock.now() == pytest.approx(end)
     assert network.cancelled == []
 
 
@@ -289,12 +289,12 @@ def test_a_deadline_covers_all_attempts(network: Network, clock: Clock) -> None:
     desk = worker(network, 2)
     program = Program(network, ["desk"])
     proxy = program.load("shop")
-    until = clock.now() + 2.5
-    program.driver.deadline = lambda: until
+    end = clock.now() + 2.5
+    program.driver.deadline = lambda: end
     desk.next(Kill(), Delay(60.0))
     with pytest.raises(errors.DeadlineExceeded):
         proxy.price(1)
-    assert clock.now() == pytest.approx(until)
+    assert clock.now() == pytest.approx(end)
 
 
 def test_functions_and_modules_have_deadlines_by_configuration(network: Network, clock: Clock) -> None:
@@ -346,7 +346,23 @@ def test_what_is_no_time_is_no_deadline(wrong: object) -> None:
 
 @pytest.fixture
 def slow_module(place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
-    place.write("slow_one.py", "import time\ndef rest(seconds):\n    time.sleep(seconds)\n    return seconds\n")
+    place.write(
+        "slow_one.py",
+        """
+        import os, time
+        def rest(seconds):
+            time.sleep(seconds)
+            return seconds
+        def mark(path):
+            open(path, "x").close()
+        def stuck_once(path):
+            try:
+                open(path, "x").close()
+            except FileExistsError:
+                return "not the first"
+            time.sleep(600)
+        """,
+    )
     monkeypatch.syspath_prepend(str(place.folder))
     return "slow_one"
 
@@ -365,6 +381,43 @@ def test_what_is_late_is_interrupted_on_its_executor_which_then_runs_the_next_ca
         assert slow_one.rest(0.0) == 0.0
         assert time.monotonic() - began < 60
         assert handle.statistics().failed == 1
+
+
+def test_a_call_that_waits_at_an_executor_is_not_begun_after_its_deadline(place: Place, slow_module: str) -> None:
+    folder, mark = str(place.folder / "kept"), place.folder / "mark"
+    with relocate.enable(modules=[slow_module], workers="1", depth=2, fallback=False, cache=folder, keys=folder):
+        import slow_one
+
+        slow_one.rest(0.0)
+        before = threading.Thread(target=slow_one.rest, args=(1.5,))
+        before.start()
+        until(lambda: relocate.active().workers()[0]["outstanding"] == 1, "the call before")
+        with relocate.deadline(0.3), pytest.raises(relocate.DeadlineExceeded):
+            slow_one.mark(str(mark))
+        before.join()
+        assert slow_one.rest(0.0) == 0.0
+        assert not mark.exists()
+
+
+def test_what_is_stuck_on_one_executor_is_answered_by_another(place: Place, slow_module: str) -> None:
+    folder, mark = str(place.folder / "kept"), place.folder / "mark"
+    with relocate.enable(modules=[slow_module], workers="2", fallback=False, cache=folder, keys=folder) as handle:
+        import slow_one
+
+        until(lambda: handle.workers()[0]["executors"] == 2, "both executors")
+        done = place.write("done", "")  # a name as long as the other one: as many bytes are sent
+        for _ in range(100):
+            assert slow_one.stuck_once(str(done)) == "not the first"
+        driver = handle._driver
+        driver._hedges.seconds = 1.0
+        began, before = time.monotonic(), handle.statistics().retried
+        assert slow_one.stuck_once(str(mark)) == "not the first"
+        assert time.monotonic() - began < 60
+        assert handle.statistics().retried == before + 1
+        # Nobody was killed for it, and the one that was stuck is free again.
+        until(lambda: all(not seat.outstanding for link in handle._links for seat in link.seats), "both are free")
+        assert all(slow_one.stuck_once(str(done)) == "not the first" for _ in range(10))
+        assert all(seen.deaths == 0 for seen in handle.statistics().workers.values())
 
 
 def test_a_line_and_deadlines_can_be_configured(place: Place, slow_module: str) -> None:
