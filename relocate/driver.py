@@ -32,6 +32,11 @@ from .proxy import Target
 from .trip import Outside, Trip
 from .verify import Verifier
 
+Answered = wire.Returned | wire.Raised | wire.Rejected
+SHORT = 0.001
+"""Seconds: of calls that take less only some are looked at, as that costs a part of them."""
+EACH = 7
+"""Of those, each eighth of a seat."""
 STALE_TRIES = 3
 PIECE = 1 << 16
 """Items of a generator that are fetched at once, at most."""
@@ -402,9 +407,6 @@ class Driver:
         """
         waiting: Waiting | None = None
         with self.turn.lock:
-            if not trip.tried:
-                self._retries.deposit()
-                self._hedges.deposit()
             if self.queue is not None:
                 seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
                 trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
@@ -484,10 +486,14 @@ class Driver:
             if self._line:
                 self._serve(one=True)
 
-    def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: wire.Message) -> None:
+    def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
         seat.timed(now - sent)
+        if seat.answers & EACH and 0.0 < estimate.there.median < SHORT and not seat.suspect:
+            seat.answers += 1
+            seat.answered_at = now
+            return
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
@@ -498,12 +504,13 @@ class Driver:
             return
         there = estimate.there
         seconds = seat.run(now, sent)
-        waiting: int = getattr(reply, "waiting", 0)
-        if seat.answered(now, seconds, there.median, there.p95, waiting):
+        if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:
                 self._eject(trip, seat, now)
         there.add(seconds)
-        self._hedges.ran(seconds)
+        calls = EACH + 1 if there.median < SHORT else 1
+        self._hedges.ran(seconds, calls)
+        self._retries.deposit(calls)
 
     def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:
         """A seat for a second attempt, noted in ``trip.spare``, its counter raised; None if there is none.

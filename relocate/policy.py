@@ -192,15 +192,12 @@ class Pool:
         self._parked: list[tuple[float, int, Seat]] = []
         """Seats that are avoided, those first that are so for the shortest time."""
         self._parkings = 0
+        self.large = len(self.seats) > SCAN
+        """Whether seats are drawn, not all looked at."""
         if self.large:
             self._at = {id(seat): -1 for seat in self.seats}
             for seat in self.seats:
                 self.changed(seat)
-
-    @property
-    def large(self) -> bool:
-        """Whether seats are drawn, not all looked at."""
-        return len(self.seats) > SCAN
 
     def changed(self, seat: Seat) -> None:
         """The seat's counter, or its health, is another one."""
@@ -309,14 +306,13 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
         budget: of attempts beyond a call's first.
     """
     left = call.deadline - now
-    if left <= 0 or (call.queued and left < call.typical):
+    if left < NEVER and (left <= 0 or (call.queued and left < call.typical)):
         return Expired()
     decision = _choose(call, ranks, now, chance)
-    if isinstance(decision, Run):
-        if call.tried and budget is not None and not budget.spend(now):
-            decision = Wait(max(budget.delay(now), 0.01), hopeful=True)
-        else:
+    if type(decision) is Run:
+        if not call.tried or budget is None or budget.spend(now):
             return decision
+        decision = Wait(max(budget.delay(now), 0.01), hopeful=True)
     if isinstance(decision, Wait):
         if decision.hopeful and not call.may_wait:
             return Overloaded()
