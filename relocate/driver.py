@@ -34,7 +34,7 @@ from .verify import Verifier
 
 Answered = wire.Returned | wire.Raised | wire.Rejected
 SHORT = 0.001
-"""Seconds: of calls that take less only some are looked at, as that costs a part of them."""
+"""Seconds: of calls that seldom take more only some are looked at, as that costs a part of them."""
 EACH = 7
 """Of those, each eighth of a seat."""
 STALE_TRIES = 3
@@ -490,7 +490,7 @@ class Driver:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
         seat.timed(now - sent)
-        if seat.answers & EACH and 0.0 < estimate.there.median < SHORT and not seat.suspect:
+        if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect:
             seat.answers += 1
             seat.answered_at = now
             return
@@ -507,8 +507,8 @@ class Driver:
         if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:
                 self._eject(trip, seat, now)
+        calls = EACH + 1 if there.p95 < SHORT else 1
         there.add(seconds)
-        calls = EACH + 1 if there.median < SHORT else 1
         self._hedges.ran(seconds, calls)
         self._retries.deposit(calls)
 

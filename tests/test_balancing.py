@@ -52,6 +52,7 @@ def test_an_executor_that_is_slow_again_and_again_is_ejected_and_later_used_agai
         other.outstanding -= 9
 
     for _ in range(30):
+        desk.next(Delay(0.01))
         on_the_desk()
     for _ in range(5):
         desk.next(Delay(3.0))
