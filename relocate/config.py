@@ -63,6 +63,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     placement: Literal["remote", "auto", "local"] = "remote"
     """Where calls run: ``remote``, all on workers; ``auto``, each where it costs less, by what is learned of
     run times and trips; ``local``, all here whose module is installed here."""
+    policy: str = ""
+    """Who decides where a call runs: ``module:attribute``, or a name in the entry-point group
+    ``relocate.policies``; empty: `relocate.policy.decide`."""
     queue: int | None = None
     """Calls that may wait for each executor when all are busy; one more raises `Overloaded` at once.
     Without a number all wait."""

@@ -22,12 +22,21 @@ from typing import Any, NamedTuple
 from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, wire
 from .cost import Costs, Estimate
 from .difference import Raised
-from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, Overloaded, RelocateError
+from .errors import (
+    ArgumentError,
+    DeadlineExceeded,
+    ModuleUnavailable,
+    NoWorkerLeft,
+    Overloaded,
+    PolicyError,
+    RelocateError,
+)
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .output import show
 from .places import Idle, Link, Local, Seat, trouble
+from .policies import Policy
 from .proxy import Target
 from .trip import Outside, Trip
 from .verify import Verifier
@@ -98,6 +107,7 @@ class Driver:
         self._chance = chance
         self.deadline: Callable[[], float] = deadlines.current
         """Of what this thread does, by the clock."""
+        self.policy: Policy = policy.decide
         self.limits: deadlines.Limits | None = None
         self.queue: int | None = None
         """Calls that may wait for each executor; None: all."""
@@ -448,8 +458,16 @@ class Driver:
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         if trip.nested:
             ranks = [[Idle(p) for p in rank if trip.here or not p.local] for rank in self.ranks(trip.path)]
-            return policy.decide(trip, [policy.Pool(rank) for rank in ranks], now, self._chance(), self._retries)
-        return policy.decide(trip, self.pools(trip.path, trip.here), now, self._chance(), self._retries)
+            pools = [policy.Pool(rank) for rank in ranks]
+        else:
+            pools = self.pools(trip.path, trip.here)
+        try:
+            decision = self.policy(trip, pools, now, self._chance(), self._retries)
+        except Exception as error:
+            raise PolicyError(f"{trip.name}: the policy failed: {type(error).__name__}: {error}") from error
+        if type(decision) not in policy.DECISIONS:
+            raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
+        return decision
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
         if isinstance(decision, policy.Overloaded):
@@ -560,7 +578,11 @@ class Driver:
         """
         now = self.clock()
         for waiting in list(self._line):
-            decision = self._decide(waiting.trip, now)
+            try:
+                decision = self._decide(waiting.trip, now)
+            except PolicyError:
+                waiting.bell.notify()  # it will find out itself
+                continue
             if isinstance(decision, policy.Wait):
                 continue
             if isinstance(decision, policy.Run):

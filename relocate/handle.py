@@ -69,6 +69,10 @@ class Handle:
         )
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(self._call, self._real, self._finder.loaded.get, config.designates)
+        if config.policy:
+            from .policies import find
+
+            self._policy = find(config.policy)
         self._placement: Placement | None = None
         if config.placement != "remote":
             from .placement import Placement
@@ -111,6 +115,8 @@ class Handle:
                 made.places.update({link.name: link for link in self._links})
                 made.inside = self._set_inside
                 made.queue = self.config.queue
+                if self.config.policy:
+                    made.policy = self._policy
                 if self.config.deadlines:
                     from .deadlines import Limits
 

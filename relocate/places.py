@@ -158,6 +158,7 @@ class Idle:
     """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
 
     def __init__(self, place: Link | Local) -> None:
+        self.name = place.name
         self.local = place.local
         self.state = place.state
         self.seats = tuple(seat for seat in place.seats if not seat.outstanding)

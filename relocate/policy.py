@@ -28,7 +28,7 @@ which seats can be drawn.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,10 @@ class Place(Protocol):
     """A worker, or the local copy, as a client sees it."""
 
     @property
+    def name(self) -> str:
+        """Under which it is mounted."""
+
+    @property
     def state(self) -> str:
         """How things stand with it.
 
@@ -87,6 +91,10 @@ class Place(Protocol):
 
 class Call(Protocol):
     """What the policy knows of a call."""
+
+    @property
+    def name(self) -> str:
+        """Of its function, with that of its module."""
 
     @property
     def module(self) -> str:
@@ -164,6 +172,7 @@ class Expired:
 
 
 Decision = Run | RunHere | Wait | GiveUp | Overloaded | Expired
+DECISIONS = frozenset((Run, RunHere, Wait, GiveUp, Overloaded, Expired))
 
 
 class Pool:
@@ -185,6 +194,7 @@ class Pool:
         ]
         self.ejected: list[Seat] = []
         """For `health.eject`."""
+        self._narrowed: dict[Callable[[Place], bool], Pool] = {}
         self._warm: dict[str, list[Seat]] = {}
         self._free: list[Seat] = []
         self._at: dict[int, int] = {}
@@ -199,8 +209,17 @@ class Pool:
             for seat in self.seats:
                 self.changed(seat)
 
+    def only(self, places: Callable[[Place], bool]) -> Pool:
+        """Those of its places of which ``places`` says yes, and the local copy."""
+        found = self._narrowed.get(places)
+        if found is None:
+            found = self._narrowed[places] = Pool(p for p in self.places if p.local or places(p))
+        return found
+
     def changed(self, seat: Seat) -> None:
         """The seat's counter, or its health, is another one."""
+        for narrowed in self._narrowed.values():
+            narrowed.changed(seat)
         at = self._at.get(id(seat))
         if at is None:
             return
@@ -213,6 +232,8 @@ class Pool:
 
     def warmed(self, module: str, seat: Seat) -> None:
         """The seat has run a call of the module for the first time."""
+        for narrowed in self._narrowed.values():
+            narrowed.warmed(module, seat)
         known = self._warm.get(module)
         if known is not None and id(seat) in self._at:
             known.append(seat)
