@@ -66,9 +66,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     policy: str = ""
     """Who decides where a call runs: ``module:attribute``, or a name in the entry-point group
     ``relocate.policies``; empty: `relocate.policy.decide`."""
-    queue: int | None = None
+    queue: int = -1
     """Calls that may wait for each executor when all are busy; one more raises `Overloaded` at once.
-    Without a number all wait."""
+    -1: all wait."""
     deadlines: dict[str, float] = msgspec.field(default_factory=dict)
     """Seconds that a call may take, by the dotted name of a function, a module or a package; the longest
     name that covers a function counts, and a `deadline` in the program if it is nearer."""
@@ -249,8 +249,10 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"{origin('tolerance')}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1"
         )
-    if config.queue is not None and config.queue < 0:
-        raise ConfigError(f"{origin('queue')}: queue: must be a number of calls for each executor, 0 or more")
+    if config.queue < -1:
+        raise ConfigError(
+            f"{origin('queue')}: queue: must be a number of calls for each executor, 0 or more; or -1, then all wait"
+        )
     for name, seconds in config.deadlines.items():
         if not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(

@@ -109,8 +109,8 @@ class Driver:
         """Of what this thread does, by the clock."""
         self.policy: Policy = policy.decide
         self.limits: deadlines.Limits | None = None
-        self.queue: int | None = None
-        """Calls that may wait for each executor; None: all."""
+        self.queue = -1
+        """Calls that may wait for each executor; -1: all."""
         self.costs = Costs()
         self._retries = budget.retries()
         self._hedges = budget.Hedges()
@@ -417,7 +417,7 @@ class Driver:
         """
         waiting: Waiting | None = None
         with self.turn.lock:
-            if self.queue is not None:
+            if self.queue >= 0:
                 seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
                 trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
             try:
