@@ -27,6 +27,8 @@ TRIALS = 0.02
 """Share of the time that may be lost by trying the other side."""
 WEIGHT = 0.1
 """Of the last call in an average."""
+COLD = 0.1
+"""Seconds: a first run here of less than this is not counted."""
 PEAK = 8.0
 """How many times the average a single call counts at most."""
 MOST = 10_000
@@ -156,6 +158,8 @@ class Estimate:
     def ran_here(self, seconds: float, route: Route) -> None:
         """Note that a call ran here, and how long that took."""
         self.tried_here += 1
+        if self.tried_here == 1 and seconds < COLD:
+            return  # it may have imported or built something: again here, which costs as little
         if not self._was_here:
             self._was_here, self._stretch = True, 0
         self._here = self._average(self._here, seconds)

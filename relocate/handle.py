@@ -78,7 +78,9 @@ class Handle:
             from .placement import Placement
 
             always = config.placement == "local"
-            self._placement = Placement(self._real, self._call_there, self._counters, always=always)
+            self._placement = Placement(
+                self._real, self._call_there, self._counters, slowness=self._slowness, always=always
+            )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -394,6 +396,10 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member)
+
+    def _slowness(self) -> float:
+        """Of the fastest executor, in units of this machine."""
+        return min((seat.prior for link in self._links for seat in link.seats), default=1.0)
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""

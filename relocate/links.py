@@ -25,7 +25,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, channel, embedded, keys, session, wire
+from . import __version__, capability, channel, embedded, keys, session, wire
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -34,6 +34,7 @@ from .errors import (
     WorkerUnreachable,
     WrongKey,
 )
+from .health import Capability
 from .places import Link, Seat, nobody_at
 
 log = logging.getLogger("relocate")
@@ -282,6 +283,7 @@ class Links:
                 self._forget(link)
             link.worker, link.ticket = message.name, message.ticket
             link.key = message.key or link.server
+            link.capability = message.capability
             link.attempts = 0
             if link.keys is not None:
                 link.candidates = [link.server]
@@ -314,10 +316,11 @@ class Links:
         endpoints = [endpoint(link.url, executor) for executor in executors]
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
+            prior = slowness(link.capability, len(executors))
             seats = []
             for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, url, self._depth))
+                seats.append(known_seat or Seat(link, executor, url, self._depth, prior))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -349,6 +352,14 @@ class Links:
 
     def _do_stop(self) -> None:
         self._stopping = True
+
+
+def slowness(offered: wire.Capability | None, executors: int) -> float:
+    """How slow each of so many executors of a worker is likely to be, before any call has shown it."""
+    if offered is None:
+        return 1.0
+    relative = offered.speed / capability.speed()
+    return Capability(offered.cores, offered.memory, offered.gpus, relative).slowness(executors)
 
 
 def jittered(time: float) -> float:

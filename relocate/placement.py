@@ -35,6 +35,7 @@ class Placement:
         real: gives the real module of a designated one.
         there: runs a call on a worker.
         counters: get the calls that ran here; those that did not are counted there.
+        slowness: of the fastest worker, in units of this machine, as far as its capabilities tell.
         always: run every call here that has a local copy.
     """
 
@@ -44,12 +45,14 @@ class Placement:
         there: Callable[[Target, tuple[Any, ...], dict[str, Any]], Any],
         counters: Counters,
         *,
+        slowness: Callable[[], float] = lambda: 1.0,
         always: bool = False,
     ) -> None:
         self.costs = Costs()
         self._real = real
         self._there = there
         self._counters = counters
+        self._slowness = slowness
         self._always = always
         self._ways: dict[Target, Way] = {}
 
@@ -97,6 +100,7 @@ class Placement:
                     function = getattr(function, part)
             except (ImportError, AttributeError):
                 function = None  # it is only on the workers
+        self.costs.route.slowness = self._slowness()
         way = self._ways[target] = Way(target.name, function)
         return way
 

@@ -87,6 +87,15 @@ class Obituary(msgspec.Struct, array_like=True, gc=False, frozen=True):
     call: bytes
 
 
+class Capability(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What a worker's machine has: see `health.Capability`; ``speed`` is in steps of `capability.spin` a second."""
+
+    cores: int
+    memory: int
+    gpus: int
+    speed: float
+
+
 class Welcome(Message, tag="welcome"):
     """Answer to `Hello`: who the worker is and what it has now."""
 
@@ -96,6 +105,7 @@ class Welcome(Message, tag="welcome"):
     ticket: bytes
     executors: list[Executor]
     key: bytes = b""
+    capability: Capability | None = None
 
 
 class Change(Message, tag="change"):

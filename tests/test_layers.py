@@ -45,6 +45,7 @@ ROWS = (
         "spelling",
         "deadlines",
         "policies",
+        "capability",
     },
     {"channel", "placement"},
     {"hedging"},

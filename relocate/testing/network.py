@@ -117,6 +117,8 @@ class Worker:
         self.executors: dict[tuple[int, int], Executor] = {}
         self.calls: list[str] = []
         """The members that were run here, in order."""
+        self.capability: wire.Capability | None = None
+        """What it says of its machine when it starts."""
         self._draining = False
         self._count = executors
         self._depth = depth
@@ -133,7 +135,10 @@ class Worker:
         self._draining = False
         for slot in range(self._count):
             self._begin(slot)
-        self._say(wire.Welcome(self.link.name, "0", session.PYTHON, Executor.TICKET, self._announced()))
+        announced = self._announced()
+        self._say(
+            wire.Welcome(self.link.name, "0", session.PYTHON, Executor.TICKET, announced, capability=self.capability)
+        )
 
     def stop(self) -> None:
         """Go down without a word, with all executors: the link is lost."""
