@@ -42,6 +42,7 @@ def main() -> int:
     with relocate.enable(modules=["colorsys"], policy="policy:policy", fallback=False) as handle:
         import colorsys
 
+        handle.workers(10)  # both are known: a preferred place that is not there yet would be passed over
         for _ in range(10):
             colorsys.hls_to_rgb(0.5, 0.5, 0.5)
             colorsys.rgb_to_hsv(0.5, 0.5, 0.5)

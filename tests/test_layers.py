@@ -28,6 +28,7 @@ ROWS = (
         "health",
         "cost",
         "budget",
+        "pool",
     },
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
