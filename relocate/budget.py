@@ -35,10 +35,10 @@ class Budget:
         self.tokens = first
         self._at = 0.0
 
-    def deposit(self) -> None:
-        """Note a call."""
+    def deposit(self, calls: int = 1) -> None:
+        """Note so many calls."""
         if self.tokens < self.most:
-            self.tokens += self.share
+            self.tokens += self.share * calls
 
     def spend(self, now: float) -> bool:
         """Take a token, if there is one."""
@@ -78,14 +78,11 @@ class Hedges:
         self.calls = Budget(HEDGE_SHARE, most=20.0)
         self.seconds = 0.0
 
-    def deposit(self) -> None:
-        """Note a call."""
-        self.calls.deposit()
-
-    def ran(self, seconds: float) -> None:
-        """Note how long a call ran whose answer was the first."""
+    def ran(self, seconds: float, calls: int = 1) -> None:
+        """Note so many calls, and how long each ran where its answer was the first."""
+        self.calls.deposit(calls)
         if self.seconds < HEDGED_MOST:
-            self.seconds += HEDGE_SHARE * seconds
+            self.seconds += HEDGE_SHARE * seconds * calls
 
     def wasted(self, seconds: float) -> None:
         """Note how long an attempt ran whose answer is not wanted any more."""

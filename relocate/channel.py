@@ -64,16 +64,22 @@ class Channel(Protocol):
 
     def exchange(
         self,
-        request: wire.Call | wire.Describe,
+        request: wire.Call | wire.Describe | None,
         frames: list[wire.Buffer],
         answer: Answer,
         deadline: float = policy.NEVER,
     ) -> Exchanged:
         """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks and says.
 
+        Args:
+            request: a call; None: go on with the one under way, after `TimeUp`.
+            frames: of the request.
+            answer: gives what is to be sent back meanwhile.
+            deadline: by `time.monotonic`.
+
         Raises:
             Lost: the peer died or was cut off; the outcome is unknown.
-            TimeUp: the deadline, by `time.monotonic`, passed before.
+            TimeUp: the deadline passed before.
         """
 
     def close(self) -> None:
@@ -258,6 +264,8 @@ class ZmqChannel:
     """This program's import path as the executor was told of it; None if that has its own."""
 
     _monitor: zmq.Socket[bytes] | None = None
+    _connect_by: float | None = None
+    """When the connection must have been made; None: it has been."""
 
     def __init__(
         self,
@@ -296,16 +304,19 @@ class ZmqChannel:
 
     def exchange(
         self,
-        request: wire.Call | wire.Describe,
+        request: wire.Call | wire.Describe | None,
         frames: list[wire.Buffer],
         answer: Answer,
         deadline: float = policy.NEVER,
     ) -> Exchanged:
         """See `Channel`."""
-        self._session.send(request)
-        send(self._socket, frames)
+        if request is not None:
+            self._session.send(request)
+            send(self._socket, frames)
+            self._connect_by = None if self._connected else time.monotonic() + self._heartbeat
         while True:
             exchanged = self._await(deadline)
+            self._connected = True
             question, segments, _ = exchanged
             if not isinstance(question, session.Question):
                 return exchanged
@@ -315,22 +326,21 @@ class ZmqChannel:
 
     def _await(self, deadline: float) -> Exchanged:
         """The next message; raises `Lost` if the peer's end comes first, `TimeUp` if the deadline does."""
-        until = None if self._connected else time.monotonic() + self._heartbeat
         while True:
             try:
                 return self._receive()
             except zmq.Again:
                 left = GLANCE
                 if deadline < policy.NEVER:
-                    left = min(GLANCE, math.ceil((deadline - time.monotonic()) * 1000))
-                    if left <= 0:
-                        raise TimeUp from None
+                    left = max(0, min(GLANCE, math.ceil((deadline - time.monotonic()) * 1000)))
                 ready = zmq.zmq_poll(self._poll, left)
-            if not ready and until is not None and time.monotonic() > until:
+            if not ready and self._connect_by is not None and time.monotonic() > self._connect_by:
                 raise Lost(f"no connection within {self._heartbeat:g} s")
             lost = self._watch() if any(polled is self._monitor for polled, _ in ready) else ""
             if self._connected:
-                until = None
+                self._connect_by = None
+            if not ready and left < GLANCE:
+                raise TimeUp
             if lost:
                 try:
                     return self._receive(zmq.DONTWAIT)  # the answer came just before the end

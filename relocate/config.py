@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ ENV_KEYS = "RELOCATE_KEYS"
 ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
+ENV_PLACEMENT = "RELOCATE_PLACEMENT"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
@@ -63,9 +64,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     depth: int = 1
     """Calls that one program may have outstanding on one executor; more hides a long round trip.
     Where calls take less than 50 ms there may be one more."""
-    queue: int | None = None
+    placement: Literal["remote", "auto", "local"] = "remote"
+    """Where calls run: ``remote``, all on workers; ``auto``, each where it costs less, by what is learned of
+    run times and trips; ``local``, all here whose module is installed here."""
+    policy: str = ""
+    """Who decides where a call runs: ``module:attribute``, or a name in the entry-point group
+    ``relocate.policies``; empty: `relocate.policy.decide`."""
+    queue: int = -1
     """Calls that may wait for each executor when all are busy; one more raises `Overloaded` at once.
-    Without a number all wait."""
+    -1: all wait."""
     deadlines: dict[str, float] = msgspec.field(default_factory=dict)
     """Seconds that a call may take, by the dotted name of a function, a module or a package; the longest
     name that covers a function counts, and a `deadline` in the program if it is nearer."""
@@ -155,6 +162,7 @@ _VARIABLES = {
     "report": ENV_REPORT,
     "keys": ENV_KEYS,
     "fallback": ENV_FALLBACK,
+    "placement": ENV_PLACEMENT,
     "verify": ENV_VERIFY,
     "tolerance": ENV_TOLERANCE,
 }
@@ -257,8 +265,10 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"{origin('tolerance')}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1"
         )
-    if config.queue is not None and config.queue < 0:
-        raise ConfigError(f"{origin('queue')}: queue: must be a number of calls for each executor, 0 or more")
+    if config.queue < -1:
+        raise ConfigError(
+            f"{origin('queue')}: queue: must be a number of calls for each executor, 0 or more; or -1, then all wait"
+        )
     for name, seconds in config.deadlines.items():
         if not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(

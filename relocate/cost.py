@@ -27,6 +27,10 @@ TRIALS = 0.02
 """Share of the time that may be lost by trying the other side."""
 WEIGHT = 0.1
 """Of the last call in an average."""
+COLD = 0.1
+"""Seconds: a first run here of less than this is not counted."""
+PEAK = 8.0
+"""How many times the average a single call counts at most."""
 MOST = 10_000
 """Functions and size classes that are remembered."""
 NEVER = float("inf")
@@ -120,7 +124,19 @@ class Route:
 class Estimate:
     """What is known of one function called with arguments of one size class."""
 
-    __slots__ = ("_earned", "_here", "_odds", "_there", "here", "size", "there", "tried_here", "tried_there")
+    __slots__ = (
+        "_earned",
+        "_here",
+        "_odds",
+        "_stretch",
+        "_there",
+        "_was_here",
+        "here",
+        "size",
+        "there",
+        "tried_here",
+        "tried_there",
+    )
 
     def __init__(self, size: int = 0, like: Estimate | None = None) -> None:
         self.size = size
@@ -129,6 +145,9 @@ class Estimate:
         """Durations of trips."""
         self._here = self._there = 0.0
         self.tried_here = self.tried_there = 0
+        self._was_here = True
+        self._stretch = 0
+        """Calls in a row on that side.  What was known of a side before is old: its average begins anew."""
         self._earned = 0.0
         """Seconds spent since the last trial."""
         self._odds = max(like._here / like._there, 1.0) if like is not None and like._here and like._there else 4.0
@@ -139,7 +158,11 @@ class Estimate:
     def ran_here(self, seconds: float, route: Route) -> None:
         """Note that a call ran here, and how long that took."""
         self.tried_here += 1
-        self._here += (seconds - self._here) * (WEIGHT if self.tried_here > 10 else 1.0 / self.tried_here)
+        if self.tried_here == 1 and seconds < COLD:
+            return  # it may have imported or built something: again here, which costs as little
+        if not self._was_here:
+            self._was_here, self._stretch = True, 0
+        self._here = self._average(self._here, seconds)
         self._earned += seconds
         if self.tried_there:
             self._weigh(self._here, self._there)
@@ -150,13 +173,26 @@ class Estimate:
         """Note that a call ran there, how long that took, and how many bytes went both ways."""
         self.there.add(seconds)
         self.tried_there += 1
-        self._there += (seconds - self._there) * (WEIGHT if self.tried_there > 10 else 1.0 / self.tried_there)
         self._earned += seconds
+        if self.tried_there == 1:
+            # It may have started a worker, or imported a module there: that is not counted, but tried again.
+            self.here = False
+            return
+        if self._was_here:
+            self._was_here, self._stretch = False, 0
+        self._there = self._average(self._there, seconds)
         if self.tried_here:
             route.learn(seconds, self._here * route.slowness, size)
             self._weigh(self._there, self._here)
         else:
             self.here = self._earned * TRIALS >= self._there * self._odds
+
+    def _average(self, before: float, seconds: float) -> float:
+        self._stretch += 1
+        if self._stretch <= 10:
+            return before + (seconds - before) / self._stretch
+        # A single call may have been interrupted for longer than it takes.
+        return before + WEIGHT * (min(seconds, PEAK * before) - before)
 
     def _weigh(self, this: float, other: float) -> None:
         self.here = self._here <= self._there

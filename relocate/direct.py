@@ -33,8 +33,11 @@ SENT_AHEAD = 1 << 20
 """Bytes."""
 PARTS = 512
 """Buffers that are written at once; the kernel takes 1024."""
-GLANCE = 0.2
-"""Seconds of one wait.  A signal that comes just before it begins does not end it."""
+GLANCE = 0.008
+"""Seconds of one wait, as a signal that comes just before it begins does not end it; and somebody may want to look
+after the call as soon as `hedging` does."""
+LOOK = 0.2
+"""Seconds after which to look whether the peer is stopped."""
 STALLED = 5.0
 """Seconds in which a message that has begun must go on."""
 
@@ -275,18 +278,19 @@ class DirectChannel:
 
     def exchange(
         self,
-        request: wire.Call | wire.Describe,
+        request: wire.Call | wire.Describe | None,
         frames: list[wire.Buffer],
         answer: channel.Answer,
         deadline: float = policy.NEVER,
     ) -> channel.Exchanged:
         """See `channel.Channel`."""
-        self._session.send(request)
         try:
-            if self._opening:
-                self._stream.send(self._opening)
-                self._opening = []
-            self._stream.send(frames, patient=True)
+            if request is not None:
+                self._session.send(request)
+                if self._opening:
+                    self._stream.send(self._opening)
+                    self._opening = []
+                self._stream.send(frames, patient=True)
             while True:
                 got = self._await(deadline)
                 reply, segments = self._session.receive(got)
@@ -298,7 +302,7 @@ class DirectChannel:
             raise Lost("connection lost") from None
 
     def _await(self, deadline: float) -> list[wire.Buffer]:
-        stopped = 0.0
+        look, stopped = 0.0, 0.0
         while True:
             if deadline < policy.NEVER and not self._comes_before(deadline):
                 raise TimeUp
@@ -306,6 +310,10 @@ class DirectChannel:
                 return self._stream.receive()
             except Nothing:
                 now = time.monotonic()
+                look = look or now + LOOK
+                if now < look:
+                    continue
+                look = now + LOOK
                 if not self._stream.is_stopped():
                     stopped = 0.0
                 elif now - (stopped := stopped or now) > self._heartbeat:
@@ -314,7 +322,7 @@ class DirectChannel:
     def _comes_before(self, deadline: float) -> bool:
         """Whether something may be read before the deadline, if that comes sooner than a wait would end."""
         left = deadline - time.monotonic()
-        if left > GLANCE:
+        if left > GLANCE or self._stream.has_more:
             return True
         poll = select.poll()
         poll.register(self._stream.fileno(), select.POLLIN)

@@ -22,15 +22,29 @@ from typing import Any
 from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, streaming, wire
 from .cost import Costs, Estimate
 from .difference import Raised
-from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, Overloaded, RelocateError
+from .errors import (
+    ArgumentError,
+    DeadlineExceeded,
+    ModuleUnavailable,
+    NoWorkerLeft,
+    Overloaded,
+    PolicyError,
+    RelocateError,
+)
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .places import Idle, Link, Local, Seat, trouble
+from .policies import Policy
 from .proxy import Target
 from .trip import Outside, Trip
 from .verify import Verifier
 
+Answered = wire.Returned | wire.Raised | wire.Rejected
+SHORT = 0.001
+"""Seconds: of calls that seldom take more only some are looked at, as that costs a part of them."""
+EACH = 7
+"""Of those, each eighth of a seat."""
 STALE_TRIES = 3
 
 
@@ -90,11 +104,13 @@ class Driver:
         self._chance = chance
         self.deadline: Callable[[], float] = deadlines.current
         """Of what this thread does, by the clock."""
+        self.policy: Policy = policy.decide
         self.limits: deadlines.Limits | None = None
-        self.queue: int | None = None
-        """Calls that may wait for each executor; None: all."""
+        self.queue = -1
+        """Calls that may wait for each executor; -1: all."""
         self.costs = Costs()
         self._retries = budget.retries()
+        self._hedges = budget.Hedges()
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
         self._pools: dict[Any, policy.Pool] = {}
         """Of places that share a rank."""
@@ -372,9 +388,7 @@ class Driver:
         """
         waiting: Waiting | None = None
         with self.turn.lock:
-            if not trip.tried:
-                self._retries.deposit()
-            if self.queue is not None:
+            if self.queue >= 0:
                 seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
                 trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
             try:
@@ -424,8 +438,16 @@ class Driver:
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         if trip.nested:
             ranks = [[Idle(p) for p in rank if trip.here or not p.local] for rank in self.ranks(trip.path)]
-            return policy.decide(trip, [policy.Pool(rank) for rank in ranks], now, self._chance(), self._retries)
-        return policy.decide(trip, self.pools(trip.path, trip.here), now, self._chance(), self._retries)
+            pools = [policy.Pool(rank) for rank in ranks]
+        else:
+            pools = self.pools(trip.path, trip.here)
+        try:
+            decision = self.policy(trip, pools, now, self._chance(), self._retries)
+        except Exception as error:
+            raise PolicyError(f"{trip.name}: the policy failed: {type(error).__name__}: {error}") from error
+        if type(decision) not in policy.DECISIONS:
+            raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
+        return decision
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
         if isinstance(decision, policy.Overloaded):
@@ -448,7 +470,9 @@ class Driver:
     def release(self, seat: Seat, kept: channel.Channel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
         with self.turn.lock:
-            if holder is not None:
+            if holder is not None and seat is holder.spare:
+                holder.spare = None
+            elif holder is not None:
                 holder.seat = None
             seat.outstanding -= 1
             if kept is not None:
@@ -460,10 +484,14 @@ class Driver:
             if self._line:
                 self._serve(one=True)
 
-    def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: wire.Message) -> None:
+    def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
         seat.timed(now - sent)
+        if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect:
+            seat.answers += 1
+            seat.answered_at = now
+            return
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
@@ -474,13 +502,47 @@ class Driver:
             return
         there = estimate.there
         seconds = seat.run(now, sent)
-        waiting: int = getattr(reply, "waiting", 0)
-        if seat.answered(now, seconds, there.median, there.p95, waiting):
+        if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:
-                for pool in self.pools(trip.path, trip.here):
-                    if seat in pool.seats:
-                        health.eject(seat, pool.seats, pool.ejected, now)  # type: ignore[type-var]
+                self._eject(trip, seat, now)
+        calls = EACH + 1 if there.p95 < SHORT else 1
         there.add(seconds)
+        self._hedges.ran(seconds, calls)
+        self._retries.deposit(calls)
+
+    def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:
+        """A seat for a second attempt, noted in ``trip.spare``, its counter raised; None if there is none.
+
+        Args:
+            trip: the call.
+            begun: whether it runs on the seat that it holds, or still waits there.
+        """
+        with self.turn.lock:
+            if self.links is None or trip.seat is None:
+                return None
+            pools = self.pools(trip.path, trip.here)
+            found = policy.hedge(trip, pools, self.clock(), self._chance(), self._hedges, trip.seat, begun=begun)
+            if found is not None:
+                trip.spare = found  # type: ignore[assignment]
+                found.outstanding += 1  # type: ignore[misc]
+                for pool in self._large:
+                    pool.changed(found)
+            return trip.spare
+
+    def outrun(self, trip: Trip, seat: Seat, sent: float) -> None:
+        """Note that another seat's answer came first to a call that was sent to this one then."""
+        now = self.clock()
+        seconds = seat.run(now, sent)
+        seat.cancelled(now, begun=True)
+        with self.turn.lock:
+            self._hedges.wasted(seconds)
+            if trip.typical and seat.took(now, seconds, trip.typical, trip.hedge_after):
+                self._eject(trip, seat, now)
+
+    def _eject(self, trip: Trip, seat: Seat, now: float) -> None:
+        for pool in self.pools(trip.path, trip.here):
+            if seat in pool.seats:
+                health.eject(seat, pool.seats, pool.ejected, now)  # type: ignore[type-var]
 
     def places_changed(self) -> None:
         """Executors came or went; called with the lock held."""
@@ -496,7 +558,11 @@ class Driver:
         """
         now = self.clock()
         for waiting in list(self._line):
-            decision = self._decide(waiting.trip, now)
+            try:
+                decision = self._decide(waiting.trip, now)
+            except PolicyError:
+                waiting.bell.notify()  # it will find out itself
+                continue
             if isinstance(decision, policy.Wait):
                 continue
             if isinstance(decision, policy.Run):

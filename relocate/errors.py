@@ -13,6 +13,7 @@ same class.  The classes below are about relocation only::
     |   +-- IncompatibleWorker     bring both sides to one version
     +-- NoWorkerLeft           the operator: every place that could run the call is gone
     +-- Overloaded             the caller: ask less, or later; the operator: add workers
+    +-- PolicyError            the author of the configured policy
     +-- DeadlineExceeded       the caller: the answer did not come in time (a TimeoutError)
     +-- CrashingCall           the author of the function: it ends the process that runs it
     +-- ProtocolError
@@ -32,6 +33,7 @@ __all__ = [
     "ModuleUnavailable",
     "NoWorkerLeft",
     "Overloaded",
+    "PolicyError",
     "ProtocolError",
     "RelocateError",
     "RemoteProtocolError",
@@ -89,6 +91,10 @@ class Overloaded(RelocateError):
     Raised at once, where a ``queue`` is configured.  The caller asks less, or again later; or the operator
     adds workers.
     """
+
+
+class PolicyError(RelocateError):
+    """The configured policy raised an exception, or gave what is no decision.  Its author acts."""
 
 
 class DeadlineExceeded(RelocateError, TimeoutError):

@@ -44,6 +44,7 @@ SLATE = 32
 """Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
 WHILE = 0.1
 """Seconds between two messages that tell what a running function prints."""
+MOST_WITHDRAWN = 1024
 
 
 class Executor:
@@ -58,6 +59,8 @@ class Executor:
             self._slate = mmap.mmap(settings["slate"], SLATE)
         self._embedded: bool = settings["embedded"]
         self._commands: deque[dict[str, Any]] = deque()
+        self._withdrawn: deque[bytes] = deque(maxlen=MOST_WITHDRAWN)
+        """Calls that are not to be begun."""
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
         self._digests: dict[str, bytes] = {}
         """Of the sources alone, by module: calls of methods name them."""
@@ -140,6 +143,10 @@ class Executor:
             return False
         if reception.calls:
             peer, message, segments = reception.calls.popleft()
+            if message.call in self._withdrawn:
+                self._withdrawn.remove(message.call)
+                reception.send(peer, wire.Rejected(message.call, "draining", "it was taken back"))
+                return True
             self._slate[RUNNING] = message.call
             reply, result = self._answer(peer, message, segments)
             self._slate[RUNNING] = NOTHING
@@ -250,6 +257,8 @@ class Executor:
     def _obey(self, command: dict[str, Any]) -> None:
         if "drain" in command:
             self._draining = True
+        if "withdraw" in command:
+            self._withdrawn.append(bytes.fromhex(command["withdraw"]))
 
     def _listen(self) -> None:
         """In a thread: the supervisor's commands; its end is ours, whatever runs."""

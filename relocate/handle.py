@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
+    from .placement import Placement
     from .proxy import Registry, Target
     from .verify import Difference, Verifier
 
@@ -77,6 +78,18 @@ class Handle:
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
+        if config.policy:
+            from .policies import find
+
+            self._policy = find(config.policy)
+        self._placement: Placement | None = None
+        if config.placement != "remote":
+            from .placement import Placement
+
+            always = config.placement == "local"
+            self._placement = Placement(
+                self._real, self._call_there, self._counters, slowness=self._slowness, always=always
+            )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
@@ -115,6 +128,8 @@ class Handle:
                 made.places.update({link.name: link for link in self._links})
                 made.inside = self._set_inside
                 made.queue = self.config.queue
+                if self.config.policy:
+                    made.policy = self._policy
                 if self.config.deadlines:
                     from .deadlines import Limits
 
@@ -350,6 +365,8 @@ class Handle:
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
         self._cache.forget(module, _files(self._specs.get(module))[0])
+        if self._placement is not None:
+            self._placement.forget()
         if any(link.is_embedded for link in self._links):
             self.close()
 
@@ -378,6 +395,12 @@ class Handle:
         ):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
             return target.local(self._real)(*args, **kwargs)
+        if self._placement is not None:
+            return self._placement.call(target, args, kwargs)
+        return self._call_there(target, args, kwargs)
+
+    def _call_there(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mine = self._mine
         mine.inside = True
         try:
             if self._driver.links is None:
@@ -418,6 +441,10 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member, far=far)
+
+    def _slowness(self) -> float:
+        """Of the fastest executor, in units of this machine."""
+        return min((seat.prior for link in self._links for seat in link.seats), default=1.0)
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""

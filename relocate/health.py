@@ -61,7 +61,6 @@ class Health:
     __slots__ = (
         "_others",
         "_others_until",
-        "_prior",
         "_slowness",
         "_stamp",
         "answered_at",
@@ -72,11 +71,12 @@ class Health:
         "failures",
         "late",
         "outstanding",
+        "prior",
         "suspect",
     )
 
     def __init__(self, prior: float = 1.0) -> None:
-        self._prior = self._slowness = prior
+        self.prior = self._slowness = prior
         self._stamp = 0.0
         self._others = 0
         self._others_until = 0.0
@@ -122,7 +122,7 @@ class Health:
 
     def took(self, now: float, seconds: float, typical: float, usual: float = NEVER) -> bool:
         """Note how long a call took, or has taken when another seat's answer came first; see `answered`."""
-        slow = seconds / typical if typical > 0.0 else self._prior
+        slow = seconds / typical if typical > 0.0 else self.prior
         if slow > 1.0 and slow > (LATE if usual > LATE * typical else usual / typical):
             self.late += 1
             if self.late == 1 and not self.suspect:
@@ -131,7 +131,7 @@ class Health:
             self.late = 0
             if self.answers & EACH and not self.suspect and LEVEL[0] < self._slowness < LEVEL[1]:
                 return False
-            slow = min(slow, max(self._prior, 1.0))
+            slow = min(slow, max(self.prior, 1.0))
         if slow >= self._slowness:
             self._slowness = slow
         else:
@@ -169,7 +169,7 @@ class Health:
         """How slow it is, as far as is known: 1 is usual, 2 takes twice as long."""
         if LEVEL[0] < self._slowness < LEVEL[1]:
             return 1.0
-        return self._prior + (self._slowness - self._prior) * exp((self._stamp - now) / FADE)
+        return self.prior + (self._slowness - self.prior) * exp((self._stamp - now) / FADE)
 
     def load(self, now: float) -> float:
         """How long a call more would take here: the calls it would be among, times the slowness.

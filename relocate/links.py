@@ -12,6 +12,7 @@ import collections
 import contextlib
 import logging
 import os
+import random
 import re
 import socket as sockets
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, channel, direct, embedded, keys, session, wire
+from . import __version__, capability, channel, direct, embedded, keys, session, wire
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -33,6 +34,7 @@ from .errors import (
     WorkerUnreachable,
     WrongKey,
 )
+from .health import Capability
 from .places import Link, Seat, nobody_at
 
 log = logging.getLogger("relocate")
@@ -86,9 +88,12 @@ class Links:
 
     # From any thread ---------------------------------------------------------------------------
 
-    def cancel(self, seat: Seat, call: bytes) -> None:
-        """Ask for ``call`` to be interrupted on ``seat``."""
-        self._post("cancel", seat, call)
+    def cancel(self, seat: Seat, call: bytes, *, gentle: bool = False) -> None:
+        """Ask for ``call`` to be interrupted on ``seat``, or not to be begun.
+
+        If it does not heed the interrupt its executor is killed, unless this is to be ``gentle``.
+        """
+        self._post("cancel", seat, call, gentle)
 
     def stop(self) -> None:
         """End the thread and close its sockets."""
@@ -151,7 +156,7 @@ class Links:
                 try:
                     self._connect(link)
                 except channel.Absent:
-                    link.again_at = now + LOOK_AGAIN
+                    link.again_at = now + jittered(LOOK_AGAIN)
                 except RelocateError as error:
                     self._refuse(link, error)
                 except (OSError, zmq.ZMQError) as error:
@@ -208,8 +213,9 @@ class Links:
             channel.check_socket_file(link.url)
         socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         channel.configure(socket, self._heartbeat)
-        socket.reconnect_ivl = 10 if link.url.startswith("ipc:") else 100
-        socket.reconnect_ivl_max = 2000 if link.url.startswith("tcp:") else 100
+        # libzmq adds up to the first interval by chance to each, which is little where they have grown.
+        socket.reconnect_ivl = int(jittered(10 if link.url.startswith("ipc:") else 100))
+        socket.reconnect_ivl_max = int(jittered(2000)) if link.url.startswith("tcp:") else 200
         if link.in_file_system:
             socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
         if link.keys is not None:
@@ -252,7 +258,7 @@ class Links:
 
     def _look_again(self, link: Link) -> None:
         self._close(link)
-        link.again_at = time.monotonic() + LOOK_AGAIN
+        link.again_at = time.monotonic() + jittered(LOOK_AGAIN)
 
     def _wrong_server(self, link: Link) -> None:
         """The peer did not prove to hold the key that was tried: try the next one."""
@@ -285,6 +291,7 @@ class Links:
                 self._forget(link)
             link.worker, link.ticket = message.name, message.ticket
             link.key = message.key or link.server
+            link.capability = message.capability
             link.attempts = 0
             if link.keys is not None:
                 link.candidates = [link.server]
@@ -317,10 +324,11 @@ class Links:
         endpoints = [endpoint(link.url, executor) for executor in executors]
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
+            prior = slowness(link.capability, len(executors))
             seats = []
             for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, url, self._depth))
+                seats.append(known_seat or Seat(link, executor, url, self._depth, prior))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -333,7 +341,7 @@ class Links:
 
     def _refuse(self, link: Link, error: RelocateError) -> None:
         self._close(link)
-        link.again_at = time.monotonic() + TRY_AGAIN
+        link.again_at = time.monotonic() + jittered(TRY_AGAIN)
         link.keys = None
         self._change(link, "refused", error)
 
@@ -346,12 +354,28 @@ class Links:
             link.began = time.monotonic()
             self._on_change()
 
-    def _do_cancel(self, seat: Seat, call: bytes) -> None:
+    def _do_cancel(self, seat: Seat, call: bytes, gentle: bool) -> None:
         if seat.link.socket is not None and seat.link.shaken:
-            seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call)))
+            seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call, gentle)))
 
     def _do_stop(self) -> None:
         self._stopping = True
+
+
+def slowness(offered: wire.Capability | None, executors: int) -> float:
+    """How slow each of so many executors of a worker is likely to be, before any call has shown it."""
+    if offered is None:
+        return 1.0
+    relative = offered.speed / capability.speed()
+    return Capability(offered.cores, offered.memory, offered.gpus, relative).slowness(executors)
+
+
+def jittered(time: float) -> float:
+    """``time``, or up to half of it more or less.
+
+    The clients that a worker has lost when it restarted do not all come back at the same moment.
+    """
+    return time * (0.5 + random.random())
 
 
 def endpoint(worker: str, executor: wire.Executor) -> str:

@@ -104,6 +104,15 @@ class Counters:
                 where[0] += 1
                 self._calls[seat] = self._calls.get(seat, 0) + 1
 
+    def stayed(self, name: str, outcome: str) -> None:
+        """Count a call that ran here without having been meant for a worker: as `settled`, in less time."""
+        with self._lock:
+            self._totals[outcome] += 1
+            where = self._members.get(name)
+            if where is None:
+                where = self._members[name] = [0, 0]
+            where[1] += 1
+
     def died(self, seat: str) -> None:
         """Count the death of the executor at ``seat``."""
         with self._lock:

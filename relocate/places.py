@@ -43,8 +43,8 @@ class Seat(Health):
         "slot",
     )
 
-    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int) -> None:
-        super().__init__()
+    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0) -> None:
+        super().__init__(prior)
         self.link = link
         self.slot = executor.slot
         self.incarnation = executor.incarnation
@@ -120,6 +120,7 @@ class Link:
         self.keys: keys.Keys | None = None
         self.server = self.key = b""
         """The public keys of the supervisor and of its executors."""
+        self.capability: wire.Capability | None = None
         self.child: embedded.Child | None = None
         # Only the links' thread uses what follows.
         self.socket: zmq.Socket[bytes] | None = None
@@ -158,6 +159,7 @@ class Idle:
     """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
 
     def __init__(self, place: Link | Local) -> None:
+        self.name = place.name
         self.local = place.local
         self.state = place.state
         self.seats = tuple(seat for seat in place.seats if not seat.outstanding)

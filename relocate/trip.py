@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import answering, channel, output, restoring, session, wire
 from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
+from .hedging import LEAST, Race
 from .policy import NEVER
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Trip:
     """Whether that line has room for it."""
     typical = 0.0
     hedge_after = NEVER
+    begins_after = 0
+    """Answers that its seat must have given before it begins there."""
+    spare: Seat | None = None
+    """The seat of a second attempt, see `hedging`."""
 
     def __init__(
         self,
@@ -96,6 +101,9 @@ class Trip:
         size = sum(map(len, frames))
         estimate = driver.costs.of(self.name, size)
         self.typical = estimate.there.median
+        self.hedge_after = (
+            NEVER if self.lent or self.nested or isinstance(request, wire.Describe) else estimate.there.p95
+        )
         while True:
             kept: channel.Channel | None = None
             failed = False
@@ -114,7 +122,17 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
-                reply, result, received = opened.exchange(request, frames, self._answer, self.deadline)
+                try:
+                    reply, result, received = opened.exchange(request, frames, self._answer, self._until(seat, began))
+                except channel.TimeUp:
+                    if self.hedge_after == NEVER:
+                        raise
+                    assert isinstance(request, wire.Call)
+                    race = Race(self, seat, opened, began, links, self._answer)
+                    try:
+                        reply, result, received = race.run(request, frames)
+                    finally:
+                        seat, opened, began = race.seat, race.opened, race.sent
                 self.received += received
                 if isinstance(reply, ANSWERS):
                     kept = opened
@@ -146,6 +164,16 @@ class Trip:
                     self._give_back(None, False)  # if an interrupt came between
             self.tried.append(seat.id)
             self._judge(request.call)
+
+    def _until(self, seat: Seat, sent: float) -> float:
+        """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
+        if self.hedge_after == NEVER:
+            return self.deadline
+        behind = seat.outstanding - 1
+        self.begins_after = seat.answers + behind
+        return min(
+            self.deadline, sent + max(min(self.hedge_after, self.typical) if behind else self.hedge_after, LEAST)
+        )
 
     def _give_back(self, kept: channel.Channel | None, failed: bool) -> None:
         if self.seat is not None:

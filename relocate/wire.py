@@ -93,6 +93,15 @@ class Obituary(msgspec.Struct, array_like=True, gc=False, frozen=True):
     call: bytes
 
 
+class Capability(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What a worker's machine has: see `health.Capability`; ``speed`` is in steps of `capability.spin` a second."""
+
+    cores: int
+    memory: int
+    gpus: int
+    speed: float
+
+
 class Welcome(Message, tag="welcome"):
     """Answer to `Hello`: who the worker is and what it has now."""
 
@@ -102,6 +111,7 @@ class Welcome(Message, tag="welcome"):
     ticket: bytes
     executors: list[Executor]
     key: bytes = b""
+    capability: Capability | None = None
 
 
 class Change(Message, tag="change"):
@@ -121,10 +131,14 @@ class Refused(Message, tag="refused"):
 
 
 class Cancel(Message, tag="cancel"):
-    """Interrupt the call, if it is still running on that executor."""
+    """Interrupt the call, if it is still running on that executor; if it has not begun, do not begin it.
+
+    ``gentle``: if it does not heed the interrupt, let it end by itself.
+    """
 
     slot: int
     call: bytes
+    gentle: bool = False
 
 
 # Client <-> executor -----------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from . import __version__, channel, config, embedded, executor, keys, session, wire
+from . import __version__, capability, channel, config, embedded, executor, keys, session, wire
 from .errors import ConfigError, RelocateError, RemoteProtocolError, WrongKey
 
 log = logging.getLogger("relocate.worker")
@@ -108,6 +108,8 @@ class Supervisor:
         self._signals = 0
         self._draining = self._asked_to_drain = False
         self._status: int | None = None
+        # An embedded worker is on the machine of its only client.
+        self._capability = None if settings.parent is not None else capability.offered()
         self._authenticator: Any = None
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -397,7 +399,9 @@ class Supervisor:
                 self._send(identity, refusal)
                 return
             self._clients[identity] = message.client
-            welcome = wire.Welcome(self.url, __version__, session.PYTHON, self._ticket, self._executors(), self._key)
+            welcome = wire.Welcome(
+                self.url, __version__, session.PYTHON, self._ticket, self._executors(), self._key, self._capability
+            )
             self._send(identity, welcome)
         elif identity not in self._clients:
             self._send(identity, wire.Refused("protocol", "say hello first"))
@@ -408,10 +412,14 @@ class Supervisor:
         if not 0 <= message.slot < len(self._slots):
             return
         slot = self._slots[message.slot]
-        if slot.process is None or bytes(slot.slate[executor.RUNNING]) != message.call:
+        if slot.process is None:
+            return
+        if bytes(slot.slate[executor.RUNNING]) != message.call:
+            self._tell(slot, withdraw=message.call.hex())  # it may wait there
             return
         slot.slate[executor.CANCELLED] = message.call
-        slot.condemned = (message.call, time.monotonic() + HEED)
+        if not message.gentle:
+            slot.condemned = (message.call, time.monotonic() + HEED)
         if os.name == "posix":
             with contextlib.suppress(OSError):
                 slot.process.send_signal(signal.SIGINT)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
-from conftest import Place
+from conftest import Place, until
 
 import relocate
 from relocate import errors, testing
 from relocate.deadlines import Limits, current
 from relocate.policy import NEVER
-from relocate.testing import Clock, Delay, Kill, Network, Program, Worker
+from relocate.testing import Clock, Delay, Fault, Kill, Network, Program, Worker
 
 SOURCE = """
 def price(n): return n * 3
+def total(items): return sum(items)
 """
 
 
@@ -50,6 +52,7 @@ def test_an_executor_that_is_slow_again_and_again_is_ejected_and_later_used_agai
         other.outstanding -= 9
 
     for _ in range(30):
+        desk.next(Delay(0.01))
         on_the_desk()
     for _ in range(5):
         desk.next(Delay(3.0))
@@ -87,6 +90,127 @@ def test_retries_wait_for_their_budget_and_nothing_is_lost(network: Network, clo
     assert proxy.price(1) == 3
     assert clock.now() - began >= 0.1
     assert program.statistics().retried == 2
+
+
+# Hedging --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(network: Network) -> tuple[Program, Worker, Worker, Any]:
+    """A program with two workers, which knows what its function usually takes, and may hedge."""
+    desk, attic = worker(network), worker(network, name="attic")
+    program = Program(network, [["desk", "attic"]])
+    proxy = program.load("shop")
+    for where, other in ((desk, attic), (attic, desk)) * 15:
+        [held] = other.link.seats
+        held.outstanding += 9
+        where.next(Delay(0.05))
+        proxy.price(0)
+        held.outstanding -= 9
+    program.driver._hedges.calls.tokens = program.driver._hedges.seconds = 5.0
+    return program, desk, attic, proxy
+
+
+def at_rest(network: Network) -> None:
+    seats = [seat for link in network.links for seat in link.seats]
+    assert [seat.outstanding for seat in seats] == [0] * len(seats)
+    assert network.opened - network.closed == sum(len(seat.idle) for seat in seats)
+
+
+def test_a_call_that_takes_unusually_long_runs_elsewhere_too_and_the_first_answer_wins(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    program, desk, attic, _ = pair
+    before, began, calls = program.statistics(), clock.now(), len(desk.calls) + len(attic.calls)
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began < 1.0
+    assert len(desk.calls) + len(attic.calls) == calls + 2
+    after = program.statistics()
+    assert (after.calls - before.calls, after.retried - before.retried) == (1, 1)
+    assert [seat for seat, _ in network.cancelled] == [desk.link.seats[0].id]
+    at_rest(network)
+
+
+def late_on_the_desk(pair: tuple[Program, Worker, Worker, Any], clock: Clock, *faults: Fault | None) -> Any:
+    """A call that begins on the desk and is late there; in the attic ``faults`` strike."""
+    _, desk, attic, proxy = pair
+    [held] = attic.link.seats
+    held.outstanding += 9
+    clock.after(0.005, lambda: setattr(held, "outstanding", held.outstanding - 9))
+    desk.next(Delay(30.0))
+    attic.next(*faults)
+    return proxy.price(2)
+
+
+def test_a_second_attempt_that_is_lost_leaves_the_first(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    began = clock.now()
+    assert late_on_the_desk(pair, clock, Kill()) == 6
+    assert clock.now() - began == pytest.approx(30.0, abs=0.1)
+    clock.advance(5.0)
+    at_rest(network)
+
+
+def test_a_first_attempt_that_is_lost_leaves_the_second(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    began = clock.now()
+    clock.after(1.0, pair[1].kill)
+    assert late_on_the_desk(pair, clock, Delay(5.0)) == 6
+    assert 5.0 < clock.now() - began < 6.0
+    clock.advance(5.0)
+    at_rest(network)
+
+
+def test_a_deadline_ends_both_attempts(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    end = clock.now() + 2.0
+    pair[0].driver.deadline = lambda: end
+    with pytest.raises(errors.DeadlineExceeded):
+        late_on_the_desk(pair, clock, Delay(60.0))
+    assert clock.now() == pytest.approx(end, abs=0.01)
+    assert len(network.cancelled) == 2
+    at_rest(network)
+
+
+def test_without_budget_there_is_no_second_attempt(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    pair[0].driver._hedges.calls.tokens = -99.0
+    began = clock.now()
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began == pytest.approx(30.0, abs=0.1)
+    assert network.cancelled == []
+    at_rest(network)
+
+
+def test_what_was_lent_a_generator_has_no_second_attempt(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    _, desk, attic, proxy = pair
+    for _ in range(40):
+        assert proxy.total(n for n in range(3)) == 3
+    desk.next(Delay(30.0))
+    attic.next(Delay(30.0))
+    assert proxy.total(n for n in range(3)) == 3
+    assert network.cancelled == []
+
+
+def test_a_call_that_waits_behind_a_long_one_is_taken_back_without_budget(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
+) -> None:
+    pair[0].driver._hedges.calls.tokens = -99.0
+    [seat] = pair[1].link.seats
+    seat.depth = 4
+    seat.outstanding += 1  # another thread's call, which takes long
+    began = clock.now()
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began < 1.0
+    assert [where for where, _ in network.cancelled] == [seat.id]
+    seat.outstanding -= 1
+    at_rest(network)
 
 
 # The line -------------------------------------------------------------------------------------------
@@ -136,12 +260,12 @@ def test_a_call_that_takes_too_long_is_cancelled_when_its_deadline_has_come(netw
     desk = worker(network)
     program = Program(network, ["desk"])
     proxy = program.load("shop")
-    until = clock.now() + 2.5
-    program.driver.deadline = lambda: until
+    end = clock.now() + 2.5
+    program.driver.deadline = lambda: end
     desk.next(Delay(60.0))
     with pytest.raises(errors.DeadlineExceeded, match=r"shop\.price on desk/0 did not end before its deadline"):
         proxy.price(1)
-    assert clock.now() == pytest.approx(until)
+    assert clock.now() == pytest.approx(end)
     assert len(network.cancelled) == 1
     program.driver.deadline = lambda: NEVER
     assert proxy.price(1) == 3
@@ -153,12 +277,12 @@ def test_a_deadline_covers_the_wait_for_an_executor(network: Network, clock: Clo
     program = Program(network, ["desk"])
     proxy = program.load("shop")
     desk.occupy(0, 60.0)
-    until = clock.now() + 2.5
-    program.driver.deadline = lambda: until
+    end = clock.now() + 2.5
+    program.driver.deadline = lambda: end
     with pytest.raises(errors.DeadlineExceeded, match=r"shop\.price could not be run before its deadline") as caught:
         proxy.price(1)
     assert isinstance(caught.value, TimeoutError)
-    assert clock.now() == pytest.approx(until)
+    assert clock.now() == pytest.approx(end)
     assert network.cancelled == []
 
 
@@ -166,12 +290,12 @@ def test_a_deadline_covers_all_attempts(network: Network, clock: Clock) -> None:
     desk = worker(network, 2)
     program = Program(network, ["desk"])
     proxy = program.load("shop")
-    until = clock.now() + 2.5
-    program.driver.deadline = lambda: until
+    end = clock.now() + 2.5
+    program.driver.deadline = lambda: end
     desk.next(Kill(), Delay(60.0))
     with pytest.raises(errors.DeadlineExceeded):
         proxy.price(1)
-    assert clock.now() == pytest.approx(until)
+    assert clock.now() == pytest.approx(end)
 
 
 def test_functions_and_modules_have_deadlines_by_configuration(network: Network, clock: Clock) -> None:
@@ -223,7 +347,23 @@ def test_what_is_no_time_is_no_deadline(wrong: object) -> None:
 
 @pytest.fixture
 def slow_module(place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
-    place.write("slow_one.py", "import time\ndef rest(seconds):\n    time.sleep(seconds)\n    return seconds\n")
+    place.write(
+        "slow_one.py",
+        """
+        import os, time
+        def rest(seconds):
+            time.sleep(seconds)
+            return seconds
+        def mark(path):
+            open(path, "x").close()
+        def stuck_once(path):
+            try:
+                open(path, "x").close()
+            except FileExistsError:
+                return "not the first"
+            time.sleep(600)
+        """,
+    )
     monkeypatch.syspath_prepend(str(place.folder))
     return "slow_one"
 
@@ -242,6 +382,43 @@ def test_what_is_late_is_interrupted_on_its_executor_which_then_runs_the_next_ca
         assert slow_one.rest(0.0) == 0.0
         assert time.monotonic() - began < 60
         assert handle.statistics().failed == 1
+
+
+def test_a_call_that_waits_at_an_executor_is_not_begun_after_its_deadline(place: Place, slow_module: str) -> None:
+    folder, mark = str(place.folder / "kept"), place.folder / "mark"
+    with relocate.enable(modules=[slow_module], workers="1", depth=2, fallback=False, cache=folder, keys=folder):
+        import slow_one
+
+        slow_one.rest(0.0)
+        before = threading.Thread(target=slow_one.rest, args=(1.5,))
+        before.start()
+        until(lambda: relocate.active().workers()[0]["outstanding"] == 1, "the call before")
+        with relocate.deadline(0.3), pytest.raises(relocate.DeadlineExceeded):
+            slow_one.mark(str(mark))
+        before.join()
+        assert slow_one.rest(0.0) == 0.0
+        assert not mark.exists()
+
+
+def test_what_is_stuck_on_one_executor_is_answered_by_another(place: Place, slow_module: str) -> None:
+    folder, mark = str(place.folder / "kept"), place.folder / "mark"
+    with relocate.enable(modules=[slow_module], workers="2", fallback=False, cache=folder, keys=folder) as handle:
+        import slow_one
+
+        until(lambda: handle.workers()[0]["executors"] == 2, "both executors")
+        done = place.write("done", "")  # a name as long as the other one: as many bytes are sent
+        for _ in range(100):
+            assert slow_one.stuck_once(str(done)) == "not the first"
+        driver = handle._driver
+        driver._hedges.seconds = 1.0
+        began, before = time.monotonic(), handle.statistics().retried
+        assert slow_one.stuck_once(str(mark)) == "not the first"
+        assert time.monotonic() - began < 60
+        assert handle.statistics().retried == before + 1
+        # Nobody was killed for it, and the one that was stuck is free again.
+        until(lambda: all(not seat.outstanding for link in handle._links for seat in link.seats), "both are free")
+        assert all(slow_one.stuck_once(str(done)) == "not the first" for _ in range(10))
+        assert all(seen.deaths == 0 for seen in handle.statistics().workers.values())
 
 
 def test_a_line_and_deadlines_can_be_configured(place: Place, slow_module: str) -> None:
@@ -267,3 +444,11 @@ def _outcome(function: object, *args: object) -> object:
         return function(*args)  # type: ignore[operator]
     except relocate.RelocateError as error:
         return type(error)
+
+
+def test_clients_come_back_at_different_times() -> None:
+    from relocate.links import jittered
+
+    waits = [jittered(2.0) for _ in range(1000)]
+    assert all(1.0 <= wait < 3.0 for wait in waits)
+    assert max(waits) - min(waits) > 1.5

@@ -27,6 +27,7 @@ EXPECTED = {
         "interpreter start with the .pth file, unset",
         "processing of the .pth file, unset",
     ],
+    "placement": ["add(2, 3) that stays: more than a plain call", "a mix of calls"],
     "decisions": ["a seat among 100", "a seat among 10,000"],
 }
 NEEDS = {
@@ -76,7 +77,7 @@ def test_calls_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "decisions"])
+@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "decisions", "placement"])
 def test_others_are_reported(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 

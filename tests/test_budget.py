@@ -38,7 +38,6 @@ def test_hedges_are_at_most_three_in_a_hundred_calls() -> None:
     bucket = budget.Hedges()
     spent = 0
     for _ in range(10_000):
-        bucket.deposit()
         bucket.ran(1.0)
         spent += bucket.spend(0.0)
     assert 290 <= spent <= 300
@@ -48,7 +47,6 @@ def test_hedges_cost_at_most_three_in_a_hundred_seconds() -> None:
     bucket = budget.Hedges()
     wasted = 0.0
     for _ in range(10_000):
-        bucket.deposit()
         bucket.ran(1.0)
         if bucket.spend(0.0):
             bucket.wasted(30.0)

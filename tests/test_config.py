@@ -220,3 +220,23 @@ def test_wrong_workers_are_named(workers: str, says: str) -> None:
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Config().depth = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"queue": -2}, "queue: must be a number of calls for each executor, 0 or more; or -1, then all wait"),
+        ({"deadlines": {"scipy.ndimage": 0}}, "deadlines: scipy.ndimage: must be a number of seconds, more than 0"),
+        ({"deadlines": {"scipy ndimage": 1}}, "deadlines: 'scipy ndimage' is not the dotted name of a function"),
+        ({"placement": "elsewhere"}, "placement: invalid enum value 'elsewhere'"),
+    ],
+)
+def test_what_is_wrong_about_lines_deadlines_and_placement_is_named(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"modules": ["shop"], **given})
+    assert said in str(caught.value)
+
+
+def test_placement_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELOCATE_PLACEMENT", "auto")
+    assert load().placement == "auto"

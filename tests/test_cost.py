@@ -75,6 +75,23 @@ def test_a_heavy_call_leaves_at_the_second_call() -> None:
     assert total <= 1.02 * 250 + 1
 
 
+def test_the_first_trip_is_not_counted_as_it_may_have_started_or_imported_something() -> None:
+    estimate = Estimate()
+    route = Route(slowness=0.25)
+    trips = iter([30.0, 0.25])
+    play(estimate, route, lambda: 1.0, lambda: next(trips, 0.25), 100)
+    assert not estimate.here
+
+
+def test_a_short_first_run_here_is_not_counted_either_a_long_one_is() -> None:
+    estimate = Estimate()
+    runs = iter([0.05])
+    assert play(estimate, Route(), lambda: next(runs, 1e-6), lambda: 0.001, 100)[1] == 100
+    estimate = Estimate()
+    play(estimate, Route(slowness=0.5), lambda: 1.0, lambda: 0.5, 1)
+    assert not estimate.here
+
+
 def test_who_is_better_there_at_first_comes_back_when_that_changes() -> None:
     estimate = Estimate()
     route = Route(slowness=0.1)

@@ -18,14 +18,15 @@ ROWS = tuple(
     for row in (
         "errors origin purity opaque reducers",
         "closures",
-        "config interface namespace lending ambient output changes difference health cost budget",
+        "config interface namespace lending ambient output changes difference health cost budget pool",
         "stubs wire",
         "proxy",
         "session raising restoring policy verify methods",
         # Pure above, I/O below.
-        "keys embedded observe cache places quiet running caller answering items tally spelling deadlines",
-        "channel",
-        "direct",
+        "keys embedded observe cache places quiet running caller answering items tally spelling deadlines policies "
+        "capability",
+        "channel placement",
+        "direct hedging",
         "reception",
         "executor links trip streaming",
         "driver worker",

@@ -28,13 +28,14 @@ Recorded = tuple[wire.Message, list[bytes]]
 def messages() -> dict[str, Recorded]:
     """What each recorded file holds: a message, and the segments that it carries."""
     executors = [wire.Executor(0, 2, "7001"), wire.Executor(1, 0, "ipc:///run/w.1.0")]
+    capability = wire.Capability(8, 16 << 30, 1, 2.5e7)
     output = [("stdout", "one\n"), ("stderr", "two\n")]
     return {
         "hello": (wire.Hello(1, "0.1.0", (3, 11), "anna@laptop report.py 4711"), []),
-        "welcome": (wire.Welcome("tcp://0.0.0.0:7000", "0.1.0", (3, 11), TICKET, executors, DIGEST), []),
+        "welcome": (wire.Welcome("tcp://0.0.0.0:7000", "0.1.0", (3, 11), TICKET, executors, DIGEST, capability), []),
         "change": (wire.Change(executors[1:], [wire.Obituary(0, 2, -11, ID)], False, "no memory"), []),
         "refused": (wire.Refused("ticket", "the ticket is not one that this worker gave out"), []),
-        "cancel": (wire.Cancel(1, ID), []),
+        "cancel": (wire.Cancel(1, ID, True), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),

@@ -82,7 +82,6 @@ class Relocate:
     def submit(self, call: Call) -> None:
         """A new call."""
         self._retries.deposit()
-        self._hedges.deposit()
         call.estimate = self._costs.of("f", 0)
         call.may_wait = len(self._line) < self._limit
         self._decide(call)

@@ -99,7 +99,7 @@ class Network(Links):
         executor = self.workers[seat.link.name].executors.get((seat.slot, seat.incarnation))
         return Channel(self, seat, executor)  # type: ignore[return-value]
 
-    def cancel(self, seat: Seat, call: bytes) -> None:
+    def cancel(self, seat: Seat, call: bytes, *, gentle: bool = False) -> None:
         """Note that ``call`` is not wanted any more."""
         self.cancelled.append((seat.id, call))
 
@@ -119,6 +119,8 @@ class Worker:
         self.executors: dict[tuple[int, int], Executor] = {}
         self.calls: list[str] = []
         """The members that were run here, in order."""
+        self.capability: wire.Capability | None = None
+        """What it says of its machine when it starts."""
         self._draining = False
         self._count = executors
         self._depth = depth
@@ -135,7 +137,10 @@ class Worker:
         self._draining = False
         for slot in range(self._count):
             self._begin(slot)
-        self._say(wire.Welcome(self.link.name, "0", session.PYTHON, Executor.TICKET, self._announced()))
+        announced = self._announced()
+        self._say(
+            wire.Welcome(self.link.name, "0", session.PYTHON, Executor.TICKET, announced, capability=self.capability)
+        )
 
     def stop(self) -> None:
         """Go down without a word, with all executors: the link is lost."""
@@ -310,6 +315,8 @@ class Channel:
         self._client = session.ClientSession()
         self._server = session.ServerSession(Executor.TICKET)
         self._refusal: wire.Refused | None = None
+        self._coming: tuple[float, list[wire.Buffer]] | None = None
+        """An answer that is late, and when it comes."""
         self._closed = False
         opening = wire.Open(wire.PROTOCOL, session.PYTHON, seat.link.ticket)
         self._client.send(opening)
@@ -319,13 +326,15 @@ class Channel:
 
     def exchange(
         self,
-        request: wire.Call | wire.Describe,
+        request: wire.Call | wire.Describe | None,
         frames: list[wire.Buffer],
         answer: channel.Answer,
         deadline: float = NEVER,
     ) -> channel.Exchanged:
         """See `relocate.channel.Channel`; the deadline is one of the simulated clock."""
         assert not self._closed, "a channel was used after it was closed"
+        if request is None:
+            return self._go_on(deadline)
         self._client.send(request)
         self._network.clock.advance(LATENCY)
         executor = self._executor
@@ -382,10 +391,8 @@ class Channel:
 
         reply, result = executor.run(message, segments, ask, tell)
         if isinstance(fault, Delay):
-            left = deadline - self._network.clock.now()
-            self._network.clock.advance(min(fault.seconds, max(left, 0.0)))
-            if left < fault.seconds:
-                raise channel.TimeUp
+            self._coming = self._network.clock.now() + fault.seconds, wire.pack(reply, result)
+            self._delay(deadline)
         elif isinstance(fault, Kill):
             executor.end(fault)
         elif isinstance(fault, CutOff):
@@ -393,6 +400,23 @@ class Channel:
             raise channel.Lost("connection lost")
         self._alive(executor)
         return wire.pack(reply, result)
+
+    def _delay(self, deadline: float) -> None:
+        clock = self._network.clock
+        assert self._coming is not None
+        clock.advance(max(0.0, min(self._coming[0], deadline) - clock.now()))
+        if deadline < self._coming[0]:
+            raise channel.TimeUp
+
+    def _go_on(self, deadline: float) -> channel.Exchanged:
+        """Wait for the answer that did not come in time before."""
+        assert self._coming is not None
+        assert self._executor is not None
+        self._delay(deadline)
+        self._alive(self._executor)
+        self._network.clock.advance(LATENCY)
+        frames, self._coming = self._coming[1], None
+        return self._back(frames)
 
     def _alive(self, executor: Executor) -> None:
         if not executor.alive:

@@ -1,0 +1,146 @@
+"""Calls run where they cost least, and are counted there."""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import Place
+
+import relocate
+from relocate.errors import ArgumentError, ConfigError
+from relocate.observe import Counters
+from relocate.placement import Placement
+from relocate.proxy import Target
+
+SOURCE = """
+import time
+def tiny(n): return n + 1
+def heavy(seconds):
+    time.sleep(seconds)
+    return seconds
+def fail(): raise LookupError("no")
+def count(n):
+    yield from range(n)
+"""
+
+
+@pytest.fixture
+def shop() -> ModuleType:
+    made = ModuleType("shop")
+    exec(SOURCE, made.__dict__)
+    return made
+
+
+class Described:
+    name = "shop"
+
+
+class Function:
+    home = "shop"
+    awaits = False
+
+    def __init__(self, name: str, generates: bool = False) -> None:
+        self.qualname = name
+        self.name = f"shop.{name}"
+        self.generates = generates
+
+
+def target(name: str, generates: bool = False) -> Target:
+    return Target(Described, name, Function(name, generates))  # type: ignore[arg-type]
+
+
+def placement(shop: ModuleType, there: Any, **options: Any) -> tuple[Placement, Counters]:
+    counters = Counters()
+    return Placement(lambda name, member: shop, there, counters, **options), counters
+
+
+def never(*_: object) -> Any:
+    raise AssertionError("it was sent away")
+
+
+def test_a_tiny_call_stays_and_is_counted_here(shop: ModuleType) -> None:
+    made, counters = placement(shop, never)
+    tiny = target("tiny")
+    assert [made.call(tiny, (n,), {}) for n in range(100)] == list(range(1, 101))
+    found = counters.statistics()
+    assert (found.calls, found.local, found.returned) == (100, 100, 100)
+
+
+def test_a_heavy_call_leaves(shop: ModuleType) -> None:
+    sent: list[Any] = []
+    made, _ = placement(shop, lambda target, args, kwargs: sent.append(args) or args[0])
+    heavy = target("heavy")
+    for _ in range(30):
+        assert made.call(heavy, (0.003,), {}) == 0.003
+    assert len(sent) >= 25
+
+
+def test_what_raises_here_is_counted_and_not_wrapped(shop: ModuleType) -> None:
+    made, counters = placement(shop, never)
+    with pytest.raises(LookupError, match="no"):
+        made.call(target("fail"), (), {})
+    assert counters.statistics().raised == 1
+
+
+def test_what_has_no_local_copy_or_generates_is_sent(shop: ModuleType) -> None:
+    made, _ = placement(shop, lambda target, args, kwargs: target.member)
+    assert made.call(target("elsewhere"), (), {}) == "elsewhere"
+    assert made.call(target("count", generates=True), (3,), {}) == "count"
+
+
+def test_what_could_not_be_sent_says_nothing_of_the_cost(shop: ModuleType) -> None:
+    def refuse(*_: object) -> Any:
+        raise ArgumentError("it cannot travel")
+
+    made, _ = placement(shop, refuse)
+    elsewhere = target("elsewhere")
+    with pytest.raises(ArgumentError):
+        made.call(elsewhere, (), {})
+    assert made.costs.of("shop.elsewhere", 0).tried_there == 0
+
+
+def test_after_a_reload_the_function_is_the_new_one(shop: ModuleType) -> None:
+    made, _ = placement(shop, never)
+    tiny = target("tiny")
+    assert made.call(tiny, (1,), {}) == 2
+    shop.tiny = lambda n: n + 100  # type: ignore[attr-defined]
+    made.forget()
+    assert made.call(tiny, (1,), {}) == 101
+
+
+def test_all_can_stay(shop: ModuleType) -> None:
+    made, _ = placement(shop, never, always=True)
+    assert made.call(target("heavy"), (0.01,), {}) == 0.01
+    assert made.call(target("heavy"), (0.01,), {}) == 0.01
+
+
+@pytest.mark.parametrize("way", ["auto", "local", "remote"])
+def test_where_calls_run_is_configured(place: Place, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    place.write("shop_of_three.py", SOURCE)
+    monkeypatch.syspath_prepend(str(place.folder))
+    folder = str(place.folder / "kept")
+    with relocate.enable(modules=["shop_of_three"], workers="2", placement=way, cache=folder, keys=folder) as handle:
+        import shop_of_three
+
+        assert [shop_of_three.tiny(n) for n in range(10)] == list(range(1, 11))
+        assert list(shop_of_three.count(3)) == [0, 1, 2]
+        assert handle.statistics().members["shop_of_three.count"].local == (way == "local")
+        threads = [threading.Thread(target=shop_of_three.heavy, args=(0.02,)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        members = handle.statistics().members
+        tiny, heavy = members["shop_of_three.tiny"], members["shop_of_three.heavy"]
+        assert (tiny.remote, tiny.local) == ((10, 0) if way == "remote" else (0, 10))
+        assert heavy.remote + heavy.local == 20
+        if way != "auto":
+            assert heavy.remote == (20 if way == "remote" else 0)
+
+
+def test_another_placement_is_named() -> None:
+    with pytest.raises(ConfigError, match="placement: invalid enum value 'automatic'"):
+        relocate.enable(modules=["shop"], placement="automatic")
