@@ -23,8 +23,8 @@ ROWS = tuple(
         "proxy",
         "session raising restoring policy verify methods",
         # Pure above, I/O below.
-        "keys embedded observe cache places quiet running caller answering items tally spelling deadlines policies "
-        "capability",
+        """keys embedded observe cache places quiet running caller answering items tally spelling
+        deadlines policies capability""",
         "channel placement",
         "direct hedging",
         "reception",
