@@ -26,11 +26,12 @@ from .config import Config
 from .errors import ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
-from .namespace import Namespace, Where
+from .namespace import Where
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .interface import Interface
+    from .mounts import Mounts
     from .observe import Statistics
     from .proxy import Registry, Target
     from .verify import Difference, Verifier
@@ -51,12 +52,13 @@ class Handle:
 
     def __init__(self, config: Config) -> None:
         from .cache import Cache
+        from .mounts import LOCAL, LiveNamespace, free_name
         from .observe import Counters
-        from .places import Link, place_name
+        from .places import Link
         from .proxy import Registry
 
         self.config = config
-        self.namespace = Namespace()
+        self.namespace = LiveNamespace(self._connect, self._rebound)
         self._counters = Counters()
         self._cache = Cache(config.cache, config.workers)
         ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
@@ -81,11 +83,10 @@ class Handle:
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
-                name = place_name(spec)
-                self._links.append(Link(name, spec))
+                name = free_name(spec, self.namespace.snapshot.mounts)
                 self.namespace.mount(spec, name)
                 self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
-        self.namespace.mount("local", "local")
+        self.namespace.mount(LOCAL)
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
@@ -94,6 +95,8 @@ class Handle:
     @cached_property
     def _driver(self) -> Driver:
         from .driver import Driver  # not under the lock: whoever imports may wait for another thread's import
+        from .mounts import LOCAL
+        from .places import Local
 
         with self._starting:
             made: Driver | None = self.__dict__.get("_driver")
@@ -101,7 +104,10 @@ class Handle:
                 made = self.__dict__["_driver"] = Driver(
                     self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience
                 )
-                made.places.update({link.name: link for link in self._links})
+                made.places = {
+                    name: Local(name) for name, spec in self.namespace.snapshot.mounts.items() if spec == LOCAL
+                }
+                made.places |= {link.name: link for link in self._links}
                 made.inside = self._set_inside
                 made.missed = self._fell_back
                 if self.config.verify:
@@ -225,6 +231,40 @@ class Handle:
         state = "enabled" if self._enabled else "disabled"
         return f"<relocate handle, {state}: {', '.join(self.config.modules)} on {self.config.workers}>"
 
+    # What is mounted -------------------------------------------------------------------------------
+
+    def _connect(self, added: Mounts) -> None:
+        """Have links to what will be mounted."""
+        from .mounts import LOCAL
+        from .places import Link, Local
+
+        with self._starting:
+            links = [Link(name, spec) for name, spec in added if spec != LOCAL]
+            self._links = [*self._links, *links]
+            driver: Driver | None = self.__dict__.get("_driver")
+            if driver is None:
+                return
+            driver.place({name: Local(name) for name, spec in added if spec == LOCAL})
+            driver.place({link.name: link for link in links})
+            if driver.links is not None:
+                for link in links:
+                    driver.links.add(link)
+
+    def _rebound(self, gone: Mounts) -> None:
+        """Names lead elsewhere; what is not mounted any more is let go."""
+        with self._starting:
+            dropped = [link for link in self._links if (link.name, link.spec) in gone]
+            self._links = [link for link in self._links if link not in dropped]
+            driver: Driver | None = self.__dict__.get("_driver")
+            links = driver.links if driver is not None else None
+            if driver is not None:
+                driver.place({}, {name for name, _ in gone} - set(self.namespace.snapshot.mounts))
+            for link in dropped:
+                if links is not None:
+                    links.drop(link)
+                elif link.child is not None:
+                    link.child.stop()
+
     # Putting it in effect --------------------------------------------------------------------------
 
     def enable(self, *, early: bool) -> None:
@@ -267,7 +307,7 @@ class Handle:
                     from .links import Links
 
                     self._driver.links = Links(
-                        self._links,
+                        list(self._links),
                         depth=self.config.depth,
                         heartbeat=self.config.heartbeat,
                         keys_folder=self.config.keys,
@@ -405,6 +445,8 @@ class Handle:
 
         self._specs[module] = spec
         file, path = _files(spec)
+        if self._leads_here(module):
+            return face.describe(self._finder.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._start_embedded()
@@ -417,6 +459,14 @@ class Handle:
             self._ahead = threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True)
             self._ahead.start()
         return found
+
+    def _leads_here(self, module: str) -> bool:
+        """Whether the module's name leads to the local copy first, which then describes itself."""
+        from .mounts import LOCAL
+
+        snapshot = self.namespace.snapshot
+        aims = snapshot.resolve(("chan", *module.split(".")))
+        return bool(aims) and snapshot.mounts[aims[0].place] == LOCAL
 
     def _refresh(self, module: str) -> None:
         """A worker says that the description is stale: take a new one."""

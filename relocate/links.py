@@ -90,6 +90,15 @@ class Links:
         """Ask for ``call`` to be interrupted on ``seat``."""
         self._post("cancel", seat, call)
 
+    def add(self, link: Link) -> None:
+        """Tend one more link."""
+        self._post("add", link)
+
+    def drop(self, link: Link) -> None:
+        """Give up a link to which no name leads any more, when the calls on it have ended."""
+        link.leaving = True
+        self._post("drop")
+
     def stop(self) -> None:
         """End the thread and close its sockets."""
         self._stopping = True
@@ -101,6 +110,8 @@ class Links:
         for link in self.links:
             for seat in link.seats:
                 seat.dismiss()
+            if link.leaving and link.child is not None:
+                link.child.stop()
         if any(not opened.closed for opened in list(self._channels)):
             _unfinished.append(self.context)  # its sockets belong to threads that still wait for answers
         else:
@@ -139,7 +150,7 @@ class Links:
     def _turn_once(self) -> None:
         now = time.monotonic()
         for link in self.links:
-            if link.socket is None and now >= link.again_at:
+            if link.socket is None and now >= link.again_at and not link.leaving:
                 try:
                     self._connect(link)
                 except channel.Absent:
@@ -171,11 +182,14 @@ class Links:
         while self._commands:
             verb, arguments = self._commands.popleft()
             getattr(self, f"_do_{verb}")(*arguments)
-        for link in self.links:
+        for link in self.links[:]:
             self._tend(link)
 
     def _tend(self, link: Link) -> None:
         now = time.monotonic()
+        if link.leaving:
+            self._let_go(link)
+            return
         if link.child is not None and link.child.ended():
             link.child.clean()
             code, link.child = link.child.process.returncode, None
@@ -337,6 +351,25 @@ class Links:
             link.error = error or link.error
             link.began = time.monotonic()
             self._on_change()
+
+    def _let_go(self, link: Link) -> None:
+        """Close a link that was dropped, unless a call is still under way on it."""
+        with self._turn:
+            if any(seat.outstanding for seat in link.seats):
+                return
+            for seat in link.seats:
+                seat.dismiss()
+            link.state, link.seats = "down", ()
+        self._close(link)
+        self.links.remove(link)
+        if link.child is not None:  # it takes its time to end, which the other links need not wait for
+            threading.Thread(target=link.child.stop, name="relocate-unmount").start()
+
+    def _do_add(self, link: Link) -> None:
+        self.links.append(link)
+
+    def _do_drop(self) -> None:
+        """Only to wake the thread: `_tend` sees to links that are leaving."""
 
     def _do_cancel(self, seat: Seat, call: bytes) -> None:
         if seat.link.socket is not None and seat.link.shaken:

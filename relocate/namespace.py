@@ -122,10 +122,17 @@ class Namespace:
         self._lock = threading.Lock()
 
     def mount(self, url: str, place: str) -> None:
-        """Let ``/n/<place>`` be what the worker at ``url`` offers."""
-        if not place or "/" in place:
+        """Let ``/n/<place>`` be what the worker at ``url`` offers.
+
+        Raises:
+            ConfigError: ``place`` is no word, or names another worker.
+        """
+        if not place or "/" in place or place.split() != [place] or place in (".", ".."):
             raise ConfigError(f"{place!r} cannot name a place; use a word without slashes")
         with self._lock:
+            mounted = self.snapshot.mounts.get(place, url)
+            if mounted != url:
+                raise ConfigError(f"/n/{place} is {mounted} already; unmount that first, or choose another name")
             self._swap({**self.snapshot.mounts, place: url}, self.snapshot.unions)
 
     def bind(self, new: str, old: str, where: Where | str = Where.REPLACE, rank: int | None = None) -> None:

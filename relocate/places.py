@@ -98,11 +98,13 @@ class Seat:
 class Local:
     """The place where the local copies run."""
 
-    name = "local"
     local = True
     state = "up"
     seats: tuple[Seat, ...] = ()
     error: RelocateError | None = None
+
+    def __init__(self, name: str = "local") -> None:
+        self.name = name
 
 
 class Link:
@@ -124,6 +126,8 @@ class Link:
         self.server = self.key = b""
         """The public keys of the supervisor and of its executors."""
         self.child: embedded.Child | None = None
+        self.leaving = False
+        """Whether it is unmounted, and kept for calls under way only."""
         # Only the links' thread uses what follows.
         self.socket: zmq.Socket[bytes] | None = None
         self.monitor: zmq.Socket[bytes] | None = None

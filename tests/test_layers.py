@@ -20,7 +20,7 @@ ROWS = (
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
-    {"channel"},
+    {"channel", "mounts"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
     {"finder", "exchange"},

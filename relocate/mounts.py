@@ -1,0 +1,87 @@
+"""The name space of a running program: each place that is mounted in it has a link.
+
+The rules:
+
+1. A link is there before a name leads to it, and it is given up only after no name does.  So a call
+   that is decided at any moment finds whoever its name leads to.
+2. When a verb returns, no call that is decided later goes by the old table, and those that waited in
+   line are decided by the new one.  Calls under way are left alone: their worker is let go when the
+   last of them has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+from . import config
+from .errors import ConfigError
+from .namespace import Namespace, Path
+from .places import place_name
+
+if TYPE_CHECKING:
+    from .namespace import Element
+
+LOCAL = "local"
+"""The address, and the usual name, of the place where the local copies run."""
+
+Mounts = Collection[tuple[str, str]]
+"""Names and addresses of places."""
+
+
+class LiveNamespace(Namespace):
+    """A name space whose mounts are connected.
+
+    Args:
+        connect: called with the places that are new, before the table changes.
+        changed: called after the table has changed, with the places that are gone.
+    """
+
+    def __init__(self, connect: Callable[[Mounts], None], changed: Callable[[Mounts], None]) -> None:
+        super().__init__()
+        self._connect = connect
+        self._changed = changed
+
+    def mount(self, url: str, place: str = "") -> None:
+        """Let ``/n/<place>`` be what the worker at ``url`` offers, and connect to it.
+
+        Args:
+            url: ``tcp://host:port`` or ``ipc:///path``; ``local:4``, four executors that this program starts;
+                ``local``, the local copies.
+            place: its name; made of the address if none is given.
+
+        Raises:
+            ConfigError: the address or the name is wrong, or the name is taken.
+        """
+        spec = address(url)
+        super().mount(spec, place.removeprefix("/n/") or free_name(spec, self.snapshot.mounts))
+
+    def _swap(self, mounts: Mapping[str, str], unions: Mapping[Path, tuple[Element, ...]]) -> None:
+        before = self.snapshot.mounts.items()
+        self._connect(mounts.items() - before)
+        super()._swap(mounts, unions)
+        self._changed(before - mounts.items())
+
+
+def address(url: str) -> str:
+    """What ``url`` mounts, as the configuration writes it.
+
+    Raises:
+        ConfigError: it is no address, or more than one.
+    """
+    if url == LOCAL:
+        return url
+    found = [spec for rank in config.ranks(url) for spec in rank]
+    if len(found) > 1:
+        raise ConfigError(f"{url!r} are {len(found)} addresses; mount one at a time")
+    return found[0]
+
+
+def free_name(spec: str, taken: Mapping[str, str]) -> str:
+    """A name for the place ``spec`` that no other place has."""
+    name = first = place_name(spec) if spec != LOCAL else LOCAL
+    number = 1
+    while taken.get(name, spec) != spec:
+        number += 1
+        name = f"{first}-{number}"
+    return name
