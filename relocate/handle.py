@@ -29,6 +29,7 @@ from .finder import Finder
 from .namespace import Where
 
 if TYPE_CHECKING:
+    from .control import Control
     from .driver import Driver
     from .interface import Interface
     from .mounts import Mounts
@@ -80,6 +81,7 @@ class Handle:
         self._mine = threading.local()
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
+        self._control: Control | None = None
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -90,7 +92,7 @@ class Handle:
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
-            from . import driver, embedded  # noqa: F401
+            from . import control, driver, embedded, verbs  # noqa: F401
 
     @cached_property
     def _driver(self) -> Driver:
@@ -315,6 +317,22 @@ class Handle:
                         on_change=self._driver.places_changed,
                         on_death=self._counters.died,
                     )
+                    self._control = self._listen()
+
+    def _listen(self) -> Control | None:
+        """The control socket; a program without one runs as well."""
+        if not self._enabled or os.name != "posix":
+            return None
+        import logging
+
+        from .control import Control
+        from .verbs import verbs
+
+        try:
+            return Control(verbs(self), begin=lambda: self._set_inside(True))
+        except (OSError, RelocateError) as error:
+            logging.getLogger("relocate").info("this program cannot be looked at from outside: %s", error)
+            return None
 
     def _start_ahead(self) -> None:
         """In a thread: the first call will need the workers and the links to them."""
@@ -339,6 +357,9 @@ class Handle:
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is not None:
                 links = driver.detach()
+            control, self._control = self._control, None
+        if control is not None:
+            control.stop()
         if links is not None:
             links.stop()
         for link in self._links:
@@ -376,6 +397,9 @@ class Handle:
         self._starting = threading.RLock()
         self._mine = threading.local()
         self._ahead = None
+        if self._control is not None:
+            self._control.forked()
+            self._control = None
         self._counters.forked()
         if driver is not None:
             driver.forked()

@@ -42,8 +42,8 @@ class LiveNamespace(Namespace):
         self._connect = connect
         self._changed = changed
 
-    def mount(self, url: str, place: str = "") -> None:
-        """Let ``/n/<place>`` be what the worker at ``url`` offers, and connect to it.
+    def mount(self, url: str, place: str = "") -> str:
+        """Let ``/n/<place>`` be what the worker at ``url`` offers, and connect to it; its name.
 
         Args:
             url: ``tcp://host:port`` or ``ipc:///path``; ``local:4``, four executors that this program starts;
@@ -54,7 +54,7 @@ class LiveNamespace(Namespace):
             ConfigError: the address or the name is wrong, or the name is taken.
         """
         spec = address(url)
-        super().mount(spec, place.removeprefix("/n/") or free_name(spec, self.snapshot.mounts))
+        return super().mount(spec, place.removeprefix("/n/") or free_name(spec, self.snapshot.mounts))
 
     def _swap(self, mounts: Mapping[str, str], unions: Mapping[Path, tuple[Element, ...]]) -> None:
         before = self.snapshot.mounts.items()

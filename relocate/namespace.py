@@ -121,8 +121,8 @@ class Namespace:
         self.snapshot = snapshot or Snapshot()
         self._lock = threading.Lock()
 
-    def mount(self, url: str, place: str) -> None:
-        """Let ``/n/<place>`` be what the worker at ``url`` offers.
+    def mount(self, url: str, place: str) -> str:
+        """Let ``/n/<place>`` be what the worker at ``url`` offers; the name ``/n/<place>``.
 
         Raises:
             ConfigError: ``place`` is no word, or names another worker.
@@ -134,6 +134,7 @@ class Namespace:
             if mounted != url:
                 raise ConfigError(f"/n/{place} is {mounted} already; unmount that first, or choose another name")
             self._swap({**self.snapshot.mounts, place: url}, self.snapshot.unions)
+        return join(("n", place))
 
     def bind(self, new: str, old: str, where: Where | str = Where.REPLACE, rank: int | None = None) -> None:
         """Make the name ``old`` lead to ``new``.

@@ -20,10 +20,10 @@ ROWS = (
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
-    {"channel", "mounts"},
+    {"channel", "mounts", "control"},
     {"executor", "links", "trip"},
     {"driver", "worker"},
-    {"finder", "exchange"},
+    {"finder", "exchange", "verbs"},
     {"handle", "check", "launch"},
     {"cli", "_startup", "__init__", "dist", "suite"},
     {"testing"},
