@@ -26,6 +26,7 @@ ENV_KEYS = "RELOCATE_KEYS"
 ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
+ENV_NAMESPACE = "RELOCATE_NAMESPACE"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
@@ -48,6 +49,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """``local`` or ``4`` or ``local:4``: executors on this machine (as many as cores, or 4).
     ``tcp://host:port``, ``ipc://path``: running workers.  Several, separated by commas, share the
     load; ranks of spares are separated by semicolons."""
+    namespace: str = ""
+    """File of mounts and bindings that is loaded on top of the workers (`nsfile` has its form)."""
     fallback: bool = True
     """Whether the local copy runs a call when no worker is left to run it."""
     keys: str = ""
@@ -125,6 +128,8 @@ def load(source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = No
 
 
 ARGUMENTS = "the arguments"
+PATHS = ("keys", "cache", "report", "namespace")
+"""Keys that name a file or a folder."""
 
 _VARIABLES = {
     "modules": ENV_MODULES,
@@ -134,6 +139,7 @@ _VARIABLES = {
     "fallback": ENV_FALLBACK,
     "verify": ENV_VERIFY,
     "tolerance": ENV_TOLERANCE,
+    "namespace": ENV_NAMESPACE,
 }
 
 
@@ -178,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = tools.get("relocate", {}) if isinstance(tools, dict) else {}
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: tool.relocate is not a table; write [tool.relocate] on a line of its own")
-    for key in ("keys", "cache", "report"):
+    for key in PATHS:
         # A relative folder in a file is relative to the file, not to wherever the program starts.
         if isinstance(values.get(key), str) and values[key] and (key, values[key]) != ("report", "-"):
             values[key] = str(path.parent / values[key])
@@ -205,7 +211,7 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         values["workers"] = str(workers)
     elif isinstance(workers, (list, tuple)) and all(isinstance(w, (str, int)) for w in workers):
         values["workers"] = ",".join(map(str, workers))
-    for key in ("keys", "cache", "report"):
+    for key in PATHS:
         if isinstance(values.get(key), os.PathLike):
             values[key] = os.fspath(values[key])
     try:

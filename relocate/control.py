@@ -253,13 +253,18 @@ def ask(program: str, verb: str, *, timeout: float = ANSWER, **arguments: Any) -
     return reply.value
 
 
+def available() -> bool:
+    """Whether this platform has what is needed."""
+    return hasattr(socket, "AF_UNIX") and os.name == "posix"
+
+
 def running() -> Iterator[str]:
     """The relocated programs of this user, for `ask`; what killed ones left is removed.
 
     Raises:
         ConfigError: this platform has no Unix sockets.
     """
-    if not hasattr(socket, "AF_UNIX"):
+    if not available():
         raise ConfigError("running programs cannot be looked at on this platform, which lacks Unix sockets")
     try:
         _check(folder())

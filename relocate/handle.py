@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
 from .config import Config
-from .errors import ModuleUnavailable, RelocateError
+from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
 from .namespace import Where
@@ -59,7 +59,7 @@ class Handle:
         from .proxy import Registry
 
         self.config = config
-        self.namespace = LiveNamespace(self._connect, self._rebound)
+        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound)
         self._counters = Counters()
         self._cache = Cache(config.cache, config.workers)
         ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
@@ -91,6 +91,8 @@ class Handle:
         self.namespace.mount(LOCAL)
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
+        if config.namespace:
+            self._load_namespace(config.namespace)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
             from . import control, driver, embedded, verbs  # noqa: F401
 
@@ -233,6 +235,16 @@ class Handle:
         state = "enabled" if self._enabled else "disabled"
         return f"<relocate handle, {state}: {', '.join(self.config.modules)} on {self.config.workers}>"
 
+    def _load_namespace(self, file: str) -> None:
+        from . import nsfile
+
+        try:
+            with open(file, encoding="utf-8") as opened:
+                text = opened.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"namespace: {file} cannot be read: {error}") from None
+        self.namespace.change(lambda begun: nsfile.run(text, file, begun))
+
     # What is mounted -------------------------------------------------------------------------------
 
     def _connect(self, added: Mounts) -> None:
@@ -321,12 +333,13 @@ class Handle:
 
     def _listen(self) -> Control | None:
         """The control socket; a program without one runs as well."""
-        if not self._enabled or os.name != "posix":
-            return None
         import logging
 
-        from .control import Control
+        from .control import Control, available
         from .verbs import verbs
+
+        if not self._enabled or not available():
+            return None
 
         try:
             return Control(verbs(self), begin=lambda: self._set_inside(True))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import config
 from .errors import ConfigError
-from .namespace import Namespace, Path
+from .namespace import Namespace, Path, Snapshot
 from .places import place_name
 
 if TYPE_CHECKING:
@@ -30,15 +30,22 @@ Mounts = Collection[tuple[str, str]]
 
 
 class LiveNamespace(Namespace):
-    """A name space whose mounts are connected.
+    """A name space whose mounts are addresses of workers, and connected.
 
     Args:
+        snapshot: what it is at first.
         connect: called with the places that are new, before the table changes.
         changed: called after the table has changed, with the places that are gone.
     """
 
-    def __init__(self, connect: Callable[[Mounts], None], changed: Callable[[Mounts], None]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        snapshot: Snapshot | None = None,
+        *,
+        connect: Callable[[Mounts], object] = bool,
+        changed: Callable[[Mounts], object] = bool,
+    ) -> None:
+        super().__init__(snapshot)
         self._connect = connect
         self._changed = changed
 

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, nsfile
 from . import interface as face
 from .errors import ModuleUnavailable
 from .namespace import Snapshot, join, split
@@ -48,6 +48,8 @@ def verbs(handle: Handle) -> Verbs:
         "mount": lambda url, place="": space.mount(url, place),
         "bind": bind,
         "unmount": lambda old, new=None: space.unmount(old, new),
+        "save": lambda: nsfile.text_of(space.snapshot),
+        "load": lambda text, origin: space.change(lambda begun: nsfile.run(text, origin, begun)),
         "statistics": handle.statistics,
     }
 

@@ -45,7 +45,7 @@ class Program:
         tolerance: float = 0.0,
     ) -> None:
         self.network = network
-        self.namespace = LiveNamespace(self._connect, self._rebound)
+        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound)
         self.counters = Counters()
         self.modules: dict[str, ProxyModule] = {}
         self.refreshed: list[str] = []
