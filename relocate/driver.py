@@ -331,6 +331,10 @@ class Driver:
             self.turn.notify_all()
         return links
 
+    def waiting(self) -> int:
+        """How many calls stand in line for an executor."""
+        return len(self._line)
+
     def programs_code(self) -> Outside:
         """The context in which a lent generator runs."""
         return Outside(self.lending, self.inside)

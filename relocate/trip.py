@@ -57,6 +57,7 @@ class Trip:
         self.tried: list[str] = []
         self.ends: list[Seat] = []
         self.waited = 0.0
+        self.began = driver.clock()
         self.attempts = 0
         self.sent = 0
         self.received = 0
@@ -131,7 +132,18 @@ class Trip:
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
         again = self.attempts - 1 if self.attempts > 1 else 0
-        self.driver.counters.settled(self.name, "" if self.piece else outcome, seat, self.sent, self.received, again)
+        driver = self.driver
+        driver.counters.settled(
+            self.name,
+            "" if self.piece else outcome,
+            seat,
+            self.sent,
+            self.received,
+            again,
+            bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}.")),
+            self.module,
+            driver.clock() - self.began,
+        )
 
     def own(self, error: BaseException) -> BaseException:
         """``error``, or the very exception that a lent generator raised here and of which it is a copy."""

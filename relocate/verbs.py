@@ -51,6 +51,21 @@ def verbs(handle: Handle) -> Verbs:
         "save": lambda: nsfile.text_of(space.snapshot),
         "load": lambda text, origin: space.change(lambda begun: nsfile.run(text, origin, begun)),
         "statistics": handle.statistics,
+        "sample": lambda: sample(handle),
+    }
+
+
+def sample(handle: Handle) -> dict[str, Any]:
+    """What `relocate top` shows the change of, and what is under way now."""
+    driver = handle._driver
+    seats = [seat for link in handle._links for seat in link.seats]
+    return {
+        "at": time.monotonic(),
+        "pid": os.getpid(),
+        "workers": handle.workers(),
+        "outstanding": {seat.label: seat.outstanding for seat in seats},
+        "queue": driver.waiting(),
+        "counts": handle._counters.sample(),
     }
 
 

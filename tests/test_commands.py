@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -186,3 +187,53 @@ def test_a_file_of_names_is_loaded_at_start(place: Place, tmp_path: Path) -> Non
     done = place.relocate(*options, RELOCATE_NAMESPACE=str(file))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"relocate: {file}:1: 'bund' is not known; write one of: ")
+
+
+def test_top_shows_what_calls_do(place: Place) -> None:
+    running = Running(place, "2")
+    running.call("pid")
+    shown = good(place.relocate("top", "--once", "--interval", "0.1"))
+    lines = [line.split() for line in shown.splitlines() if line]
+    assert lines[0][:2] == ["program", f"{running.pid}:"]
+    assert ["worker", "state", "executors", "running", "address"] in lines
+    assert [line for line in lines if line[:3] == ["embedded", "up", "2"]]
+    assert [line for line in lines if line[:1] == ["work"] and line[-1] == "2"]
+
+
+def test_top_tells_programs_what_happened_in_each_interval(place: Place) -> None:
+    running = Running(place)
+    top = place.start(sys.executable, "-m", "relocate", "top", "--json", "--interval", "0.2")
+    assert top.stdout is not None
+    first = json.loads(top.stdout.readline())
+    assert (first["pid"], first["queue"], first["running"]) == (running.process.pid, 0, 0)
+    assert [worker["name"] for worker in first["workers"]] == ["embedded"]
+    assert list(first["executors"]) == ["embedded/0"]
+    calls, lately = 1, 0.0
+    for _ in range(50):
+        running.call("pid")
+        calls += 1
+        view = json.loads(top.stdout.readline())
+        lately += view["calls/s"] * view["seconds"]
+        if view["modules"]["work"]["p50"] is not None:
+            assert 0 < view["modules"]["work"]["p50"] <= view["modules"]["work"]["p99"] < 30
+            break
+    else:
+        pytest.fail("no call was seen")
+    assert 1 <= lately <= calls
+    running.process.communicate()
+    _, err = top.communicate(timeout=30)
+    assert top.returncode == 2
+    assert err in (
+        f"relocate: program {running.pid} has ended\n",
+        f"relocate: no relocated program {running.pid} is running; see 'relocate ps'\n",
+    )
+
+
+def test_top_ends_with_ctrl_c(place: Place) -> None:
+    Running(place)
+    top = place.start(sys.executable, "-m", "relocate", "top", "--interval", "0.1")
+    assert top.stdout is not None
+    assert top.stdout.readline().startswith("program ")
+    top.send_signal(signal.SIGINT)
+    assert top.communicate(timeout=30)[1] == ""
+    assert top.returncode == 0

@@ -15,7 +15,7 @@ import relocate
 HOME = Path(relocate.__file__).parent
 ROWS = (
     {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity"},
+    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity", "latency"},
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
