@@ -19,7 +19,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from . import ambient, channel, lending, policy, raising, restoring, wire
+from . import ambient, channel, events, lending, policy, raising, restoring, wire
 from .difference import Raised
 from .errors import ArgumentError, ModuleUnavailable, NoWorkerLeft, RelocateError
 from .links import Links
@@ -188,6 +188,8 @@ class Driver:
             reply, result, seat = answer
             if isinstance(reply, wire.Rejected):
                 code, why = reply.code, reply.text
+                if code != "generator":
+                    events.emit("call rejected", function=target.name, executor=seat, code=code, reason=why)
             elif any(loan.unfit for loan in sent.lent):
                 code, why = "arguments", "an item of a generator cannot travel"
             else:

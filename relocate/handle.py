@@ -22,6 +22,7 @@ from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
+from . import events
 from .config import Config
 from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
@@ -59,7 +60,7 @@ class Handle:
         from .proxy import Registry
 
         self.config = config
-        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound)
+        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound, tell=events.emit)
         self._counters = Counters()
         self._cache = Cache(config.cache, config.workers)
         ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
@@ -243,7 +244,7 @@ class Handle:
                 text = opened.read()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"namespace: {file} cannot be read: {error}") from None
-        self.namespace.change(lambda begun: nsfile.run(text, file, begun))
+        self.namespace.change(lambda begun: nsfile.run(text, file, begun), file)
 
     # What is mounted -------------------------------------------------------------------------------
 
@@ -328,6 +329,7 @@ class Handle:
                         turn=self._driver.turn,
                         on_change=self._driver.places_changed,
                         on_death=self._counters.died,
+                        tell=self._event,
                     )
                     self._control = self._listen()
 
@@ -450,6 +452,14 @@ class Handle:
         """Set whether this thread's calls are relocate's own; whether they were."""
         before, self._mine.inside = getattr(self._mine, "inside", False), inside
         return before
+
+    def _event(self, event: str, **fields: Any) -> None:
+        """Tell of what the links' thread saw; whoever listens must not wait for a call, and so for that thread."""
+        before = self._set_inside(True)
+        try:
+            events.emit(event, **fields)
+        finally:
+            self._set_inside(before)
 
     def _fell_back(self, name: str, why: str) -> None:
         self._warn(f"{name} runs here, not on a worker: {why}", once=why)

@@ -24,7 +24,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, channel, embedded, keys, session, wire
+from . import __version__, channel, embedded, events, keys, session, wire
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -33,7 +33,7 @@ from .errors import (
     WorkerUnreachable,
     WrongKey,
 )
-from .places import Link, Seat, nobody_at
+from .places import Link, Seat, end_of, nobody_at
 
 log = logging.getLogger("relocate")
 
@@ -65,6 +65,7 @@ class Links:
         turn: threading.Condition,
         on_change: Callable[[], None],
         on_death: Callable[[str], None],
+        tell: Callable[..., None] = events.emit,
     ) -> None:
         channel.keep_freed_memory()
         self.links = links
@@ -76,6 +77,7 @@ class Links:
         self._turn = turn
         self._on_change = on_change
         self._on_death = on_death
+        self._tell = tell
         self._commands: collections.deque[tuple[str, tuple[Any, ...]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
@@ -299,7 +301,9 @@ class Links:
             for obituary in message.obituaries:
                 link.obituaries[obituary.slot, obituary.incarnation] = obituary
                 if not message.draining:  # otherwise it ended as it was asked to
-                    self._on_death(f"{link.name}/{obituary.slot}")
+                    label = f"{link.name}/{obituary.slot}"
+                    self._on_death(label)
+                    self._tell("executor died", executor=label, end=end_of(obituary.returncode))
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:
@@ -331,8 +335,11 @@ class Links:
                 seat.dismiss()
             link.seats = tuple(seats)
             link.error = None
+            rises = link.state != "up" and bool(seats)
             link.state = "up" if seats else "starting"
             self._on_change()
+        if rises:
+            self._tell("worker up", worker=link.name, url=link.url, executors=len(seats))
 
     def _down(self, link: Link, error: RelocateError) -> None:
         self._change(link, "starting" if link.is_embedded else "down", error)
@@ -347,10 +354,13 @@ class Links:
         with self._turn:
             for seat in link.seats:
                 seat.dismiss()
+            falls = link.state == "up" or (state == "down" and link.state != "down")
             link.state, link.seats = state, ()
             link.error = error or link.error
             link.began = time.monotonic()
             self._on_change()
+        if falls or state == "refused":
+            self._tell("worker down", worker=link.name, url=link.url, state=state, reason=str(error or link.error))
 
     def _let_go(self, link: Link) -> None:
         """Close a link that was dropped, unless a call is still under way on it."""

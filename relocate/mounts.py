@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import config
 from .errors import ConfigError
-from .namespace import Namespace, Path, Snapshot
+from .namespace import Namespace, Path, Snapshot, Where, join
 from .places import place_name
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class LiveNamespace(Namespace):
         snapshot: what it is at first.
         connect: called with the places that are new, before the table changes.
         changed: called after the table has changed, with the places that are gone.
+        tell: called for each event, see `events`.
     """
 
     def __init__(
@@ -44,10 +45,13 @@ class LiveNamespace(Namespace):
         *,
         connect: Callable[[Mounts], object] = bool,
         changed: Callable[[Mounts], object] = bool,
+        tell: Callable[..., object] = lambda event, **fields: None,
     ) -> None:
         super().__init__(snapshot)
         self._connect = connect
         self._changed = changed
+        self._tell = tell
+        self._untold: list[tuple[str, str, str]] = []
 
     def mount(self, url: str, place: str = "") -> str:
         """Let ``/n/<place>`` be what the worker at ``url`` offers, and connect to it; its name.
@@ -61,13 +65,41 @@ class LiveNamespace(Namespace):
             ConfigError: the address or the name is wrong, or the name is taken.
         """
         spec = address(url)
-        return super().mount(spec, place.removeprefix("/n/") or free_name(spec, self.snapshot.mounts))
+        name = super().mount(spec, place.removeprefix("/n/") or free_name(spec, self.snapshot.mounts))
+        self._tell_of_mounts()
+        return name
+
+    def bind(self, new: str, old: str, where: Where | str = Where.REPLACE, rank: int | None = None) -> None:
+        """As `Namespace.bind`."""
+        super().bind(new, old, where, rank)
+        self._tell("bound", name=old, target=new, where=Where(where).value, rank=rank)
+
+    def change(self, how: Callable[[Snapshot], Snapshot], origin: str = "the program") -> None:
+        """As `Namespace.change`; ``origin`` says who wants it, for those who hear of events."""
+        super().change(how)
+        self._tell_of_mounts()
+        self._tell("loaded", origin=origin)
+
+    def unmount(self, old: str, new: str | None = None) -> None:
+        """As `Namespace.unmount`."""
+        super().unmount(old, new)
+        self._tell_of_mounts()
+        if not old.startswith("/n/"):
+            self._tell("unbound", name=old, target=new or "anything")
 
     def _swap(self, mounts: Mapping[str, str], unions: Mapping[Path, tuple[Element, ...]]) -> None:
         before = self.snapshot.mounts.items()
-        self._connect(mounts.items() - before)
+        added, gone = mounts.items() - before, before - mounts.items()
+        self._connect(added)
         super()._swap(mounts, unions)
-        self._changed(before - mounts.items())
+        self._changed(gone)
+        self._untold += [("mounted", *place) for place in added] + [("unmounted", *place) for place in gone]
+
+    def _tell_of_mounts(self) -> None:
+        """Outside of the lock: who listens may use these verbs."""
+        while self._untold:
+            event, place, url = self._untold.pop(0)
+            self._tell(event, url=url, name=join(("n", place)))
 
 
 def address(url: str) -> str:

@@ -7,6 +7,7 @@ loaded for it.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -151,6 +152,16 @@ class Link:
 def nobody_at(url: str) -> str:
     """What is said of an address where nobody answers."""
     return f"nobody answers at {url}; is 'relocate worker --listen {url}' running there?"
+
+
+def end_of(code: int) -> str:
+    """What became of an executor, by its exit status as `subprocess` has it."""
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"died of {signal.Signals(-code).name}"
+    except ValueError:
+        return f"died of signal {-code}"
 
 
 def place_name(spec: str) -> str:

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import channel, lending, raising, wire
+from . import channel, events, lending, raising, wire
 from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolError
+from .places import end_of
 
 if TYPE_CHECKING:
     from .driver import Driver, Turn
@@ -123,6 +124,7 @@ class Trip:
                 finally:
                     self._give_back(None, False)  # if an interrupt came between
             self.tried.append(seat.id)
+            events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
             self._judge(request.call)
 
     def _give_back(self, kept: channel.ZmqChannel | None, failed: bool) -> None:
@@ -224,13 +226,3 @@ def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:
         turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
         same_life = seat.id.endswith(seat.link.ticket[:4].hex())
         return seat.link.obituaries.get(key) if same_life else None
-
-
-def end_of(code: int) -> str:
-    """What became of an executor, by its exit status as `subprocess` has it."""
-    if code >= 0:
-        return f"exited with status {code}"
-    try:
-        return f"died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"died of signal {-code}"

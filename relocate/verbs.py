@@ -49,7 +49,7 @@ def verbs(handle: Handle) -> Verbs:
         "bind": bind,
         "unmount": lambda old, new=None: space.unmount(old, new),
         "save": lambda: nsfile.text_of(space.snapshot),
-        "load": lambda text, origin: space.change(lambda begun: nsfile.run(text, origin, begun)),
+        "load": lambda text, origin: space.change(lambda begun: nsfile.run(text, origin, begun), origin),
         "statistics": handle.statistics,
         "sample": lambda: sample(handle),
     }

@@ -19,7 +19,7 @@ ROWS = (
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
-    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
+    {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling", "events"},
     {"channel", "mounts", "control"},
     {"executor", "links", "trip", "nsfile"},
     {"driver", "worker"},

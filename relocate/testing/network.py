@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import channel, interface, lending, raising, session, wire
+from .. import channel, events, interface, lending, raising, session, wire
 from ..errors import WorkerUnreachable
 from ..executor import NOTHING
 from ..links import Links
@@ -60,6 +60,7 @@ class Network(Links):
         self._depth = 1
         self._on_death = lambda seat: self.on_death(seat)
         self._on_change = lambda: self.on_change()
+        self._tell = events.emit
 
     def worker(
         self,
