@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ class Heard(logging.Handler):
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
     handler = Heard()
     logger = logging.getLogger(events.LOGGER)
     monkeypatch.setattr(logger, "handlers", [handler])
@@ -56,13 +57,13 @@ def test_what_happens_to_workers_and_calls_is_told(heard: Heard) -> None:
     module = program.load("shop")
     desk.next(Kill())
     assert module.price(2) == 6
-    assert heard.names() == ["worker up", "executor died", "call retried", "worker up"]
-    up, died, retried, _ = heard.all()
+    assert heard.names() == ["worker up", "call retried", "executor died", "worker up"]
+    up, retried, died, _ = heard.all()
     assert up == {"event": "worker up", "worker": "desk", "url": "tcp://desk:7000", "executors": 1}
-    assert died == {"event": "executor died", "executor": "desk/0", "end": "died of SIGKILL"}
+    assert died == {"event": "executor died", "executor": "desk/0", "end": "died of SIGSEGV"}
     assert retried == {"event": "call retried", "function": "shop.price", "executor": "desk/0", "attempt": 1}
-    assert heard.records[1].getMessage() == "desk/0 died of SIGKILL"
-    assert heard.records[2].getMessage() == "shop.price is tried again: its outcome on desk/0 is unknown"
+    assert heard.records[2].getMessage() == "desk/0 died of SIGSEGV"
+    assert heard.records[1].getMessage() == "shop.price is tried again: its outcome on desk/0 is unknown"
 
 
 def test_a_rejected_call_is_told_with_the_reason(heard: Heard) -> None:
