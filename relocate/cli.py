@@ -231,9 +231,10 @@ def as_module(name: str) -> str:
 @click.option("--modules", metavar="A,B", help="Import these before saying that the worker is ready.")
 @FOLDER
 @click.option("--ports", metavar="FIRST-LAST", help="Ports of the executors, for a firewall [default: any free ones].")
+@click.option("--metrics", default="", metavar="HOST:PORT", help="Metrics for Prometheus there; PORT: on this machine.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but warnings.")
 def worker(
-    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, quiet: bool
+    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, metrics: str, quiet: bool
 ) -> None:
     """Run calls for other programs, until SIGTERM (finishes what runs) or Ctrl-C (ends at once).
 
@@ -246,7 +247,7 @@ def worker(
     names = tuple(m.strip() for m in modules.split(",") if m.strip()) if modules else ()
     if not listen.startswith("tcp://*:"):
         config.check_url(listen, "tcp://host:port or ipc:///path")
-    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count)))
+    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count), metrics=metrics))
     supervisor.bind()
     supervisor.on_ready = None if quiet else announce
     raise SystemExit(supervisor.run())

@@ -27,6 +27,7 @@ ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_NAMESPACE = "RELOCATE_NAMESPACE"
+ENV_METRICS = "RELOCATE_METRICS"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
@@ -73,6 +74,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tolerance: float = 0.0
     """By which fraction of the larger one, or of the largest in the same array, list or dictionary, two
     numbers may then differ."""
+    metrics: str = ""
+    """Where Prometheus finds this program's metrics: ``host:port``, or a port on this machine alone."""
 
     def designates(self, name: str) -> bool:
         """Whether the module ``name`` is to be relocated."""
@@ -140,6 +143,7 @@ _VARIABLES = {
     "verify": ENV_VERIFY,
     "tolerance": ENV_TOLERANCE,
     "namespace": ENV_NAMESPACE,
+    "metrics": ENV_METRICS,
 }
 
 
@@ -211,6 +215,8 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         values["workers"] = str(workers)
     elif isinstance(workers, (list, tuple)) and all(isinstance(w, (str, int)) for w in workers):
         values["workers"] = ",".join(map(str, workers))
+    if isinstance(values.get("metrics"), int) and not isinstance(values["metrics"], bool):
+        values["metrics"] = str(values["metrics"])
     for key in PATHS:
         if isinstance(values.get(key), os.PathLike):
             values[key] = os.fspath(values[key])
@@ -241,6 +247,11 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"{origin('tolerance')}: tolerance: must be a fraction of the numbers compared, 0 or more, less than 1"
         )
+    if config.metrics:
+        try:
+            host_and_port(config.metrics)
+        except ConfigError as error:
+            raise ConfigError(f"{origin('metrics')}: metrics: {error}") from None
     if config.depth < 1:
         raise ConfigError(f"{origin('depth')}: depth: must be at least 1")
     try:
@@ -312,6 +323,18 @@ def check_url(url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a
     if tcp and 0 <= int(tcp[2]) <= 65535:
         return url
     raise ConfigError(f"{url!r} is not a worker's address; write {remedy}")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The host and the port of ``host:port``; of a port alone, this machine.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.%]+\]|[^:\s]+):)?(\d{1,5})", address)
+    if found is None or int(found[2]) > 65535:
+        raise ConfigError(f"{address!r} is not an address; write for example 127.0.0.1:9464, or 9464")
+    return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
 
 
 def cores() -> int:

@@ -38,8 +38,10 @@ from .running import Runner
 RUNNING = slice(0, 16)
 CANCELLED = slice(16, 32)
 NOTHING = bytes(16)
-SLATE = 32
-"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
+ENDED = slice(32, 40)
+SLATE = 40
+"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt, and how many calls
+have ended here, if that is counted."""
 MAX_SESSIONS = 65_536
 MAX_STRANGERS = 1024
 UNREAD = 16
@@ -59,6 +61,8 @@ class Executor:
         if settings["slate"] is not None:
             self._slate = mmap.mmap(settings["slate"], SLATE)
         self._embedded: bool = settings["embedded"]
+        self._counts: bool = settings["counts"]
+        self._ended = 0
         self._sessions: dict[bytes, session.ServerSession] = {}
         self._strangers: dict[bytes, session.ServerSession] = {}
         """Connections that have not shown the ticket, or were refused: they push out no session."""
@@ -144,6 +148,9 @@ class Executor:
             self._slate[RUNNING] = message.call
             reply, result = self._answer(identity, message, segments)
             self._slate[RUNNING] = NOTHING
+            if self._counts and isinstance(message, wire.Call):
+                self._ended += 1
+                self._slate[ENDED] = self._ended.to_bytes(8, "little")
             self._send(identity, reply, result)
         return True
 

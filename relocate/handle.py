@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .control import Control
     from .driver import Driver
     from .interface import Interface
+    from .metrics import Metrics
     from .mounts import Mounts
     from .observe import Statistics
     from .proxy import Registry, Target
@@ -83,6 +84,7 @@ class Handle:
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._control: Control | None = None
+        self._metrics: Metrics | None = None
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -293,8 +295,8 @@ class Handle:
         atexit.register(self._at_exit)
         self._asked = early
         self._pid = os.getpid()
-        if self.config.report or os.environ.get(configuration.ENV_SUMMARY):
-            # Children inherit the name of the report, but it is this program's.
+        if self.config.report or self.config.metrics or os.environ.get(configuration.ENV_SUMMARY):
+            # Children inherit the name of the report and the address of the metrics, but they are this program's.
             os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))
         sys.meta_path.insert(0, self._finder)
         loaded = [n for n in list(sys.modules) if self.config.designates(n)]
@@ -332,6 +334,17 @@ class Handle:
                         tell=self._event,
                     )
                     self._control = self._listen()
+                    if self.config.metrics and os.environ.get(configuration.ENV_REPORT_PID) == str(os.getpid()):
+                        self._metrics = self._serve_metrics()
+
+    def _serve_metrics(self) -> Metrics | None:
+        from . import metrics, verbs
+
+        try:
+            return metrics.Metrics(self.config.metrics, lambda: metrics.of_program(verbs.sample(self)))
+        except ConfigError as error:
+            self._warn(str(error))
+            return None
 
     def _listen(self) -> Control | None:
         """The control socket; a program without one runs as well."""
@@ -372,9 +385,10 @@ class Handle:
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is not None:
                 links = driver.detach()
-            control, self._control = self._control, None
-        if control is not None:
-            control.stop()
+            served, self._control, self._metrics = (self._control, self._metrics), None, None
+        for server in served:
+            if server is not None:
+                server.stop()
         if links is not None:
             links.stop()
         for link in self._links:
@@ -412,9 +426,10 @@ class Handle:
         self._starting = threading.RLock()
         self._mine = threading.local()
         self._ahead = None
-        if self._control is not None:
-            self._control.forked()
-            self._control = None
+        for server in (self._control, self._metrics):
+            if server is not None:
+                server.forked()
+        self._control = self._metrics = None
         self._counters.forked()
         if driver is not None:
             driver.forked()

@@ -24,6 +24,21 @@ def bucket(seconds: float) -> int:
     return 0 if index < 0 else index if index < BUCKETS else BUCKETS - 1
 
 
+class Histogram:
+    """Calls counted by how long they took, and the seconds of all together."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one call."""
+        self.counts[bucket(seconds)] += 1
+        self.total += seconds
+
+
 def limit(index: int) -> float:
     """The seconds at which bucket ``index`` ends."""
     octave, step = divmod(index, STEPS)

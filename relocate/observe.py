@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .latency import BUCKETS, bucket, quantile
+from .latency import Histogram, quantile
 from .verify import Difference
 
 
@@ -80,7 +80,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._totals = dict.fromkeys(TOTALS, 0)
-        self._latencies: dict[str, list[int]] = {}
+        self._latencies: dict[str, Histogram] = {}
         self._members: dict[str, list[int]] = {}
         self._calls: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
@@ -112,7 +112,6 @@ class Counters:
             module: the function's, if its latency is to be counted.
             seconds: from the call to its outcome.
         """
-        spent = bucket(seconds)
         with self._lock:
             totals = self._totals
             totals["bytes_out"] += sent
@@ -131,8 +130,8 @@ class Counters:
             if module:
                 latency = self._latencies.get(module)
                 if latency is None:
-                    latency = self._latencies[module] = [0] * BUCKETS
-                latency[spent] += 1
+                    latency = self._latencies[module] = Histogram()
+                latency.add(seconds)
             if seat is None:
                 where[1] += 1
             else:
@@ -173,8 +172,8 @@ class Counters:
                 },
                 differences=dict(sorted(self._differences.items())),
                 latencies={
-                    module: Latency(quantile(counts, 0.5) or 0.0, quantile(counts, 0.99) or 0.0)
-                    for module, counts in sorted(self._latencies.items())
+                    module: Latency(quantile(taken.counts, 0.5) or 0.0, quantile(taken.counts, 0.99) or 0.0)
+                    for module, taken in sorted(self._latencies.items())
                 },
                 **self._totals,
                 **self._compared,
@@ -187,9 +186,10 @@ class Counters:
                 **self._totals,
                 "executors": {seat: [self._calls.get(seat, 0), self._deaths.get(seat, 0)] for seat in self._seats()},
                 "modules": {
-                    module: {str(index): count for index, count in enumerate(counts) if count}
-                    for module, counts in self._latencies.items()
+                    module: {str(index): count for index, count in enumerate(taken.counts) if count}
+                    for module, taken in self._latencies.items()
                 },
+                "seconds": {module: taken.total for module, taken in self._latencies.items()},
             }
 
     def _seats(self) -> list[str]:

@@ -20,7 +20,7 @@ ROWS = (
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling", "events"},
-    {"channel", "mounts", "control"},
+    {"channel", "mounts", "control", "metrics"},
     {"executor", "links", "trip", "nsfile"},
     {"driver", "worker"},
     {"finder", "exchange", "verbs"},

@@ -138,4 +138,5 @@ def test_a_sample_has_what_top_shows_the_change_of() -> None:
         "returned": 1, "raised": 0, "failed": 0, "retried": 1, "rerouted": 1, "bytes_out": 1, "bytes_in": 2,
         "executors": {"desk/0": [1, 0], "desk/1": [0, 1]},
         "modules": {"m": {str(bucket(0.001)): 1}},
+        "seconds": {"m": 0.001},
     }  # fmt: skip
