@@ -1,7 +1,8 @@
 """State beside its arguments that a call depends on, and that travels with it when it is set.
 
 The decimal context of the calling thread, NumPy's handling of floating-point errors, the recursion limit
-and the limit of digits in integers.  What is at its default costs nothing to send.
+and the limit of digits in integers; and, if calls are traced, where the caller is in a trace.  What is at its
+default costs nothing to send.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -30,9 +31,16 @@ def _plain() -> Any:
     return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS])
 
 
-def capture() -> bytes:
-    """The calling thread's state, empty if it is the default."""
+def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
+    """The calling thread's state, empty if it is the default.
+
+    Args:
+        trace: the name of a span to run in, and where in which trace the caller is, as
+            `opentelemetry.propagate.inject` gives it.
+    """
     state: dict[str, Any] = {}
+    if trace is not None:
+        state["trace"] = trace
     decimal = sys.modules.get("decimal")
     if decimal is not None:
         context = decimal.getcontext()
@@ -68,4 +76,16 @@ def applied(captured: bytes) -> Iterator[None]:
         if "digits" in state:
             stack.callback(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
             sys.set_int_max_str_digits(state["digits"])
+        if "trace" in state:
+            stack.enter_context(_span(*state["trace"]))
         yield
+
+
+def _span(name: str, carrier: dict[str, str]) -> AbstractContextManager[object]:
+    """A span that is the caller's child, if OpenTelemetry is installed here."""
+    try:
+        from opentelemetry import propagate, trace
+    except ImportError:
+        return nullcontext()
+    tracer = trace.get_tracer("relocate")
+    return tracer.start_as_current_span(name, propagate.extract(carrier), trace.SpanKind.SERVER)

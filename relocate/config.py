@@ -28,6 +28,7 @@ ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_NAMESPACE = "RELOCATE_NAMESPACE"
 ENV_METRICS = "RELOCATE_METRICS"
+ENV_TRACING = "RELOCATE_TRACING"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
@@ -76,6 +77,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     numbers may then differ."""
     metrics: str = ""
     """Where Prometheus finds this program's metrics: ``host:port``, or a port on this machine alone."""
+    tracing: bool = False
+    """Whether each call is a span of OpenTelemetry; see `tracing`."""
 
     def designates(self, name: str) -> bool:
         """Whether the module ``name`` is to be relocated."""
@@ -144,6 +147,7 @@ _VARIABLES = {
     "tolerance": ENV_TOLERANCE,
     "namespace": ENV_NAMESPACE,
     "metrics": ENV_METRICS,
+    "tracing": ENV_TRACING,
 }
 
 
@@ -156,10 +160,11 @@ def _environment() -> dict[str, Any]:
             except ValueError:
                 name = _VARIABLES[key]
                 raise ConfigError(f"{name}: {found[key]!r} is not a number; write for example 0.01") from None
-    if "fallback" in found:
-        if found["fallback"] not in ("0", "1"):
-            raise ConfigError(f"{ENV_FALLBACK}: {found['fallback']!r} is neither 0 nor 1")
-        found["fallback"] = found["fallback"] == "1"
+    for key in ("fallback", "tracing"):
+        if key in found:
+            if found[key] not in ("0", "1"):
+                raise ConfigError(f"{_VARIABLES[key]}: {found[key]!r} is neither 0 nor 1")
+            found[key] = found[key] == "1"
     return found
 
 

@@ -28,6 +28,7 @@ from .observe import Counters
 from .output import show
 from .places import Idle, Link, Local, Seat, trouble
 from .proxy import Target
+from .tracing import Tracing
 from .trip import Outside, Trip
 from .verify import Verifier
 
@@ -79,6 +80,9 @@ class Driver:
         self.places: dict[str, Link | Local] = {"local": Local()}
         self.links: Links | None = None
         self.verifier: Verifier | None = None
+        self.tracing: Tracing | None = None
+        self.make: Callable[..., Any] = self._call
+        """Makes one call, or fetches one piece of what a generator yields."""
         self.lending: list[int] = []
         """The threads, by their ids, in which a generator that was lent to a call is asked for items now."""
         self.inside: Callable[[bool], bool] = bool
@@ -109,7 +113,7 @@ class Driver:
             return self._here(target, args, kwargs)
         if target.generates:
             return self._generate(target, args, kwargs)
-        return self._call(target, args, kwargs)
+        return self.make(target, args, kwargs)
 
     def _generate(
         self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], sent: restoring.Sent | None = None
@@ -122,7 +126,7 @@ class Driver:
         """
         skip, count = 0, 1
         while True:
-            answer = self._call(target, args, kwargs, (skip, count), sent)  # counted with its first piece
+            answer = self.make(target, args, kwargs, (skip, count), sent)  # counted with its first piece
             if not isinstance(answer, Piece):  # the local copy's own generator
                 for _ in range(skip):
                     next(answer, None)
@@ -175,9 +179,12 @@ class Driver:
         trip.lent = sent.lent
         twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and stream is None else None
         described = target.described
+        carried = None if self.tracing is None else self.tracing.carried(target.name)
         for _ in range(STALE_TRIES):
             digest = described.digest
-            request = wire.Call(self._next_id(), described.name, target.member, digest, ambient.capture(), stream)
+            request = wire.Call(
+                self._next_id(), described.name, target.member, digest, ambient.capture(carried), stream
+            )
             try:
                 answer = trip.make(request, sent.segments)
             except RelocateError:
@@ -332,6 +339,11 @@ class Driver:
                 waiting.bell.notify_all()
             self.turn.notify_all()
         return links
+
+    def trace(self, tracing: Tracing) -> None:
+        """Make a span of each call."""
+        self.tracing = tracing
+        self.make = tracing.around(self._call)
 
     def waiting(self) -> int:
         """How many calls stand in line for an executor."""

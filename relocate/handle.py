@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .mounts import Mounts
     from .observe import Statistics
     from .proxy import Registry, Target
+    from .tracing import Tracing
     from .verify import Difference, Verifier
 
 OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
@@ -85,6 +86,11 @@ class Handle:
         self._pid = 0
         self._control: Control | None = None
         self._metrics: Metrics | None = None
+        self._tracing: Tracing | None = None
+        if config.tracing:
+            from .tracing import Tracing
+
+            self._tracing = Tracing()
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
@@ -117,6 +123,8 @@ class Handle:
                 made.places |= {link.name: link for link in self._links}
                 made.inside = self._set_inside
                 made.missed = self._fell_back
+                if self._tracing is not None:
+                    made.trace(self._tracing)
                 if self.config.verify:
                     made.verifier = self._verifier()
         return made

@@ -135,6 +135,8 @@ class Trip:
         """Count the call; see `observe.Counters.settled`."""
         again = self.attempts - 1 if self.attempts > 1 else 0
         driver = self.driver
+        if driver.tracing is not None:
+            driver.tracing.settled(seat, self.attempts)
         driver.counters.settled(
             self.name,
             "" if self.piece else outcome,

@@ -15,7 +15,19 @@ import relocate
 HOME = Path(relocate.__file__).parent
 ROWS = (
     {"errors"},
-    {"config", "interface", "namespace", "lending", "ambient", "output", "changes", "difference", "purity", "latency"},
+    {
+        "config",
+        "interface",
+        "namespace",
+        "lending",
+        "ambient",
+        "output",
+        "changes",
+        "difference",
+        "purity",
+        "latency",
+        "tracing",
+    },
     {"proxy", "wire"},
     {"session", "raising", "restoring", "policy", "verify"},
     # Pure above, I/O below.
