@@ -30,7 +30,7 @@ from .errors import ConfigError, RelocateError
 
 LONGEST = 1 << 20
 """Bytes of a request."""
-PATIENCE = 5.0
+PATIENCE = 1.0
 """Seconds that a program waits for the rest of a request."""
 ANSWER = 30.0
 """Seconds that is waited for a program's answer."""

@@ -121,12 +121,14 @@ class Driver:
         """What a generator function yields, fetched piece by piece.
 
         No worker keeps the generator: each piece is a call that generates again from the start and
-        skips what was delivered.  Pieces grow fourfold, so that costs a third more, until they are
-        ``PIECE`` items long.  A generator that something is sent to goes on here.
+        skips what was delivered, where the name led when it began.  Pieces grow fourfold, so that costs
+        a third more, until they are ``PIECE`` items long.  A generator that something is sent to goes on
+        here.
         """
         skip, count = 0, 1
+        since = self.namespace.snapshot
         while True:
-            answer = self.make(target, args, kwargs, (skip, count), sent)  # counted with its first piece
+            answer = self.make(target, args, kwargs, (skip, count), sent, since)  # counted with its first piece
             if not isinstance(answer, Piece):  # the local copy's own generator
                 for _ in range(skip):
                     next(answer, None)
@@ -167,8 +169,10 @@ class Driver:
         kwargs: dict[str, Any],
         stream: tuple[int, int] | None = None,
         sent: restoring.Sent | None = None,
+        since: Snapshot | None = None,
     ) -> Any:
-        trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
+        piece = stream is not None and stream[0] > 0
+        trip = Trip(self, target.name, target.module, target.path, piece=piece, since=since)
         try:
             sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
@@ -316,12 +320,15 @@ class Driver:
         found = memo.get(path)
         if found is None:
             assert snapshot is not None
-            by_rank: dict[int, list[Link | Local]] = {}
-            for aim in snapshot.resolve(path):
-                if aim.place in self.places:
-                    by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
-            found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
+            found = memo[path] = self._ranked(snapshot, path)
         return found
+
+    def _ranked(self, snapshot: Snapshot, path: tuple[str, ...]) -> list[list[Link | Local]]:
+        by_rank: dict[int, list[Link | Local]] = {}
+        for aim in snapshot.resolve(path):
+            if aim.place in self.places:
+                by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
+        return [by_rank[rank] for rank in sorted(by_rank)]
 
     def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
@@ -415,7 +422,11 @@ class Driver:
                         self._serve()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
-        ranks: list[list[Link | Local]] = self.ranks(trip.path)
+        ranks = self.ranks(trip.path)
+        if trip.since is not None:  # a stream goes on where it began, unless that was unmounted
+            aims = trip.since.resolve(trip.path)
+            if aims and aims[0].place in self.places:
+                ranks = self._ranked(trip.since, trip.path)
         if not trip.here:
             ranks = [[p for p in rank if not p.local] for rank in ranks]
         if trip.nested:

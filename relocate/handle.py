@@ -30,13 +30,12 @@ from .finder import Finder
 from .namespace import Where
 
 if TYPE_CHECKING:
-    from .control import Control
     from .driver import Driver
     from .interface import Interface
-    from .metrics import Metrics
     from .mounts import Mounts
     from .observe import Statistics
     from .proxy import Registry, Target
+    from .servers import Servers
     from .tracing import Tracing
     from .verify import Difference, Verifier
 
@@ -84,8 +83,7 @@ class Handle:
         self._mine = threading.local()
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
-        self._control: Control | None = None
-        self._metrics: Metrics | None = None
+        self._servers: Servers | None = None
         self._tracing: Tracing | None = None
         if config.tracing:
             from .tracing import Tracing
@@ -103,7 +101,7 @@ class Handle:
         if config.namespace:
             self._load_namespace(config.namespace)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
-            from . import control, driver, embedded, verbs  # noqa: F401
+            from . import driver, embedded, servers  # noqa: F401
 
     @cached_property
     def _driver(self) -> Driver:
@@ -222,6 +220,11 @@ class Handle:
         with self._driver.turn:
             while any(k.state == "starting" or _coming(k) for k in self._links) and time.monotonic() < until:
                 self._driver.turn.wait(until - time.monotonic())
+        return self._places()
+
+    def _places(self) -> list[dict[str, Any]]:
+        """The same as of now, whether the links are started or not."""
+        with self._driver.turn:
             return [
                 {
                     "name": link.name,
@@ -341,34 +344,12 @@ class Handle:
                         on_death=self._counters.died,
                         tell=self._event,
                     )
-                    self._control = self._listen()
-                    if self.config.metrics and os.environ.get(configuration.ENV_REPORT_PID) == str(os.getpid()):
-                        self._metrics = self._serve_metrics()
+                    if self._enabled:
+                        from .servers import Servers
 
-    def _serve_metrics(self) -> Metrics | None:
-        from . import metrics, verbs
-
-        try:
-            return metrics.Metrics(self.config.metrics, lambda: metrics.of_program(verbs.sample(self)))
-        except ConfigError as error:
-            self._warn(str(error))
-            return None
-
-    def _listen(self) -> Control | None:
-        """The control socket; a program without one runs as well."""
-        import logging
-
-        from .control import Control, available
-        from .verbs import verbs
-
-        if not self._enabled or not available():
-            return None
-
-        try:
-            return Control(verbs(self), begin=lambda: self._set_inside(True))
-        except (OSError, RelocateError) as error:
-            logging.getLogger("relocate").info("this program cannot be looked at from outside: %s", error)
-            return None
+                        self._servers = Servers(self, begin=lambda: self._set_inside(True))
+                        if self._servers.trouble:
+                            self._warn(self._servers.trouble)
 
     def _start_ahead(self) -> None:
         """In a thread: the first call will need the workers and the links to them."""
@@ -393,10 +374,9 @@ class Handle:
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is not None:
                 links = driver.detach()
-            served, self._control, self._metrics = (self._control, self._metrics), None, None
-        for server in served:
-            if server is not None:
-                server.stop()
+            servers, self._servers = self._servers, None
+        if servers is not None:
+            servers.stop()
         if links is not None:
             links.stop()
         for link in self._links:
@@ -434,10 +414,9 @@ class Handle:
         self._starting = threading.RLock()
         self._mine = threading.local()
         self._ahead = None
-        for server in (self._control, self._metrics):
-            if server is not None:
-                server.forked()
-        self._control = self._metrics = None
+        if self._servers is not None:
+            self._servers.forked()
+            self._servers = None
         self._counters.forked()
         if driver is not None:
             driver.forked()

@@ -33,7 +33,7 @@ def verbs(handle: Handle) -> Verbs:
             "pid": os.getpid(),
             "program": [os.path.basename(sys.argv[0] or "-"), *sys.argv[1:]],
             "modules": list(handle.config.modules),
-            "workers": handle.workers(),
+            "workers": handle._places(),
             "since": began,
             "relocate": __version__,
         }
@@ -62,26 +62,25 @@ def sample(handle: Handle) -> dict[str, Any]:
     return {
         "at": time.monotonic(),
         "pid": os.getpid(),
-        "workers": handle.workers(),
+        "workers": handle._places(),
         "outstanding": {seat.label: seat.outstanding for seat in seats},
         "queue": driver.waiting(),
         "counts": handle._counters.sample(),
     }
 
 
-def look(handle: Handle, path: str, *, detailed: bool = False, timeout: float = 0.0) -> dict[str, Any]:
+def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]:
     """The workers and what is below ``path``, or all bindings if there is no path.
 
     Args:
         handle: of the program.
         path: a name below ``/chan`` or ``/n``.
         detailed: whether to tell of each entry where it leads.
-        timeout: seconds to wait for workers of which nothing is known yet.
 
     Raises:
         RelocateError: no worker has the module, or the module not that member.
     """
-    places = handle.workers(timeout=timeout)
+    places = handle._places()
     snapshot = handle.namespace.snapshot
     found: dict[str, Any] = {"workers": places}
     if not path:

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from conftest import Place, until
 
-from relocate import control
+from relocate import config, control
 from relocate.control import Control, ask, running
 from relocate.errors import ConfigError, RelocateError
+from relocate.handle import Handle
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +214,7 @@ def test_a_forked_child_has_its_own(place: Place) -> None:
         "-c",
         PROGRAM
         + """
-from relocate import control
+from relocate import config, control
 parent = os.getpid()
 if (child := os.fork()) == 0:
     before = list(control.running())
@@ -244,3 +245,12 @@ def test_a_killed_program_is_not_listed(place: Place) -> None:
     assert sockets(place) == [str(program.pid)]
     assert place.python("-c", "from relocate import control; print(list(control.running()))").stdout == "[]\n"
     until(lambda: place.left_behind() == [], "the end of the worker's files")
+
+
+def test_who_only_looks_at_workers_is_not_listed() -> None:
+    handle = Handle(config.load({"workers": "tcp://127.0.0.1:1"}))
+    try:
+        handle.workers()
+        assert list(running()) == []
+    finally:
+        handle.close()

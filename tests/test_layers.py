@@ -36,6 +36,7 @@ ROWS = (
     {"executor", "links", "trip", "nsfile"},
     {"driver", "worker"},
     {"finder", "exchange", "verbs"},
+    {"servers"},
     {"handle", "check", "launch"},
     {"commands"},
     {"cli", "_startup", "__init__", "dist", "suite"},

@@ -156,15 +156,21 @@ def test_a_stream_under_way_goes_on_when_its_name_leads_elsewhere(workers: Worke
     desk, attic = workers.start(), workers.start()
     handle = workers.enable(modules=["moving"], workers=desk.url)
     module = load("moving")
-    stream = module.numbers(1000)
+    stream = module.numbers(10_000)
     seen = [next(stream)]
     handle.namespace.mount(attic.url, "attic")
     handle.namespace.bind("/n/attic/chan", "/chan")
+    seen += [next(stream) for _ in range(100)]
+    assert {pid for _, pid in seen} == {*desk.executor_pids()}
+    assert module.where() == attic.executor_pids()[0]
+    handle.namespace.unmount("/chan")
     seen += [next(stream) for _ in range(300)]
+    assert {pid for _, pid in seen} == {*desk.executor_pids()}
+    handle.namespace.bind("/n/attic/chan", "/chan")
     handle.namespace.unmount("/n/" + handle.workers()[0]["name"])
     seen += stream
-    assert [n for n, _ in seen] == list(range(1000))
-    assert {pid for _, pid in seen} <= {*desk.executor_pids(), *attic.executor_pids()}
+    assert [n for n, _ in seen] == list(range(10_000))
+    assert seen[-1][1] == attic.executor_pids()[0]
 
 
 def test_a_module_moves_under_load_and_no_call_fails_or_is_doubled(

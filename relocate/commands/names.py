@@ -65,7 +65,8 @@ def looked(path: str, detailed: bool, workers: tuple[str, ...], file: str | None
         sys.path.insert(0, os.getcwd())  # as for the program, which will be run from here
     handle = Handle(config.load(file, **given))
     try:
-        return verbs.look(handle, path, detailed=detailed, timeout=5.0)
+        handle.workers(timeout=5.0)
+        return verbs.look(handle, path, detailed=detailed)
     except ModuleUnavailable as error:
         fail(str(error), 1)
     finally:
