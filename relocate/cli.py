@@ -43,6 +43,7 @@ def main() -> None:
     On a better machine (once: exchange keys, see `relocate keys --help`):
         there:  relocate worker --listen tcp://0.0.0.0:7000
         here:   relocate run -M scipy.ndimage -w tcp://there:7000 script.py
+    While it runs: `relocate ps`, `ls` and `top` show it; `mount` and `bind` move its modules.
 
     \b
     Shell completion, for bash (zsh and fish likewise):

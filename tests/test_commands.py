@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -237,3 +238,30 @@ def test_top_ends_with_ctrl_c(place: Place) -> None:
     top.send_signal(signal.SIGINT)
     assert top.communicate(timeout=30)[1] == ""
     assert top.returncode == 0
+
+
+def test_on_a_terminal_top_fills_the_screen_and_gives_it_back(place: Place) -> None:
+    running = Running(place)
+    terminal, inside = os.openpty()
+    try:
+        top = subprocess.Popen(
+            [sys.executable, "-m", "relocate", "top", "--interval", "0.1"],
+            cwd=place.folder,
+            env={**place.environment, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+        )
+        place.started.append(top)
+        os.close(inside)
+        seen = b""
+        while seen.count(b"embedded/0") < 2:
+            seen += os.read(terminal, 65536)
+        top.send_signal(signal.SIGINT)
+        while b"\x1b[?1049l" not in seen:
+            seen += os.read(terminal, 65536)
+    finally:
+        os.close(terminal)
+    assert top.wait(30) == 0
+    assert b"\x1b[?1049h" in seen
+    assert f"program {running.pid}".encode() in seen
