@@ -16,6 +16,8 @@ from .errors import ModuleUnavailable
 from .namespace import Snapshot, join, split
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .control import Verbs
     from .handle import Handle
 
@@ -115,18 +117,31 @@ def entries(handle: Handle, path: str, *, alive: bool) -> list[str]:
         return bound
     module = ".".join(parts[1:])
     try:
-        described = face.decode(handle._driver.describe(module, DESCRIBED))
+        return sorted({*bound, *_members(handle, module)})
     except ModuleUnavailable:
         home, _, member = module.rpartition(".")
         try:
-            if member in face.decode(handle._driver.describe(home, DESCRIBED)).members:
+            if member in _members(handle, home):
                 return bound
         except (ModuleUnavailable, ValueError):
             pass
         if bound:
             return bound
         raise
-    return sorted({*bound, *described.members})
+
+
+def _members(handle: Handle, module: str) -> Collection[str]:
+    """The members of ``module``, as it is where its name leads first.
+
+    Raises:
+        ModuleUnavailable: it is not there.
+    """
+    if not handle._leads_here(module):
+        return face.decode(handle._driver.describe(module, DESCRIBED)).members
+    try:
+        return face.describe(handle._finder.real(module)).members
+    except (ImportError, ValueError) as error:
+        raise ModuleUnavailable(f"{module!r} is not here: {error}", name=module) from None
 
 
 def bindings(snapshot: Snapshot) -> list[dict[str, Any]]:

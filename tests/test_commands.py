@@ -96,6 +96,7 @@ def test_a_running_program_is_moved_about(place: Place, running: Running, desk: 
     assert not running.runs_here()
     assert good(place.relocate("bind", "/n/local/chan/work/pid", "/chan/work/pid")) == ""
     assert running.runs_here()
+    assert json.loads(good(place.relocate("ls", "--json", "/chan/work/pid")))["leads to"][0]["place"] == "local"
     assert good(place.relocate("mount", desk.url, "desk", "--pid", running.pid)) == "/n/desk\n"
     until(lambda: "up" in good(place.relocate("ls")).split("desk")[1].split("\n")[0], "the link to the desk")
     assert good(place.relocate("bind", "-b", "/n/desk/chan/work", "/chan/work")) == ""
@@ -119,6 +120,8 @@ def test_a_name_space_is_saved_changed_and_loaded(place: Place, running: Running
     place.write("here", "bind /n/local/chan /chan")
     good(place.relocate("ns", "load", "here"))
     assert running.runs_here()
+    assert "touch_and_wait" in good(place.relocate("ls", "/chan/work")).split()
+    assert place.relocate("ls", "/chan/work/nothing").returncode != 0
     good(place.relocate("ns", "load", "before"))
     assert not running.runs_here()
     place.write("wrong", "clear\nbind /n/attic/chan /chan\n")
