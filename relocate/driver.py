@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ambient, channel, events, lending, policy, raising, restoring, wire
 from .difference import Raised
@@ -28,9 +28,11 @@ from .observe import Counters
 from .output import show
 from .places import Idle, Link, Local, Seat, trouble
 from .proxy import Target
-from .tracing import Tracing
 from .trip import Outside, Trip
 from .verify import Verifier
+
+if TYPE_CHECKING:
+    from .tracing import Tracing
 
 STALE_TRIES = 3
 PIECE = 1 << 16

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, nsfile
+from . import __version__
 from . import interface as face
 from .errors import ModuleUnavailable
 from .namespace import Snapshot, join, split
@@ -40,6 +40,16 @@ def verbs(handle: Handle) -> Verbs:
             "relocate": __version__,
         }
 
+    def save() -> str:
+        from . import nsfile
+
+        return nsfile.text_of(space.snapshot)
+
+    def load(text: str, origin: str) -> None:
+        from . import nsfile
+
+        space.change(lambda begun: nsfile.run(text, origin, begun), origin)
+
     def bind(new: str, old: str, where: str = "replace", rank: int | None = None) -> None:
         space.bind(new, old, where, rank)
 
@@ -50,8 +60,8 @@ def verbs(handle: Handle) -> Verbs:
         "mount": lambda url, place="": space.mount(url, place),
         "bind": bind,
         "unmount": lambda old, new=None: space.unmount(old, new),
-        "save": lambda: nsfile.text_of(space.snapshot),
-        "load": lambda text, origin: space.change(lambda begun: nsfile.run(text, origin, begun), origin),
+        "save": save,
+        "load": load,
         "statistics": handle.statistics,
         "sample": lambda: sample(handle),
     }

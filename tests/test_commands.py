@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Place, Worker, until
+from rich.console import Console
+
+from relocate.commands import names, top
 
 PROGRAM = """
 import os, sys, relocate
@@ -268,3 +271,27 @@ def test_on_a_terminal_top_fills_the_screen_and_gives_it_back(place: Place) -> N
     assert top.wait(30) == 0
     assert b"\x1b[?1049h" in seen
     assert f"program {running.pid}".encode() in seen
+
+
+def test_an_address_with_brackets_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    worker = {
+        "name": "[fe80::1]:7000",
+        "url": "tcp://[fe80::1]:7000",
+        "state": "down",
+        "executors": 0,
+        "outstanding": 0,
+    }
+    names.show({"workers": [{**worker, "error": "nobody answers at tcp://[fe80::1]:7000"}], "bindings": []})
+    assert capsys.readouterr().out.count("[fe80::1]:7000") == 4
+    sample = {
+        "at": 0.0,
+        "pid": 1,
+        "workers": [worker],
+        "outstanding": {"[fe80::1]:7000/0": 1},
+        "queue": 2,
+        "counts": {"returned": 0, "raised": 0, "failed": 0, "executors": {}, "modules": {}},
+    }
+    Console(markup=False, width=200).print(top.table(top.view(sample, {**sample, "at": 1.0})))
+    shown = capsys.readouterr().out
+    assert "p50 -, p99 -; 2 waiting, 1 running" in shown
+    assert shown.count("[fe80::1]:7000") == 3

@@ -77,16 +77,18 @@ def show(found: dict[str, Any]) -> None:
     """The same for people."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # an address may be [fe80::1]
     if "program" in found:
-        console.print(f"program {found['program']['pid']}: {' '.join(found['program']['program'])}", markup=False)
+        console.print(f"program {found['program']['pid']}: {' '.join(found['program']['program'])}")
         console.print()
     table = Table("worker", "address", "state", "executors", box=None, header_style="bold", pad_edge=False)
     colours = {"up": "green", "starting": "yellow"}
     for place in found["workers"]:
         colour = colours.get(place["state"], "red")
-        table.add_row(place["name"], place["url"], f"[{colour}]{place['state']}[/]", str(place["executors"]))
+        state = Text(place["state"], style=colour)
+        table.add_row(place["name"], place["url"], state, str(place["executors"]))
     console.print(table)
     for place in found["workers"]:
         if place["error"]:
@@ -112,7 +114,7 @@ def show_entries(console: Console, found: dict[str, Any]) -> None:
         console.print(table)
     else:
         for entry in found["entries"]:
-            console.print(entry, markup=False)
+            console.print(entry)
     for aim in found["leads to"]:
         console.print(f"leads to {aim['place']} ({aim['name'] or 'everything it offers'}), rank {aim['rank']}")
 

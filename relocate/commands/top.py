@@ -47,7 +47,7 @@ def top(pid: str, once: bool, interval: float, as_json: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     try:
         if once or not console.is_terminal:
             for view in shown:
