@@ -51,6 +51,12 @@ class Turn(threading.Condition):
         return threading.Condition(self.lock)
 
 
+class Course:
+    """Of a stream: its pieces go where the name led when the first one was sent."""
+
+    since: Snapshot | None = None
+
+
 class Waiting:
     """A call in the line for a seat, and the seat when it is given one."""
 
@@ -128,9 +134,9 @@ class Driver:
         here.
         """
         skip, count = 0, 1
-        since = self.namespace.snapshot
+        course = Course()
         while True:
-            answer = self.make(target, args, kwargs, (skip, count), sent, since)  # counted with its first piece
+            answer = self.make(target, args, kwargs, (skip, count), sent, course)  # counted with its first piece
             if not isinstance(answer, Piece):  # the local copy's own generator
                 for _ in range(skip):
                     next(answer, None)
@@ -171,10 +177,10 @@ class Driver:
         kwargs: dict[str, Any],
         stream: tuple[int, int] | None = None,
         sent: restoring.Sent | None = None,
-        since: Snapshot | None = None,
+        course: Course | None = None,
     ) -> Any:
         piece = stream is not None and stream[0] > 0
-        trip = Trip(self, target.name, target.module, target.path, piece=piece, since=since)
+        trip = Trip(self, target.name, target.module, target.path, piece=piece, course=course)
         try:
             sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError:
@@ -425,15 +431,19 @@ class Driver:
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         ranks = self.ranks(trip.path)
-        if trip.since is not None:  # a stream goes on where it began, unless that was unmounted
-            aims = trip.since.resolve(trip.path)
-            if aims and aims[0].place in self.places:
-                ranks = self._ranked(trip.since, trip.path)
+        course = trip.course
+        if course is not None and trip.piece and course.since is not None:
+            aims = course.since.resolve(trip.path)
+            if aims and aims[0].place in self.places:  # else it was unmounted
+                ranks = self._ranked(course.since, trip.path)
         if not trip.here:
             ranks = [[p for p in rank if not p.local] for rank in ranks]
         if trip.nested:
-            return policy.decide(trip, [[Idle(p) for p in rank] for rank in ranks], now, self._chance())
-        return policy.decide(trip, ranks, now, self._chance())
+            ranks = [[Idle(p) for p in rank] for rank in ranks]  # type: ignore[misc]
+        decision = policy.decide(trip, ranks, now, self._chance())
+        if course is not None and not trip.piece and isinstance(decision, policy.Run):
+            course.since = self.namespace.snapshot
+        return decision
 
     def _nobody(self, trip: Trip) -> RelocateError:
         places = [p for rank in self.ranks(trip.path) for p in rank if not p.local]

@@ -18,9 +18,8 @@ from .errors import ArgumentError, CrashingCall, NoWorkerLeft, RemoteProtocolErr
 from .places import end_of
 
 if TYPE_CHECKING:
-    from .driver import Driver, Turn
+    from .driver import Course, Driver, Turn
     from .links import Links
-    from .namespace import Snapshot
     from .places import Seat
 
 CRASHES = 2
@@ -46,7 +45,7 @@ class Trip:
         patience: float = 0.0,
         here: bool = True,
         piece: bool = False,
-        since: Snapshot | None = None,
+        course: Course | None = None,
     ) -> None:
         self.driver = driver
         self.name = name
@@ -56,8 +55,8 @@ class Trip:
         self.here = here
         self.piece = piece
         """Whether the call it belongs to is counted already: a further piece of a generator's."""
-        self.since = since
-        """The name space by which it goes, if not by the one of now."""
+        self.course = course
+        """Of the stream that it belongs to."""
         self.lent: list[lending.Lent] = []
         self.tried: list[str] = []
         self.ends: list[Seat] = []

@@ -291,6 +291,25 @@ def test_a_call_that_waits_in_line_is_decided_anew_when_its_name_is_bound_elsewh
     assert attic.calls == ["shop.price"]
 
 
+def test_so_is_a_stream_that_waits_for_its_first_piece() -> None:
+    clock = Clock()
+    network = Network(clock)
+    source = testing.module("shop", "def count(n): yield from range(n)")
+    network.worker("desk", modules=[source], up=False)
+    attic = network.worker("attic", modules=[source])
+    program = Program(network, ["attic"])
+    module = program.load("shop")
+    program.namespace.mount("tcp://desk:7000", "desk")
+    program.namespace.bind("/n/desk/chan", "/chan")
+    clock.after(5.0, lambda: program.namespace.bind("/n/attic/chan", "/chan"))
+    stream = module.count(100)
+    assert next(stream) == 0
+    program.namespace.bind("/n/desk/chan", "/chan")
+    assert list(stream) == list(range(1, 100))
+    assert clock.now() == pytest.approx(5.0, abs=0.1)
+    assert set(attic.calls) == {"shop.count"}
+
+
 def test_a_call_that_waits_for_a_place_that_is_unmounted_says_that_nothing_is_bound() -> None:
     clock = Clock()
     network = Network(clock)
