@@ -2,7 +2,8 @@
 
 The decimal context of the calling thread, NumPy's handling of floating-point errors, the recursion limit,
 the limit of digits in integers, the locale but for its characters, and context variables that a module
-has under a name.  What is at its default costs nothing to send.
+has under a name; and, if calls are traced, where the caller is in a trace.  What is at its default costs
+nothing to send.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import Context, ContextVar, copy_context
 from functools import cache, lru_cache
 from typing import Any
@@ -48,9 +49,16 @@ def _plain() -> Any:
     return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS])
 
 
-def capture() -> bytes:
-    """The calling thread's state, empty if it is the default."""
+def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
+    """The calling thread's state, empty if it is the default.
+
+    Args:
+        trace: the name of a span to run in, and where in which trace the caller is, as
+            `opentelemetry.propagate.inject` gives it.
+    """
     state: dict[str, Any] = {}
+    if trace is not None:
+        state["trace"] = trace
     decimal = sys.modules.get("decimal")
     if decimal is not None:
         context = decimal.getcontext()
@@ -131,4 +139,16 @@ def applied(captured: bytes) -> Iterator[None]:
         if "digits" in state:
             stack.callback(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
             sys.set_int_max_str_digits(state["digits"])
+        if "trace" in state:
+            stack.enter_context(_span(*state["trace"]))
         yield
+
+
+def _span(name: str, carrier: dict[str, str]) -> AbstractContextManager[object]:
+    """A span that is the caller's child, if OpenTelemetry is installed here."""
+    try:
+        from opentelemetry import propagate, trace
+    except ImportError:
+        return nullcontext()
+    tracer = trace.get_tracer("relocate")
+    return tracer.start_as_current_span(name, propagate.extract(carrier), trace.SpanKind.SERVER)

@@ -1,20 +1,20 @@
-"""The command line: ``relocate run``, ``check``, ``worker``, ``ls``, ``keys``."""
+"""The command line: ``relocate run``, ``check``, ``worker``; the others are in `commands`."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from . import __version__, config, launch
-from .errors import ConfigError, ModuleUnavailable, RelocateError
+from .commands import keys, names, top
+from .commands.common import FOLDER, fail
+from .errors import ConfigError, RelocateError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -32,13 +32,6 @@ class Reporting(click.Group):
             fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
 
 
-def fail(text: str, status: int = 2) -> NoReturn:
-    """End with one line."""
-    click.secho("relocate: ", err=True, nl=False, fg="red")
-    click.echo(text, err=True)
-    raise SystemExit(status)
-
-
 @click.group(cls=Reporting, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="relocate")
 def main() -> None:
@@ -50,16 +43,13 @@ def main() -> None:
     On a better machine (once: exchange keys, see `relocate keys --help`):
         there:  relocate worker --listen tcp://0.0.0.0:7000
         here:   relocate run -M scipy.ndimage -w tcp://there:7000 script.py
+    While it runs: `relocate ps`, `ls` and `top` show it; `mount` and `bind` move its modules.
 
     \b
     Shell completion, for bash (zsh and fish likewise):
         eval "$(_RELOCATE_COMPLETE=bash_source relocate)"
     """
 
-
-FOLDER = click.option(
-    "--keys", "folder", type=click.Path(file_okay=False), default="", metavar="DIR", help="Key folder [default: yours]."
-)
 
 # run ---------------------------------------------------------------------------------------------
 
@@ -250,9 +240,10 @@ def as_module(name: str) -> str:
 @click.option("--modules", metavar="A,B", help="Import these before saying that the worker is ready.")
 @FOLDER
 @click.option("--ports", metavar="FIRST-LAST", help="Ports of the executors, for a firewall [default: any free ones].")
+@click.option("--metrics", default="", metavar="HOST:PORT", help="Metrics for Prometheus there; PORT: on this machine.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but warnings.")
 def worker(
-    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, quiet: bool
+    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, metrics: str, quiet: bool
 ) -> None:
     """Run calls for other programs, until SIGTERM (finishes what runs) or Ctrl-C (ends at once).
 
@@ -265,7 +256,7 @@ def worker(
     names = tuple(m.strip() for m in modules.split(",") if m.strip()) if modules else ()
     if not listen.startswith("tcp://*:"):
         config.check_url(listen, "tcp://host:port or ipc:///path")
-    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count)))
+    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count), metrics=metrics))
     supervisor.bind()
     supervisor.on_ready = None if quiet else announce
     raise SystemExit(supervisor.run())
@@ -289,200 +280,10 @@ def port_range(text: str | None, count: int) -> tuple[int, ...]:
     return ports
 
 
-# ls ----------------------------------------------------------------------------------------------
+# the others --------------------------------------------------------------------------------------
 
-
-@main.command()
-@click.argument("path", default="")
-@click.option("-w", "--workers", multiple=True, metavar="WORKERS", help="Look at these instead of the configured ones.")
-@click.option("--config", "-c", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration file.")
-@FOLDER
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def ls(path: str, workers: tuple[str, ...], file: str | None, folder: str, as_json: bool) -> None:
-    """Show the name space and what is alive.
-
-    PATH is a name below / (for example /n, /chan, or /chan/scipy/ndimage): its entries are listed,
-    of a module its members, and where it leads.  The exit status is 1 if no worker is alive, or if
-    there is no such name.
-    """
-    from .handle import Handle
-
-    given: dict[str, Any] = {}
-    if workers:
-        given["workers"] = ",".join(workers)
-    if folder:
-        given["keys"] = folder
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as for the program, which will be run from here
-    handle = Handle(config.load(file, **given))
-    try:
-        places = handle.workers(timeout=5.0)
-        found: dict[str, Any] = {"workers": places}
-        if path:
-            found["entries"] = entries(handle, path, alive=any(p["state"] == "up" for p in places))
-            found["leads to"] = [
-                {"place": t.place, "rank": t.rank, "name": "/".join(t.name)} for t in handle.namespace.resolve(path)
-            ]
-        else:
-            found["bindings"] = bindings(handle.namespace.snapshot)
-    except ModuleUnavailable as error:
-        fail(str(error), 1)
-    finally:
-        handle.close()
-    if path.strip("/") and not (found["entries"] or found["leads to"]):
-        fail(f"there is no name {path}; names begin with /chan or /n", 1)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        show(found)
-    raise SystemExit(0 if any(p["state"] == "up" for p in places) else 1)
-
-
-def entries(handle: Any, path: str, *, alive: bool) -> list[str]:
-    """What is below ``path``: bound names, and the members of a module.
-
-    Raises:
-        RelocateError: no worker has the module, or the module not that member.
-    """
-    from . import interface as face
-    from .namespace import split
-
-    bound: list[str] = handle.namespace.ls(path)
-    parts = split(path)
-    parts = parts[2:] if parts[:1] == ("n",) else parts
-    if parts[:1] == ("chan",):
-        designated = [("chan", *m.split(".")) for m in handle.config.modules if not m.startswith("!")]
-        depth = len(parts)
-        bound = sorted({*bound, *(name[depth] for name in designated if len(name) > depth and name[:depth] == parts)})
-    if parts[:1] != ("chan",) or len(parts) < 2 or not alive:
-        return bound
-    module = ".".join(parts[1:])
-    try:
-        described = face.decode(handle._driver.describe(module, 5.0))
-    except ModuleUnavailable:
-        home, _, member = module.rpartition(".")
-        try:
-            if member in face.decode(handle._driver.describe(home, 5.0)).members:
-                return bound
-        except (ModuleUnavailable, ValueError):
-            pass
-        if bound:
-            return bound
-        raise
-    return sorted({*bound, *described.members})
-
-
-def bindings(snapshot: Any) -> list[dict[str, Any]]:
-    """The unions of a name space, as data."""
-    from .namespace import join
-
-    return [
-        {"name": join(name), "leads to": join(element.target), "rank": element.rank}
-        for name, union in sorted(snapshot.unions.items())
-        for element in union
-    ]
-
-
-def show(found: dict[str, Any]) -> None:
-    """The same for people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table("worker", "address", "state", "executors", box=None, header_style="bold", pad_edge=False)
-    colours = {"up": "green", "starting": "yellow"}
-    for place in found["workers"]:
-        colour = colours.get(place["state"], "red")
-        table.add_row(place["name"], place["url"], f"[{colour}]{place['state']}[/]", str(place["executors"]))
-    console.print(table)
-    for place in found["workers"]:
-        if place["error"]:
-            console.print(f"{place['name']}: {place['error']}", style="red", soft_wrap=True)
-    console.print()
-    if "bindings" in found:
-        names = Table("name", "leads to", "rank", box=None, header_style="bold", pad_edge=False)
-        for row in found["bindings"]:
-            names.add_row(row["name"], row["leads to"], str(row["rank"]))
-        console.print(names)
-        return
-    for entry in found["entries"]:
-        console.print(entry)
-    for aim in found["leads to"]:
-        console.print(f"leads to {aim['place']} ({aim['name'] or 'everything it offers'}), rank {aim['rank']}")
-
-
-# keys --------------------------------------------------------------------------------------------
-
-
-@main.group()
-def keys() -> None:
-    """Who may talk to whom.
-
-    \b
-    Once on each of the two machines:
-        relocate keys new          make this side's key pair
-        relocate keys show         print its public key
-    and then on each, with what the other one printed:
-        relocate keys allow KEY NAME
-    `relocate keys list` shows who is allowed, `relocate keys revoke NAME` takes it back.
-    """
-
-
-@keys.command("new", short_help="Make this side's key pair, and print the public key.")
-@FOLDER
-def keys_new(folder: str) -> None:
-    """Make this side's key pair (an existing one is left as it is) and print the public key."""
-    from . import keys as ring
-
-    try:
-        ring.new(folder)
-    except FileExistsError:
-        click.echo(f"there is a key in {Path(folder) if folder else ring.default_folder()} already:", err=True)
-    click.echo(ring.show(folder))
-
-
-@keys.command("show")
-@FOLDER
-def keys_show(folder: str) -> None:
-    """Print this side's public key."""
-    from . import keys as ring
-
-    click.echo(ring.show(folder))
-
-
-@keys.command("allow", short_help="Trust the peer whose public key is KEY.")
-@click.argument("key")
-@click.argument("name", required=False, default="")
-@FOLDER
-def keys_allow(key: str, name: str, folder: str) -> None:
-    """Trust the peer whose public key is KEY (NAME is a reminder of whose it is)."""
-    from . import keys as ring
-
-    click.echo(f"allowed {ring.allow(key, name, folder) or key}")
-
-
-@keys.command("list")
-@FOLDER
-def keys_list(folder: str) -> None:
-    """Print the keys that are allowed here, beside this side's own."""
-    from . import keys as ring
-
-    for key, name in ring.listed(folder).items():
-        click.echo(f"{key.hex()} {name}".rstrip())
-
-
-@keys.command("revoke")
-@click.argument("peer", metavar="KEY|NAME")
-@FOLDER
-def keys_revoke(peer: str, folder: str) -> None:
-    """Trust a peer no longer, told by its key or its name.
-
-    What is connected stays so until the worker or the program is started again.
-    """
-    from . import keys as ring
-
-    for key, name in ring.revoke(peer, folder).items():
-        click.echo(f"revoked {key.hex()} {name}".rstrip())
+for command in (names.ls, names.ps, names.mount, names.bind, names.unmount, names.ns, top.top, keys.keys):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

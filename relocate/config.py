@@ -28,6 +28,9 @@ ENV_SUMMARY = "RELOCATE_SUMMARY"
 ENV_VERIFY = "RELOCATE_VERIFY"
 ENV_TOLERANCE = "RELOCATE_TOLERANCE"
 ENV_PLACEMENT = "RELOCATE_PLACEMENT"
+ENV_NAMESPACE = "RELOCATE_NAMESPACE"
+ENV_METRICS = "RELOCATE_METRICS"
+ENV_TRACING = "RELOCATE_TRACING"
 ENV_REPORT_PID = "RELOCATE_REPORT_PID"
 """Set for the program that the report is about, and seen by its children."""
 ENV_EXECUTOR = "RELOCATE_EXECUTOR"
@@ -53,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """``local`` or ``4`` or ``local:4``: executors on this machine (as many as cores, or 4).
     ``tcp://host:port``, ``ipc://path``: running workers.  Several, separated by commas, share the
     load; ranks of spares are separated by semicolons."""
+    namespace: str = ""
+    """File of mounts and bindings that is loaded on top of the workers (`nsfile` has its form)."""
     fallback: bool = True
     """Whether the local copy runs a call when no worker is left to run it."""
     keys: str = ""
@@ -87,6 +92,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tolerance: float = 0.0
     """By which fraction of the larger one, or of the largest in the same array, list or dictionary, two
     numbers may then differ."""
+    metrics: str = ""
+    """Where Prometheus finds this program's metrics: ``host:port``, or a port on this machine alone."""
+    tracing: bool = False
+    """Whether each call is a span of OpenTelemetry; see `tracing`."""
 
     def designates(self, name: str) -> bool:
         """Whether the module ``name`` is to be relocated."""
@@ -154,6 +163,8 @@ def load(source: Config | Mapping[str, Any] | str | os.PathLike[str] | None = No
 
 
 ARGUMENTS = "the arguments"
+PATHS = ("keys", "cache", "report", "namespace")
+"""Keys that name a file or a folder."""
 
 _VARIABLES = {
     "modules": ENV_MODULES,
@@ -165,6 +176,9 @@ _VARIABLES = {
     "placement": ENV_PLACEMENT,
     "verify": ENV_VERIFY,
     "tolerance": ENV_TOLERANCE,
+    "namespace": ENV_NAMESPACE,
+    "metrics": ENV_METRICS,
+    "tracing": ENV_TRACING,
 }
 
 
@@ -177,10 +191,11 @@ def _environment() -> dict[str, Any]:
             except ValueError:
                 name = _VARIABLES[key]
                 raise ConfigError(f"{name}: {found[key]!r} is not a number; write for example 0.01") from None
-    if "fallback" in found:
-        if found["fallback"] not in ("0", "1"):
-            raise ConfigError(f"{ENV_FALLBACK}: {found['fallback']!r} is neither 0 nor 1")
-        found["fallback"] = found["fallback"] == "1"
+    for key in ("fallback", "tracing"):
+        if key in found:
+            if found[key] not in ("0", "1"):
+                raise ConfigError(f"{_VARIABLES[key]}: {found[key]!r} is neither 0 nor 1")
+            found[key] = found[key] == "1"
     return found
 
 
@@ -209,7 +224,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = tools.get("relocate", {}) if isinstance(tools, dict) else {}
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: tool.relocate is not a table; write [tool.relocate] on a line of its own")
-    for key in ("keys", "cache", "report"):
+    for key in PATHS:
         # A relative folder in a file is relative to the file, not to wherever the program starts.
         if isinstance(values.get(key), str) and values[key] and (key, values[key]) != ("report", "-"):
             values[key] = str(path.parent / values[key])
@@ -237,7 +252,9 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
         values["workers"] = str(workers)
     elif isinstance(workers, (list, tuple)) and all(isinstance(w, (str, int)) for w in workers):
         values["workers"] = ",".join(map(str, workers))
-    for key in ("keys", "cache", "report"):
+    if isinstance(values.get("metrics"), int) and not isinstance(values["metrics"], bool):
+        values["metrics"] = str(values["metrics"])
+    for key in PATHS:
         if isinstance(values.get(key), os.PathLike):
             values[key] = os.fspath(values[key])
     try:
@@ -277,6 +294,11 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
             )
         if not 0 < seconds < float("inf"):
             raise ConfigError(f"{origin('deadlines')}: deadlines: {name}: must be a number of seconds, more than 0")
+    if config.metrics:
+        try:
+            host_and_port(config.metrics)
+        except ConfigError as error:
+            raise ConfigError(f"{origin('metrics')}: metrics: {error}") from None
     if config.depth < 1:
         raise ConfigError(f"{origin('depth')}: depth: must be at least 1")
     try:
@@ -348,6 +370,18 @@ def check_url(url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a
     if tcp and 0 <= int(tcp[2]) <= 65535:
         return url
     raise ConfigError(f"{url!r} is not a worker's address; write {remedy}")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The host and the port of ``host:port``; of a port alone, this machine.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.%]+\]|[^:\s]+):)?(\d{1,5})", address)
+    if found is None or int(found[2]) > 65535:
+        raise ConfigError(f"{address!r} is not an address; write for example 127.0.0.1:9464, or 9464")
+    return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
 
 
 def cores() -> int:

@@ -36,8 +36,8 @@ from .errors import WorkerError
 from .handle import Handle
 from .links import Links
 from .output import show
-from .places import Seat
-from .trip import end_of, obituary_of
+from .places import Seat, end_of
+from .trip import obituary_of
 
 BEGINNINGS = 3
 """Executors in a row that may end while they collect, before the run is given up."""

@@ -15,11 +15,11 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import ambient, budget, channel, deadlines, health, lending, policy, raising, restoring, streaming, wire
+from . import ambient, budget, channel, deadlines, events, health, lending, policy, raising, restoring, streaming, wire
 from .cost import Costs, Estimate
 from .difference import Raised
 from .errors import (
@@ -45,6 +45,9 @@ SHORT = 0.001
 """Seconds: of calls that seldom take more only some are looked at, as that costs a part of them."""
 EACH = 7
 """Of those, each eighth of a seat."""
+if TYPE_CHECKING:
+    from .tracing import Tracing
+
 STALE_TRIES = 3
 
 
@@ -91,6 +94,9 @@ class Driver:
         self.places: dict[str, Link | Local] = {"local": Local()}
         self.links: Links | None = None
         self.verifier: Verifier | None = None
+        self.tracing: Tracing | None = None
+        self.make: Callable[..., Any] = self._call
+        """Makes one call, or fetches one piece of what a generator yields."""
         self.lending: list[int] = []
         """The threads, by their ids, in which a generator that was lent to a call is asked for items now."""
         self.inside: Callable[[bool], bool] = bool
@@ -137,8 +143,8 @@ class Driver:
         if target.awaits:
             return self._later(target, args, kwargs)
         if target.generates:
-            return streaming.generated(_Calling(self, target, args, kwargs))
-        return self._call(target, args, kwargs)
+            return streaming.generated(Calling(self, target, args, kwargs))
+        return self.make(target, args, kwargs)
 
     def _later(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The same for coroutine functions and asynchronous generator functions, if asyncio waits for them."""
@@ -149,8 +155,8 @@ class Driver:
         try:
             sent = restoring.Sent(args, kwargs)
         except ArgumentError:
-            return self._call(target, args, kwargs)  # which says so, or runs here
-        calling = _Calling(self, target, args, kwargs)
+            return self.make(target, args, kwargs)  # which says so, or runs here
+        calling = Calling(self, target, args, kwargs)
         return (streaming.generated_async if target.generates else streaming.awaited)(calling, sent)
 
     def _call(
@@ -160,9 +166,10 @@ class Driver:
         kwargs: dict[str, Any],
         stream: tuple[int, int] | None = None,
         sent: restoring.Sent | None = None,
-        calling: _Calling | None = None,
+        calling: Calling | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
+        trip.course = calling
         trip.deadline = self.deadline()
         if self.limits is not None and (limit := self.limits.seconds(trip.name)) < policy.NEVER:
             trip.deadline = min(trip.deadline, self.clock() + limit)
@@ -178,9 +185,12 @@ class Driver:
             calling.trip = trip
         twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and calling is None else None
         described = target.described
+        carried = None if self.tracing is None else self.tracing.carried(target.name)
         for _ in range(STALE_TRIES):
             digest = described.digest
-            request = wire.Call(self._next_id(), described.name, target.member, digest, ambient.capture(), stream)
+            request = wire.Call(
+                self._next_id(), described.name, target.member, digest, ambient.capture(carried), stream
+            )
             try:
                 answer = trip.make(request, sent.segments)
             except RelocateError:
@@ -191,6 +201,8 @@ class Driver:
             reply, result, seat = answer
             if isinstance(reply, wire.Rejected):
                 code, why = reply.code, reply.text
+                if code != "generator":
+                    events.emit("call rejected", function=target.name, executor=seat, code=code, reason=why)
             elif sent.lent.unfit:
                 code, why = "arguments", "what a generator or function of the program gives cannot travel"
             else:
@@ -225,7 +237,7 @@ class Driver:
             if code == "arguments" and wire.carry(why):
                 return self._call(target, args, kwargs, stream, None, calling)
             if code == "generator":
-                return streaming.generated(_Calling(self, target, args, kwargs), sent)
+                return streaming.generated(Calling(self, target, args, kwargs), sent)
             if code == "stale" and target.own is not None:
                 self.missed(target.name, why)  # its object is of the version here
             elif code == "stale":
@@ -312,11 +324,7 @@ class Driver:
         found = memo.get(path)
         if found is None:
             assert snapshot is not None
-            by_rank: dict[int, list[Link | Local]] = {}
-            for aim in snapshot.resolve(path):
-                if aim.place in self.places:
-                    by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
-            found = memo[path] = [by_rank[rank] for rank in sorted(by_rank)]
+            found = memo[path] = self._ranked(snapshot, path)
         return found
 
     def pools(self, path: tuple[str, ...], here: bool) -> list[policy.Pool]:
@@ -338,6 +346,13 @@ class Driver:
     def _forget_pools(self) -> None:
         self._pools, self._pools_of, self._large = {}, {}, []
 
+    def _ranked(self, snapshot: Snapshot, path: tuple[str, ...]) -> list[list[Link | Local]]:
+        by_rank: dict[int, list[Link | Local]] = {}
+        for aim in snapshot.resolve(path):
+            if aim.place in self.places:
+                by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
+        return [by_rank[rank] for rank in sorted(by_rank)]
+
     def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         self.links = None
@@ -356,15 +371,28 @@ class Driver:
             self.turn.notify_all()
         return links
 
+    def trace(self, tracing: Tracing) -> None:
+        """Make a span of each call."""
+        self.tracing = tracing
+        self.make = tracing.around(self._call)
+
+    def waiting(self) -> int:
+        """How many calls stand in line for an executor."""
+        return len(self._line)
+
     def programs_code(self) -> Outside:
         """The context in which a lent generator runs."""
         return Outside(self.lending, self.inside)
 
-    def place(self, links: dict[str, Link]) -> None:
-        """Let names lead to these links from now on."""
-        self.places.update(links)
-        self._ranks = (None, {})
-        self._forget_pools()
+    def place(self, links: dict[str, Link | Local], gone: Iterable[str] = ()) -> None:
+        """Let names lead to these places and no more to those of ``gone``; decide anew for who waits in line."""
+        with self.turn.lock:
+            self.places.update(links)
+            for name in gone:
+                self.places.pop(name, None)
+            self._ranks = (None, {})
+            self._forget_pools()
+            self.places_changed()
 
     def fell_back(self, trip: Trip) -> None:
         """Tell of a call that runs here, unless here is where its name leads first."""
@@ -436,17 +464,27 @@ class Driver:
                     waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
-        if trip.nested:
-            ranks = [[Idle(p) for p in rank if trip.here or not p.local] for rank in self.ranks(trip.path)]
-            pools = [policy.Pool(rank) for rank in ranks]
+        path = trip.path
+        course = trip.course if trip.piece else None
+        since = None if course is None else course.since
+        if since is not None:
+            aims = since.resolve(path)
+            if not aims or aims[0].place not in self.places:  # it was unmounted
+                since = None
+        if trip.nested or since is not None:
+            ranks: list[list[Any]] = self.ranks(path) if since is None else self._ranked(since, path)
+            ranks = [[p for p in rank if trip.here or not p.local] for rank in ranks]
+            pools = [policy.Pool(map(Idle, rank) if trip.nested else rank) for rank in ranks]
         else:
-            pools = self.pools(trip.path, trip.here)
+            pools = self.pools(path, trip.here)
         try:
             decision = self.policy(trip, pools, now, self._chance(), self._retries)
         except Exception as error:
             raise PolicyError(f"{trip.name}: the policy failed: {type(error).__name__}: {error}") from error
         if type(decision) not in policy.DECISIONS:
             raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
+        if trip.course is not None and not trip.piece and type(decision) is policy.Run:
+            trip.course.since = self.namespace.snapshot
         return decision
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
@@ -576,7 +614,7 @@ class Driver:
                 return
 
 
-class _Calling:
+class Calling:
     """One call; see `streaming.Calling`."""
 
     def __init__(self, driver: Driver, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -585,12 +623,14 @@ class _Calling:
         self._args = args
         self._kwargs = kwargs
         self.trip: Trip | None = None
+        self.since: Snapshot | None = None
+        """What names led to when its first piece was sent: the others go there, too."""
 
     def run(self, stream: tuple[int, int] | None, sent: restoring.Sent | None) -> Any:
         inside = self._driver.inside
         before = inside(True)
         try:
-            return self._driver._call(self._target, self._args, self._kwargs, stream, sent, self)
+            return self._driver.make(self._target, self._args, self._kwargs, stream, sent, self)
         finally:
             inside(before)
 

@@ -40,8 +40,10 @@ from .running import Runner
 RUNNING = slice(0, 16)
 CANCELLED = slice(16, 32)
 NOTHING = bytes(16)
-SLATE = 32
-"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt."""
+ENDED = slice(32, 40)
+SLATE = 40
+"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt, and how many calls
+have ended here, if that is counted."""
 WHILE = 0.1
 """Seconds between two messages that tell what a running function prints."""
 MOST_WITHDRAWN = 1024
@@ -58,6 +60,8 @@ class Executor:
         if settings["slate"] is not None:
             self._slate = mmap.mmap(settings["slate"], SLATE)
         self._embedded: bool = settings["embedded"]
+        self._counts: bool = settings["counts"]
+        self._ended = 0
         self._commands: deque[dict[str, Any]] = deque()
         self._withdrawn: deque[bytes] = deque(maxlen=MOST_WITHDRAWN)
         """Calls that are not to be begun."""
@@ -150,6 +154,9 @@ class Executor:
             self._slate[RUNNING] = message.call
             reply, result = self._answer(peer, message, segments)
             self._slate[RUNNING] = NOTHING
+            if self._counts and isinstance(message, wire.Call):
+                self._ended += 1
+                self._slate[ENDED] = self._ended.to_bytes(8, "little")
             reception.send(peer, reply, result)
         return True
 

@@ -23,19 +23,22 @@ from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
-from . import opaque, reducers
+from . import events, opaque, reducers
 from .config import Config
-from .errors import ModuleUnavailable, RelocateError
+from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
-from .namespace import Namespace, Where
+from .namespace import Where
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .interface import Interface
+    from .mounts import Mounts
     from .observe import Statistics
     from .placement import Placement
     from .proxy import Registry, Target
+    from .servers import Servers
+    from .tracing import Tracing
     from .verify import Difference, Verifier
 
 OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
@@ -56,12 +59,13 @@ class Handle:
         from .cache import Cache
         from .far import Far
         from .methods import Methods
+        from .mounts import LOCAL, LiveNamespace, free_name
         from .observe import Counters
-        from .places import Link, place_name
+        from .places import Link
         from .proxy import Registry
 
         self.config = config
-        self.namespace = Namespace()
+        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound, tell=events.emit)
         self._counters = Counters()
         self._cache = Cache(config.cache, config.workers)
         ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
@@ -102,22 +106,31 @@ class Handle:
         self._finder.source = self._far.source
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
+        self._servers: Servers | None = None
+        self._tracing: Tracing | None = None
+        if config.tracing:
+            from .tracing import Tracing
+
+            self._tracing = Tracing()
         self._links: list[Link] = []
         for rank, specs in enumerate(configuration.ranks(config.workers)):
             for spec in specs:
-                name = place_name(spec)
-                self._links.append(Link(name, spec))
+                name = free_name(spec, self.namespace.snapshot.mounts)
                 self.namespace.mount(spec, name)
                 self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
-        self.namespace.mount("local", "local")
+        self.namespace.mount(LOCAL)
         if config.fallback:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
+        if config.namespace:
+            self._load_namespace(config.namespace)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in (*config.modules, *config.methods)):
-            from . import driver, embedded  # noqa: F401
+            from . import driver, embedded, servers  # noqa: F401
 
     @cached_property
     def _driver(self) -> Driver:
         from .driver import Driver  # not under the lock: whoever imports may wait for another thread's import
+        from .mounts import LOCAL
+        from .places import Local
 
         with self._starting:
             made: Driver | None = self.__dict__.get("_driver")
@@ -125,7 +138,10 @@ class Handle:
                 made = self.__dict__["_driver"] = Driver(
                     self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience
                 )
-                made.places.update({link.name: link for link in self._links})
+                made.places = {
+                    name: Local(name) for name, spec in self.namespace.snapshot.mounts.items() if spec == LOCAL
+                }
+                made.places |= {link.name: link for link in self._links}
                 made.inside = self._set_inside
                 made.queue = self.config.queue
                 if self.config.policy:
@@ -135,6 +151,8 @@ class Handle:
 
                     made.limits = Limits(self.config.deadlines)
                 made.missed = self._fell_back
+                if self._tracing is not None:
+                    made.trace(self._tracing)
                 if self.config.verify:
                     made.verifier = self._verifier()
         return made
@@ -236,6 +254,11 @@ class Handle:
         with self._driver.turn:
             while any(k.state == "starting" or _coming(k) for k in self._links) and time.monotonic() < until:
                 self._driver.turn.wait(until - time.monotonic())
+        return self._places()
+
+    def _places(self) -> list[dict[str, Any]]:
+        """The same as of now, whether the links are started or not."""
+        with self._driver.turn:
             return [
                 {
                     "name": link.name,
@@ -260,6 +283,50 @@ class Handle:
         state = "enabled" if self._enabled else "disabled"
         return f"<relocate handle, {state}: {', '.join(self.config.modules)} on {self.config.workers}>"
 
+    def _load_namespace(self, file: str) -> None:
+        from . import nsfile
+
+        try:
+            with open(file, encoding="utf-8") as opened:
+                text = opened.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"namespace: {file} cannot be read: {error}") from None
+        self.namespace.change(lambda begun: nsfile.run(text, file, begun), file)
+
+    # What is mounted -------------------------------------------------------------------------------
+
+    def _connect(self, added: Mounts) -> None:
+        """Have links to what will be mounted."""
+        from .mounts import LOCAL
+        from .places import Link, Local
+
+        with self._starting:
+            links = [Link(name, spec) for name, spec in added if spec != LOCAL]
+            self._links = [*self._links, *links]
+            driver: Driver | None = self.__dict__.get("_driver")
+            if driver is None:
+                return
+            driver.place({name: Local(name) for name, spec in added if spec == LOCAL})
+            driver.place({link.name: link for link in links})
+            if driver.links is not None:
+                for link in links:
+                    driver.links.add(link)
+
+    def _rebound(self, gone: Mounts) -> None:
+        """Names lead elsewhere; what is not mounted any more is let go."""
+        with self._starting:
+            dropped = [link for link in self._links if (link.name, link.spec) in gone]
+            self._links = [link for link in self._links if link not in dropped]
+            driver: Driver | None = self.__dict__.get("_driver")
+            links = driver.links if driver is not None else None
+            if driver is not None:
+                driver.place({}, {name for name, _ in gone} - set(self.namespace.snapshot.mounts))
+            for link in dropped:
+                if links is not None:
+                    links.drop(link)
+                elif link.child is not None:
+                    link.child.stop()
+
     # Putting it in effect --------------------------------------------------------------------------
 
     def enable(self, *, early: bool) -> None:
@@ -274,8 +341,8 @@ class Handle:
         atexit.register(self._at_exit)
         self._asked = early
         self._pid = os.getpid()
-        if self.config.report or os.environ.get(configuration.ENV_SUMMARY):
-            # Children inherit the name of the report, but it is this program's.
+        if self.config.report or self.config.metrics or os.environ.get(configuration.ENV_SUMMARY):
+            # Children inherit the name of the report and the address of the metrics, but they are this program's.
             os.environ.setdefault(configuration.ENV_REPORT_PID, str(os.getpid()))
         sys.meta_path.insert(0, self._finder)
         loaded = [n for n in list(sys.modules) if self.config.designates(n)]
@@ -308,14 +375,21 @@ class Handle:
                     from .links import Links
 
                     self._driver.links = Links(
-                        self._links,
+                        list(self._links),
                         depth=self.config.depth,
                         heartbeat=self.config.heartbeat,
                         keys_folder=self.config.keys,
                         turn=self._driver.turn,
                         on_change=self._driver.places_changed,
                         on_death=self._counters.died,
+                        tell=self._event,
                     )
+                    if self._enabled:
+                        from .servers import Servers
+
+                        self._servers = Servers(self, begin=lambda: self._set_inside(True))
+                        if self._servers.trouble:
+                            self._warn(self._servers.trouble)
 
     def _start_ahead(self) -> None:
         """In a thread: the first call will need the workers and the links to them."""
@@ -340,6 +414,9 @@ class Handle:
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is not None:
                 links = driver.detach()
+            servers, self._servers = self._servers, None
+        if servers is not None:
+            servers.stop()
         if links is not None:
             links.stop()
         for link in self._links:
@@ -379,6 +456,9 @@ class Handle:
         self._starting = threading.RLock()
         self._mine = threading.local()
         self._ahead = None
+        if self._servers is not None:
+            self._servers.forked()
+            self._servers = None
         self._counters.forked()
         if driver is not None:
             driver.forked()
@@ -451,6 +531,14 @@ class Handle:
         before, self._mine.inside = getattr(self._mine, "inside", False), inside
         return before
 
+    def _event(self, event: str, **fields: Any) -> None:
+        """Tell of what the links' thread saw; whoever listens must not wait for a call, and so for that thread."""
+        before = self._set_inside(True)
+        try:
+            events.emit(event, **fields)
+        finally:
+            self._set_inside(before)
+
     def _fell_back(self, name: str, why: str) -> None:
         self._warn(f"{name} runs here, not on a worker: {why}", once=why)
 
@@ -482,6 +570,8 @@ class Handle:
 
         self._specs[module] = spec
         file, path = _files(spec)
+        if self._leads_here(module):
+            return face.describe(self._finder.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._start_embedded()
@@ -494,6 +584,14 @@ class Handle:
             self._ahead = threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True)
             self._ahead.start()
         return found
+
+    def _leads_here(self, module: str) -> bool:
+        """Whether the module's name leads to the local copy first, which then describes itself."""
+        from .mounts import LOCAL
+
+        snapshot = self.namespace.snapshot
+        aims = snapshot.resolve(("chan", *module.split(".")))
+        return bool(aims) and snapshot.mounts[aims[0].place] == LOCAL
 
     def _refresh(self, module: str) -> None:
         """A worker says that the description is stale: take a new one."""

@@ -25,7 +25,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, capability, channel, direct, embedded, keys, session, wire
+from . import __version__, capability, channel, direct, embedded, events, keys, session, wire
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -35,7 +35,7 @@ from .errors import (
     WrongKey,
 )
 from .health import Capability
-from .places import Link, Seat, nobody_at
+from .places import Link, Seat, end_of, nobody_at
 
 log = logging.getLogger("relocate")
 
@@ -67,6 +67,7 @@ class Links:
         turn: threading.Condition,
         on_change: Callable[[], None],
         on_death: Callable[[str], None],
+        tell: Callable[..., None] = events.emit,
     ) -> None:
         channel.keep_freed_memory()
         self.links = links
@@ -78,6 +79,7 @@ class Links:
         self._turn = turn
         self._on_change = on_change
         self._on_death = on_death
+        self._tell = tell
         self._commands: collections.deque[tuple[str, tuple[Any, ...]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
@@ -95,6 +97,15 @@ class Links:
         """
         self._post("cancel", seat, call, gentle)
 
+    def add(self, link: Link) -> None:
+        """Tend one more link."""
+        self._post("add", link)
+
+    def drop(self, link: Link) -> None:
+        """Give up a link to which no name leads any more, when the calls on it have ended."""
+        link.leaving = True
+        self._post("drop")
+
     def stop(self) -> None:
         """End the thread and close its sockets."""
         self._stopping = True
@@ -106,6 +117,8 @@ class Links:
         for link in self.links:
             for seat in link.seats:
                 seat.dismiss()
+            if link.leaving and link.child is not None:
+                link.child.stop()
         if any(not opened.closed for opened in list(self._channels)):
             _unfinished.append(self.context)  # its sockets belong to threads that still wait for answers
         else:
@@ -152,7 +165,7 @@ class Links:
     def _turn_once(self) -> None:
         now = time.monotonic()
         for link in self.links:
-            if link.socket is None and now >= link.again_at:
+            if link.socket is None and now >= link.again_at and not link.leaving:
                 try:
                     self._connect(link)
                 except channel.Absent:
@@ -184,11 +197,14 @@ class Links:
         while self._commands:
             verb, arguments = self._commands.popleft()
             getattr(self, f"_do_{verb}")(*arguments)
-        for link in self.links:
+        for link in self.links[:]:
             self._tend(link)
 
     def _tend(self, link: Link) -> None:
         now = time.monotonic()
+        if link.leaving:
+            self._let_go(link)
+            return
         if link.child is not None and link.child.ended():
             link.child.clean()
             code, link.child = link.child.process.returncode, None
@@ -300,7 +316,9 @@ class Links:
             for obituary in message.obituaries:
                 link.obituaries[obituary.slot, obituary.incarnation] = obituary
                 if not message.draining:  # otherwise it ended as it was asked to
-                    self._on_death(f"{link.name}/{obituary.slot}")
+                    label = f"{link.name}/{obituary.slot}"
+                    self._on_death(label)
+                    self._tell("executor died", executor=label, end=end_of(obituary.returncode))
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:
@@ -333,8 +351,11 @@ class Links:
                 seat.dismiss()
             link.seats = tuple(seats)
             link.error = None
+            rises = link.state != "up" and bool(seats)
             link.state = "up" if seats else "starting"
             self._on_change()
+        if rises:
+            self._tell("worker up", worker=link.name, url=link.url, executors=len(seats))
 
     def _down(self, link: Link, error: RelocateError) -> None:
         self._change(link, "starting" if link.is_embedded else "down", error)
@@ -349,10 +370,32 @@ class Links:
         with self._turn:
             for seat in link.seats:
                 seat.dismiss()
+            falls = link.state == "up" or (state == "down" and link.state != "down")
             link.state, link.seats = state, ()
             link.error = error or link.error
             link.began = time.monotonic()
             self._on_change()
+        if falls or state == "refused":
+            self._tell("worker down", worker=link.name, url=link.url, state=state, reason=str(error or link.error))
+
+    def _let_go(self, link: Link) -> None:
+        """Close a link that was dropped, unless a call is still under way on it."""
+        with self._turn:
+            if any(seat.outstanding for seat in link.seats):
+                return
+            for seat in link.seats:
+                seat.dismiss()
+            link.state, link.seats = "down", ()
+        self._close(link)
+        self.links.remove(link)
+        if link.child is not None:  # it takes its time to end, which the other links need not wait for
+            threading.Thread(target=link.child.stop, name="relocate-unmount").start()
+
+    def _do_add(self, link: Link) -> None:
+        self.links.append(link)
+
+    def _do_drop(self) -> None:
+        """Only to wake the thread: `_tend` sees to links that are leaving."""
 
     def _do_cancel(self, seat: Seat, call: bytes, gentle: bool) -> None:
         if seat.link.socket is not None and seat.link.shaken:

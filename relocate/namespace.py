@@ -18,7 +18,7 @@ higher rank are spares for when no lower one can serve.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -121,12 +121,20 @@ class Namespace:
         self.snapshot = snapshot or Snapshot()
         self._lock = threading.Lock()
 
-    def mount(self, url: str, place: str) -> None:
-        """Let ``/n/<place>`` be what the worker at ``url`` offers."""
-        if not place or "/" in place:
+    def mount(self, url: str, place: str) -> str:
+        """Let ``/n/<place>`` be what the worker at ``url`` offers; the name ``/n/<place>``.
+
+        Raises:
+            ConfigError: ``place`` is no word, or names another worker.
+        """
+        if not place or "/" in place or place.split() != [place] or place in (".", ".."):
             raise ConfigError(f"{place!r} cannot name a place; use a word without slashes")
         with self._lock:
+            mounted = self.snapshot.mounts.get(place, url)
+            if mounted != url:
+                raise ConfigError(f"/n/{place} is {mounted} already; unmount that first, or choose another name")
             self._swap({**self.snapshot.mounts, place: url}, self.snapshot.unions)
+        return join(("n", place))
 
     def bind(self, new: str, old: str, where: Where | str = Where.REPLACE, rank: int | None = None) -> None:
         """Make the name ``old`` lead to ``new``.
@@ -185,6 +193,12 @@ class Namespace:
             else:
                 raise ConfigError(f"nothing is bound or mounted at {old!r}")
             self._swap(mounts, unions)
+
+    def change(self, how: Callable[[Snapshot], Snapshot]) -> None:
+        """Make of the table what ``how`` makes of it, as one step."""
+        with self._lock:
+            changed = how(self.snapshot)
+            self._swap(changed.mounts, changed.unions)
 
     def resolve(self, path: str) -> tuple[Target, ...]:
         """`Snapshot.resolve` in the current snapshot."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .latency import Histogram, quantile
 from .verify import Difference
 
 
@@ -33,12 +34,20 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     deaths: int
 
 
+class Latency(msgspec.Struct, frozen=True):
+    """Seconds that half of a module's calls, and 99 of 100, took at most, waiting for a worker included."""
+
+    p50: float
+    p99: float
+
+
 class Statistics(msgspec.Struct, frozen=True):
     """A record of what a handle did so far.
 
     ``calls = remote + local + failed = returned + raised + failed``; calls that are under way are not
     among them.
-    ``retried`` counts attempts beyond a call's first; ``bytes_out`` and ``bytes_in`` what was sent
+    ``retried`` counts attempts beyond a call's first, ``rerouted`` calls that ended elsewhere than where they
+    were sent first; ``latencies`` has each module's; ``bytes_out`` and ``bytes_in`` what was sent
     to and received from executors.  ``verified`` counts calls that ran here too and were compared,
     ``differing`` those of them whose outcome was not the same; ``differences`` has the first of each
     function.
@@ -58,6 +67,11 @@ class Statistics(msgspec.Struct, frozen=True):
     verified: int = 0
     differing: int = 0
     differences: dict[str, Difference] = {}
+    rerouted: int = 0
+    latencies: dict[str, Latency] = {}
+
+
+TOTALS = ("returned", "raised", "failed", "retried", "rerouted", "bytes_out", "bytes_in")
 
 
 class Counters:
@@ -65,7 +79,8 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._totals = {"returned": 0, "raised": 0, "failed": 0, "retried": 0, "bytes_out": 0, "bytes_in": 0}
+        self._totals = dict.fromkeys(TOTALS, 0)
+        self._latencies: dict[str, Histogram] = {}
         self._members: dict[str, list[int]] = {}
         self._calls: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
@@ -73,7 +88,16 @@ class Counters:
         self._differences: dict[str, Difference] = {}
 
     def settled(
-        self, name: str, outcome: str, seat: str | None, sent: int = 0, received: int = 0, retried: int = 0
+        self,
+        name: str,
+        outcome: str,
+        seat: str | None,
+        sent: int = 0,
+        received: int = 0,
+        retried: int = 0,
+        rerouted: bool = False,
+        module: str = "",
+        seconds: float = 0.0,
     ) -> None:
         """Count one call.
 
@@ -84,12 +108,17 @@ class Counters:
             sent: bytes to executors.
             received: bytes from them.
             retried: attempts beyond the first.
+            rerouted: whether it ended elsewhere than where it was sent first.
+            module: the function's, if its latency is to be counted.
+            seconds: from the call to its outcome.
         """
         with self._lock:
             totals = self._totals
             totals["bytes_out"] += sent
             totals["bytes_in"] += received
-            totals["retried"] += retried
+            if retried:
+                totals["retried"] += retried
+                totals["rerouted"] += rerouted
             if not outcome:
                 return
             totals[outcome] += 1
@@ -98,6 +127,11 @@ class Counters:
                 where = self._members[name] = [0, 0]
             if outcome == "failed":
                 return
+            if module:
+                latency = self._latencies.get(module)
+                if latency is None:
+                    latency = self._latencies[module] = Histogram()
+                latency.add(seconds)
             if seat is None:
                 where[1] += 1
             else:
@@ -143,12 +177,32 @@ class Counters:
                 members={name: Where(*w) for name, w in sorted(self._members.items())},
                 workers={
                     seat: WorkerStatistics(self._calls.get(seat, 0), self._deaths.get(seat, 0))
-                    for seat in sorted({*self._calls, *self._deaths})
+                    for seat in self._seats()
                 },
                 differences=dict(sorted(self._differences.items())),
+                latencies={
+                    module: Latency(quantile(taken.counts, 0.5) or 0.0, quantile(taken.counts, 0.99) or 0.0)
+                    for module, taken in sorted(self._latencies.items())
+                },
                 **self._totals,
                 **self._compared,
             )
+
+    def sample(self) -> dict[str, Any]:
+        """The counts as of now, of which two tell what happened between them (`relocate top`)."""
+        with self._lock:
+            return {
+                **self._totals,
+                "executors": {seat: [self._calls.get(seat, 0), self._deaths.get(seat, 0)] for seat in self._seats()},
+                "modules": {
+                    module: {str(index): count for index, count in enumerate(taken.counts) if count}
+                    for module, taken in self._latencies.items()
+                },
+                "seconds": {module: taken.total for module, taken in self._latencies.items()},
+            }
+
+    def _seats(self) -> list[str]:
+        return sorted({*self._calls, *self._deaths})
 
 
 def summary(statistics: Statistics) -> str:

@@ -7,6 +7,7 @@ loaded for it.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -95,11 +96,13 @@ class Seat(Health):
 class Local:
     """The place where the local copies run."""
 
-    name = "local"
     local = True
     state = "up"
     seats: tuple[Seat, ...] = ()
     error: RelocateError | None = None
+
+    def __init__(self, name: str = "local") -> None:
+        self.name = name
 
 
 class Link:
@@ -122,6 +125,8 @@ class Link:
         """The public keys of the supervisor and of its executors."""
         self.capability: wire.Capability | None = None
         self.child: embedded.Child | None = None
+        self.leaving = False
+        """Whether it is unmounted, and kept for calls under way only."""
         # Only the links' thread uses what follows.
         self.socket: zmq.Socket[bytes] | None = None
         self.monitor: zmq.Socket[bytes] | None = None
@@ -145,6 +150,16 @@ class Link:
 def nobody_at(url: str) -> str:
     """What is said of an address where nobody answers."""
     return f"nobody answers at {url}; is 'relocate worker --listen {url}' running there?"
+
+
+def end_of(code: int) -> str:
+    """What became of an executor, by its exit status as `subprocess` has it."""
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"died of {signal.Signals(-code).name}"
+    except ValueError:
+        return f"died of signal {-code}"
 
 
 def place_name(spec: str) -> str:

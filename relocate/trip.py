@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import answering, channel, output, restoring, session, wire
+from . import answering, channel, events, output, restoring, session, wire
 from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
 from .hedging import LEAST, Race
+from .places import end_of
 from .policy import NEVER
 
 if TYPE_CHECKING:
-    from .driver import Driver, Turn
+    from .driver import Calling, Driver, Turn
     from .links import Links
     from .places import Seat
 
@@ -75,9 +76,12 @@ class Trip:
         self.lent = restoring.NOTHING
         self._seen = 0
         """Characters of output that were shown."""
+        self.course: Calling | None = None
+        """Of the stream that it belongs to."""
         self.tried: list[str] = []
         self.ends: list[Seat] = []
         self.waited = 0.0
+        self.began = driver.clock()
         self.attempts = 0
         self.sent = 0
         self.received = 0
@@ -163,6 +167,7 @@ class Trip:
                 finally:
                     self._give_back(None, False)  # if an interrupt came between
             self.tried.append(seat.id)
+            events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
             self._judge(request.call)
 
     def _until(self, seat: Seat, sent: float) -> float:
@@ -190,7 +195,20 @@ class Trip:
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
         again = self.attempts - 1 if self.attempts > 1 else 0
-        self.driver.counters.settled(self.name, "" if self.piece else outcome, seat, self.sent, self.received, again)
+        driver = self.driver
+        if driver.tracing is not None:
+            driver.tracing.settled(seat, self.attempts)
+        driver.counters.settled(
+            self.name,
+            "" if self.piece else outcome,
+            seat,
+            self.sent,
+            self.received,
+            again,
+            bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}.")),
+            self.module,
+            driver.clock() - self.began,
+        )
 
     def own(self, error: BaseException) -> BaseException:
         """``error``, or the very exception that a lent generator raised here and of which it is a copy."""
@@ -275,13 +293,3 @@ def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:
         turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
         same_life = seat.id.endswith(seat.link.ticket[:4].hex())
         return seat.link.obituaries.get(key) if same_life else None
-
-
-def end_of(code: int) -> str:
-    """What became of an executor, by its exit status as `subprocess` has it."""
-    if code >= 0:
-        return f"exited with status {code}"
-    try:
-        return f"died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"died of signal {-code}"

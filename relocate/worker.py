@@ -32,16 +32,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import zmq
 
 from . import __version__, capability, channel, config, embedded, executor, keys, session, wire
 from .errors import ConfigError, RelocateError, RemoteProtocolError, WrongKey
+from .places import end_of
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 log = logging.getLogger("relocate.worker")
 
@@ -67,6 +71,7 @@ class Settings:
     keys: str = ""
     ports: tuple[int, ...] = ()
     parent: int | None = None
+    metrics: str = ""
 
     @property
     def is_ipc(self) -> bool:
@@ -111,6 +116,11 @@ class Supervisor:
         # An embedded worker is on the machine of its only client.
         self._capability = None if settings.parent is not None else capability.offered()
         self._authenticator: Any = None
+        self._metrics: Metrics | None = None
+        self._counting = threading.Lock()
+        self._ended = 0
+        """Calls of executors that are gone; counted for the metrics only."""
+        self._deaths: collections.Counter[str] = collections.Counter()
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
@@ -144,6 +154,27 @@ class Supervisor:
         self.url = url if self._settings.is_ipc else f"{url.rpartition(':')[0]}:{port}"
         if port in map(str, self._settings.ports[: len(self._slots)]):
             raise ConfigError(f"port {port} of --ports is the one it listens on")
+        if self._settings.metrics:
+            from .metrics import Metrics
+
+            self._metrics = Metrics(self._settings.metrics, self._families)
+
+    def _families(self) -> Iterable[Any]:
+        """The worker's metrics; asked for by another thread."""
+        from .metrics import of_worker
+
+        slates = [slot.slate for slot in self._slots if slot.slate is not None]
+        with self._counting:
+            calls = self._ended + sum(map(ended, slates))
+        return of_worker(
+            executors=len(self._slots),
+            ready=len([slot for slot in self._slots if slot.endpoint]),
+            running=len([slate for slate in slates if bytes(slate[executor.RUNNING]) != executor.NOTHING]),
+            clients=len(self._clients),
+            draining=self._draining,
+            calls=calls,
+            deaths=dict(self._deaths),
+        )
 
     def _use_keys(self, url: str) -> None:
         from zmq.auth.thread import ThreadAuthenticator
@@ -237,6 +268,8 @@ class Supervisor:
                 self._kill(slot)
         if self._authenticator is not None:
             self._authenticator.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         self._socket.close()
         signal.set_wakeup_fd(-1)
         self._ear.close()
@@ -276,6 +309,7 @@ class Supervisor:
                 bind=self._bind_url(slot),
                 modules=list(self._settings.modules),
                 embedded=self._settings.parent is not None,
+                counts=bool(self._settings.metrics),
                 supervisor=os.getpid(),
                 heartbeat=HEARTBEAT,
             )
@@ -333,6 +367,11 @@ class Supervisor:
     def _buried(self, slot: Slot, code: int) -> None:
         assert slot.process is not None
         call = bytes(slot.slate[executor.RUNNING])
+        with self._counting:
+            self._ended += ended(slot.slate)
+            slot.slate[:] = bytes(executor.SLATE)
+        if not self._draining:
+            self._deaths[end_of(code)] += 1
         was_ready = bool(slot.endpoint)
         self._kill(slot)
         slot.endpoint = ""
@@ -443,6 +482,11 @@ class Supervisor:
             self._socket.send_multipart([identity, *wire.pack(message)])
         except zmq.ZMQError:
             self._clients.pop(identity, None)  # it has gone
+
+
+def ended(slate: Any) -> int:
+    """How many calls have ended on an executor."""
+    return int.from_bytes(slate[executor.ENDED], "little")
 
 
 def shared_file() -> IO[bytes]:

@@ -116,6 +116,19 @@ def test_the_functions_own_exception_is_never_retried(program: Program, desk: Wo
     assert (found.calls, found.raised, found.retried) == (1, 1, 0)
 
 
+def test_a_call_that_ends_elsewhere_than_where_it_was_sent_is_counted_as_rerouted(network: Network) -> None:
+    for name in ("desk", "attic"):
+        network.worker(name, modules=[shop()])
+    program = Program(network, ["desk", "attic"])
+    module = program.load("shop")
+    module.price(1)
+    assert program.statistics().rerouted == 0
+    network.workers["desk"].next(CutOff())
+    assert module.price(2) == 6
+    found = program.statistics()
+    assert (found.retried, found.rerouted) == (1, 1)
+
+
 @pytest.mark.parametrize("fault", [Kill(), Kill(before=True), CutOff(), Garble(), Garble((b"\x93\x01\x02\x03",))])
 def test_an_unknown_outcome_is_run_again(program: Program, desk: Worker, fault: Fault) -> None:
     shop = program.load("shop")

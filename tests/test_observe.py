@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relocate.latency import bucket
 from relocate.observe import Counters, Statistics, Where, WorkerStatistics, write_report
 
 
@@ -108,5 +109,34 @@ def test_the_report_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
         "calls": 1, "remote": 1, "local": 0, "returned": 1, "raised": 0, "failed": 0, "retried": 1,
         "bytes_out": 10, "bytes_in": 20, "members": {"m.f": {"remote": 1, "local": 0}},
         "workers": {"desk/0": {"calls": 1, "deaths": 0}}, "verified": 0, "differing": 0, "differences": {},
+        "rerouted": 0, "latencies": {},
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_latencies_are_counted_for_each_module() -> None:
+    counters = Counters()
+    for _ in range(98):
+        counters.settled("m.f", "returned", "desk/0", module="m", seconds=0.001)
+    counters.settled("m.g", "raised", None, module="m", seconds=0.001)
+    counters.settled("m.g", "returned", "desk/0", module="m", seconds=1.0)
+    counters.settled("k.f", "returned", "desk/0", module="k", seconds=0.1)
+    counters.settled("k.f", "failed", None, module="k", seconds=30.0)
+    counters.settled("k.f", "", "desk/0", module="k", seconds=30.0)
+    found = counters.statistics().latencies
+    assert found["m"].p50 == found["m"].p99 == pytest.approx(0.001, rel=1 / 8)
+    assert found["k"].p99 == pytest.approx(0.1, rel=1 / 8)
+    counters.settled("m.g", "returned", "desk/0", module="m", seconds=1.0)
+    assert counters.statistics().latencies["m"].p99 == pytest.approx(1.0, rel=1 / 8)
+
+
+def test_a_sample_has_what_top_shows_the_change_of() -> None:
+    counters = Counters()
+    counters.settled("m.f", "returned", "desk/0", 1, 2, 1, True, "m", 0.001)
+    counters.died("desk/1")
+    assert json.loads(json.dumps(counters.sample())) == {
+        "returned": 1, "raised": 0, "failed": 0, "retried": 1, "rerouted": 1, "bytes_out": 1, "bytes_in": 2,
+        "executors": {"desk/0": [1, 0], "desk/1": [0, 1]},
+        "modules": {"m": {str(bucket(0.001)): 1}},
+        "seconds": {"m": 0.001},
+    }  # fmt: skip

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .. import channel, interface, lending, session, wire
+from .. import channel, events, interface, lending, session, wire
 from ..caller import Caller, Exchange
 from ..errors import WorkerUnreachable
 from ..executor import NOTHING
@@ -63,6 +63,7 @@ class Network(Links):
         self._depth = 1
         self._on_death = lambda seat: self.on_death(seat)
         self._on_change = lambda: self.on_change()
+        self._tell = events.emit
 
     def worker(
         self,

@@ -9,8 +9,10 @@ from typing import Any
 
 from .. import interface as face
 from ..driver import Driver
-from ..namespace import Namespace, Where
+from ..mounts import LOCAL, LiveNamespace, Mounts
+from ..namespace import Where
 from ..observe import Counters, Statistics
+from ..places import Link, Local
 from ..proxy import ProxyModule, Registry, populate
 from ..quiet import quiet
 from ..verify import Difference, Verifier
@@ -43,7 +45,7 @@ class Program:
         tolerance: float = 0.0,
     ) -> None:
         self.network = network
-        self.namespace = Namespace()
+        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound)
         self.counters = Counters()
         self.modules: dict[str, ProxyModule] = {}
         self.refreshed: list[str] = []
@@ -72,10 +74,9 @@ class Program:
         self.registry = Registry(self._call, self._real, lambda name: None, lambda name: False)
         for rank, names in enumerate(ranks):
             for name in (names,) if isinstance(names, str) else names:
-                self.driver.places[name] = network.workers[name].link
                 self.namespace.mount(f"tcp://{name}:7000", name)
                 self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
-        self.namespace.mount("local", "local")
+        self.namespace.mount(LOCAL)
         if local is not None:
             self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
 
@@ -96,6 +97,16 @@ class Program:
         results: list[Any] = []
         self.network.clock.after(seconds, lambda: results.append(call()))
         return results
+
+    def _connect(self, added: Mounts) -> None:
+        self.driver.place({name: Local(name) if url == LOCAL else self._link(url) for name, url in added})
+
+    def _rebound(self, gone: Mounts) -> None:
+        self.driver.place({}, [name for name, _ in gone])
+
+    def _link(self, url: str) -> Link:
+        """To ``tcp://name:7000``, the address of the network's worker ``name``."""
+        return self.network.workers[url.removeprefix("tcp://").removesuffix(":7000")].link
 
     def _call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.driver.call(target, args, kwargs)

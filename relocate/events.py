@@ -1,0 +1,37 @@
+"""What happens in a program that relocates, as structured log records.
+
+The logger is ``relocate.events``.  Each record has a text for people and an attribute ``relocate``: a
+dictionary of what JSON can hold, with the event's name as ``event``.  Records are of level INFO, which is
+off by default; then, and where nobody has imported `logging`, an event costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+LOGGER = "relocate.events"
+
+TEXTS = {
+    "worker up": "{worker} at {url} is up with {executors} executors",
+    "worker down": "{worker} at {url} is {state}: {reason}",
+    "executor died": "{executor} {end}",
+    "call retried": "{function} is tried again: its outcome on {executor} is unknown",
+    "call rejected": "{function} was rejected by {executor} ({code}): {reason}",
+    "mounted": "{url} is mounted at {name}",
+    "unmounted": "{url} is not mounted at {name} any more",
+    "bound": "{name} leads to {target} ({where})",
+    "unbound": "{name} does not lead to {target} any more",
+    "loaded": "the name space was changed by {origin}",
+}
+"""What each event says, by its name."""
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Tell of an event, if somebody listens."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return
+    log = logging.getLogger(LOGGER)
+    if log.isEnabledFor(logging.INFO):
+        log.info(TEXTS[event].format_map(fields), extra={"relocate": {"event": event, **fields}})

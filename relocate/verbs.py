@@ -1,0 +1,163 @@
+"""What can be asked of a running program: its name space looked at and changed, its calls counted.
+
+Each verb gives what JSON can hold.  The same functions serve ``relocate ls`` where no program runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from . import interface as face
+from .errors import ModuleUnavailable
+from .namespace import Snapshot, join, split
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from .control import Verbs
+    from .handle import Handle
+
+DESCRIBED = 5.0
+"""Seconds to wait for a worker to describe a module."""
+
+
+def verbs(handle: Handle) -> Verbs:
+    """The verbs of one handle, by their names."""
+    began = time.time()
+    space = handle.namespace
+
+    def about() -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "program": [os.path.basename(sys.argv[0] or "-"), *sys.argv[1:]],
+            "modules": list(handle.config.modules),
+            "workers": handle._places(),
+            "since": began,
+            "relocate": __version__,
+        }
+
+    def save() -> str:
+        from . import nsfile
+
+        return nsfile.text_of(space.snapshot)
+
+    def load(text: str, origin: str) -> None:
+        from . import nsfile
+
+        space.change(lambda begun: nsfile.run(text, origin, begun), origin)
+
+    def bind(new: str, old: str, where: str = "replace", rank: int | None = None) -> None:
+        space.bind(new, old, where, rank)
+
+    return {
+        "about": about,
+        "ls": lambda path="", detailed=False: look(handle, path, detailed=detailed),
+        "resolve": lambda path: aims(space.snapshot, path),
+        "mount": lambda url, place="": space.mount(url, place),
+        "bind": bind,
+        "unmount": lambda old, new=None: space.unmount(old, new),
+        "save": save,
+        "load": load,
+        "statistics": handle.statistics,
+        "sample": lambda: sample(handle),
+    }
+
+
+def sample(handle: Handle) -> dict[str, Any]:
+    """What `relocate top` shows the change of, and what is under way now."""
+    driver = handle._driver
+    seats = [seat for link in handle._links for seat in link.seats]
+    return {
+        "at": time.monotonic(),
+        "pid": os.getpid(),
+        "workers": handle._places(),
+        "outstanding": {seat.label: seat.outstanding for seat in seats},
+        "queue": driver.waiting(),
+        "counts": handle._counters.sample(),
+    }
+
+
+def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]:
+    """The workers and what is below ``path``, or all bindings if there is no path.
+
+    Args:
+        handle: of the program.
+        path: a name below ``/chan`` or ``/n``.
+        detailed: whether to tell of each entry where it leads.
+
+    Raises:
+        RelocateError: no worker has the module, or the module not that member.
+    """
+    places = handle._places()
+    snapshot = handle.namespace.snapshot
+    found: dict[str, Any] = {"workers": places}
+    if not path:
+        found["bindings"] = bindings(snapshot)
+        return found
+    found["entries"] = entries(handle, path, alive=any(place["state"] == "up" for place in places))
+    found["leads to"] = aims(snapshot, path)
+    if detailed:
+        found["entries lead to"] = {entry: aims(snapshot, f"{path}/{entry}") for entry in found["entries"]}
+    return found
+
+
+def aims(snapshot: Snapshot, path: str) -> list[dict[str, Any]]:
+    """Where ``path`` leads, as data."""
+    return [{"place": t.place, "rank": t.rank, "name": "/".join(t.name)} for t in snapshot.resolve(split(path))]
+
+
+def entries(handle: Handle, path: str, *, alive: bool) -> list[str]:
+    """What is below ``path``: bound names, and the members of a module.
+
+    Raises:
+        RelocateError: no worker has the module, or the module not that member.
+    """
+    bound: list[str] = handle.namespace.ls(path)
+    parts = split(path)
+    parts = parts[2:] if parts[:1] == ("n",) else parts
+    if parts[:1] == ("chan",):
+        designated = [("chan", *m.split(".")) for m in handle.config.modules if not m.startswith("!")]
+        depth = len(parts)
+        bound = sorted({*bound, *(name[depth] for name in designated if len(name) > depth and name[:depth] == parts)})
+    if parts[:1] != ("chan",) or len(parts) < 2 or not alive:
+        return bound
+    module = ".".join(parts[1:])
+    try:
+        return sorted({*bound, *_members(handle, module)})
+    except ModuleUnavailable:
+        home, _, member = module.rpartition(".")
+        try:
+            if member in _members(handle, home):
+                return bound
+        except (ModuleUnavailable, ValueError):
+            pass
+        if bound:
+            return bound
+        raise
+
+
+def _members(handle: Handle, module: str) -> Collection[str]:
+    """The members of ``module``, as it is where its name leads first.
+
+    Raises:
+        ModuleUnavailable: it is not there.
+    """
+    if not handle._leads_here(module):
+        return face.decode(handle._driver.describe(module, DESCRIBED)).members
+    try:
+        return face.describe(handle._finder.real(module)).members
+    except (ImportError, ValueError) as error:
+        raise ModuleUnavailable(f"{module!r} is not here: {error}", name=module) from None
+
+
+def bindings(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The unions of a name space, as data."""
+    return [
+        {"name": join(name), "leads to": join(element.target), "rank": element.rank}
+        for name, union in sorted(snapshot.unions.items())
+        for element in union
+    ]
