@@ -86,7 +86,7 @@ with trace.get_tracer("the program").start_as_current_span("main"):
     }
 
 
-def test_what_the_function_calls_on_belongs_to_the_trace(spans: Any) -> None:
+def test_a_function_that_is_called_back_belongs_to_the_call(spans: Any) -> None:
     found = spans(
         """
 import work
@@ -97,7 +97,7 @@ def inner():
 work.apply(inner)
 """
     )
-    assert found["inner INTERNAL"][0]["parent"] == found["work.apply SERVER"][0]["id"]
+    assert found["inner INTERNAL"][0]["parent"] == found["work.apply CLIENT"][0]["id"]
 
 
 def test_a_call_that_raises_is_an_error_in_both(spans: Any) -> None:
