@@ -1,4 +1,4 @@
-"""The command line: ``relocate run``, ``check``, ``worker``, ``ls``, ``keys``."""
+"""The command line: ``relocate run``, ``check``, ``worker``, ``registry``, ``ls``, ``keys``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from . import __version__, config, launch
 from .errors import ConfigError, ModuleUnavailable, RelocateError
+from .registry_command import announcement, registry
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -56,6 +57,8 @@ def main() -> None:
         eval "$(_RELOCATE_COMPLETE=bash_source relocate)"
     """
 
+
+main.add_command(registry)
 
 FOLDER = click.option(
     "--keys", "folder", type=click.Path(file_okay=False), default="", metavar="DIR", help="Key folder [default: yours]."
@@ -242,9 +245,20 @@ def as_module(name: str) -> str:
 @click.option("--modules", metavar="A,B", help="Import these before saying that the worker is ready.")
 @FOLDER
 @click.option("--ports", metavar="FIRST-LAST", help="Ports of the executors, for a firewall [default: any free ones].")
+@click.option("--registry", "registries", multiple=True, metavar="URL", help="Announce it there; may be repeated.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="For clients that prefer it: region=eu.")
+@click.option("--advertise", metavar="URL", default="", help="Address that registries tell [default: worked out].")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but warnings.")
 def worker(
-    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, quiet: bool
+    listen: str,
+    executors: int | None,
+    modules: str | None,
+    folder: str,
+    ports: str | None,
+    registries: tuple[str, ...],
+    labels: tuple[str, ...],
+    advertise: str,
+    quiet: bool,
 ) -> None:
     """Run calls for other programs, until SIGTERM (finishes what runs) or Ctrl-C (ends at once).
 
@@ -257,7 +271,8 @@ def worker(
     names = tuple(m.strip() for m in modules.split(",") if m.strip()) if modules else ()
     if not listen.startswith("tcp://*:"):
         config.check_url(listen, "tcp://host:port or ipc:///path")
-    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count)))
+    where = announcement(registries, labels, advertise)
+    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count), None, *where))
     supervisor.bind()
     supervisor.on_ready = None if quiet else announce
     raise SystemExit(supervisor.run())

@@ -29,6 +29,7 @@ from .finder import Finder
 from .namespace import Namespace, Where
 
 if TYPE_CHECKING:
+    from .directory import Directory
     from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
@@ -79,17 +80,37 @@ class Handle:
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._links: list[Link] = []
-        for rank, specs in enumerate(configuration.ranks(config.workers)):
+        self._directories: list[Directory] = []
+        rank = 0
+        for specs in configuration.ranks(config.workers):
+            registries = [spec for spec in specs if spec.startswith(configuration.REGISTRY)]
             for spec in specs:
-                name = place_name(spec)
-                self._links.append(Link(name, spec))
-                self.namespace.mount(spec, name)
-                self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+                if spec not in registries:
+                    name = place_name(spec)
+                    self._links.append(Link(name, spec))
+                    self._offer(spec, name, rank)
+            if registries:
+                rank += self._look_into(registries, rank)
+            rank += 1
         self.namespace.mount("local", "local")
         if config.fallback:
-            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
+            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER, rank)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in config.modules):
             from . import driver, embedded  # noqa: F401
+
+    def _offer(self, spec: str, name: str, rank: int) -> None:
+        self.namespace.mount(spec, name)
+        self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+
+    def _look_into(self, registries: list[str], rank: int) -> int:
+        """Let the workers that these registries name be found; how many further ranks they take."""
+        from .directory import Directory
+
+        modules = [m for m in self.config.modules if not m.startswith("!")]
+        directory = Directory(registries, modules, rank, self.namespace, self._links)
+        self._directories.append(directory)
+        self._offer(registries[0], directory.name, rank)
+        return directory.ranks - 1
 
     @cached_property
     def _driver(self) -> Driver:
@@ -101,7 +122,9 @@ class Handle:
                 made = self.__dict__["_driver"] = Driver(
                     self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience
                 )
-                made.places.update({link.name: link for link in self._links})
+                places: dict[str, Any] = made.places
+                places.update({place.name: place for place in self._links})
+                places.update({place.name: place for place in self._directories})
                 made.inside = self._set_inside
                 made.missed = self._fell_back
                 if self.config.verify:
@@ -170,7 +193,7 @@ class Handle:
         if os.getpid() != self._pid or program not in ("", str(self._pid)):
             return  # the program itself will tell
         asked = self._asked or program
-        here = asked and all(link.is_embedded for link in self._links)
+        here = asked and not self._directories and all(link.is_embedded for link in self._links)
         for name in (m for m in self.config.modules if not m.startswith("!")):
             if any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules))):
                 continue
@@ -199,7 +222,10 @@ class Handle:
         self._start()
         until = time.monotonic() + timeout
         with self._driver.turn:
-            while any(k.state == "starting" or _coming(k) for k in self._links) and time.monotonic() < until:
+            while time.monotonic() < until and (
+                any(k.state == "starting" or _coming(k) for k in self._links)
+                or any(directory.state == "starting" for directory in self._directories)
+            ):
                 self._driver.turn.wait(until - time.monotonic())
             return [
                 {
@@ -211,7 +237,8 @@ class Handle:
                     "error": str(link.error) if link.error and link.state != "up" else None,
                 }
                 for link in self._links
-            ]
+                if not link.leaving
+            ] + [trouble for directory in self._directories for trouble in directory.troubles()]
 
     def __enter__(self) -> Handle:
         return self
@@ -268,12 +295,14 @@ class Handle:
 
                     self._driver.links = Links(
                         self._links,
+                        self._directories,
                         depth=self.config.depth,
                         heartbeat=self.config.heartbeat,
                         keys_folder=self.config.keys,
                         turn=self._driver.turn,
                         on_change=self._driver.places_changed,
                         on_death=self._counters.died,
+                        places=self._driver.places,
                     )
 
     def _start_ahead(self) -> None:
@@ -313,10 +342,14 @@ class Handle:
 
         links = []
         for old in self._links:
+            if old.leaving:
+                continue
             link = Link(old.name, old.spec)
-            link.child = old.child
+            link.child, link.offered, link.hint = old.child, old.offered, old.hint
             links.append(link)
         self._links = links
+        for directory in self._directories:
+            directory.adopt(links)
         driver: Driver | None = self.__dict__.get("_driver")
         if driver is not None:
             driver.place({link.name: link for link in links})
@@ -330,7 +363,8 @@ class Handle:
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
         driver: Driver | None = self.__dict__.get("_driver")
-        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
+        known = [vars(directory).copy() for directory in self._directories]
+        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting, known))
         self._finder.forked()
         self.namespace.forked()
         self._starting = threading.RLock()
