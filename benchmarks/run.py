@@ -13,7 +13,7 @@ from rich.console import Console
 from stage import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("calls", "arrays", "peers", "parallel", "startup")
+NAMES = ("calls", "arrays", "peers", "parallel", "startup", "registry")
 
 
 def main() -> int:

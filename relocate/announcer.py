@@ -153,6 +153,7 @@ class Announcer:
                     log.warning("the registry at %s: %s", contact.url, message.trouble)
                 told.trouble = message.trouble
                 if message.lease:
+                    contact.lease = message.lease
                     told.again_at = time.monotonic() + message.lease / 3
                 else:
                     told.incarnation = max(told.incarnation, message.incarnation + 1)

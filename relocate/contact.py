@@ -3,6 +3,9 @@
 Whoever has one polls its sockets in a loop of its own, hands it what is ready, and calls `tend` now
 and then.  It says hello, tries the keys that are allowed one after another, and connects again for
 as long as it lives.
+
+There are no ZMTP heartbeats: among ten thousand connections they would cost more than all else.  What
+is said to a registry is repeated three times in a lease, and answered; so its silence tells enough.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import zmq
 from . import __version__, channel, embedded, keys, session, wire
 from .errors import IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable, WrongKey
 
-HEARTBEAT = 5.0
-"""Seconds of silence after which a registry, or who is connected to one, counts as cut off."""
+SILENCE = 5.0
+"""Seconds without an answer after which a registry counts as cut off, until it has said how long a lease is."""
 FIRST_CONTACT = 2.0
 """Seconds in which a registry that was never reached counts as starting, not as down."""
 LOOK_AGAIN = 0.1
@@ -70,6 +73,8 @@ class Contact:
         self.error: RelocateError | None = None
         self.id = b""
         """Of the registry, in this life of it."""
+        self.lease = SILENCE
+        """Seconds without an answer after which it counts as cut off; for the owner to set."""
         self._context = context
         self._folder = folder
         self._client = client
@@ -81,7 +86,7 @@ class Contact:
         self._candidates: list[bytes] = []
         self._shaken = False
         self._again_at = 0.0
-        self._began = time.monotonic()
+        self._began = self._heard = time.monotonic()
 
     @property
     def _in_file_system(self) -> bool:
@@ -99,6 +104,9 @@ class Contact:
                 self._refuse(error)
             except (OSError, zmq.ZMQError) as error:
                 self._refuse(WorkerError(f"{self.url}: {error}"))
+        if self.state == "up" and now - self._heard > self.lease:
+            self.close()
+            self._down(WorkerUnreachable(f"the registry at {self.url} does not answer"))
         if self.state == "starting" and now - self._began > FIRST_CONTACT:
             self._down(WorkerUnreachable(nobody_at(self.url)))
 
@@ -147,7 +155,8 @@ class Contact:
         if self._in_file_system:
             channel.check_socket_file(self.url)
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        channel.configure(socket, HEARTBEAT)
+        channel.configure(socket, SILENCE)
+        calm(socket)
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT
         if self._in_file_system:
             socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
@@ -207,6 +216,7 @@ class Contact:
         assert self._socket is not None
         frames: list[wire.Buffer] = list(self._socket.recv_multipart())
         message, _ = wire.unpack(frames)
+        self._heard = time.monotonic()
         if isinstance(message, wire.Welcome):
             self.id = message.ticket
             self.state, self.error = "up", None
@@ -227,6 +237,15 @@ class Contact:
     def _down(self, error: RelocateError, state: str = "down") -> None:
         self.state, self.error = state, error
         self._on_down(self)
+
+
+def calm(socket: zmq.Socket[bytes]) -> None:
+    """Let the kernel find out, in minutes, about connections that are dead and silent; see above."""
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 6)
 
 
 def nobody_at(url: str) -> str:

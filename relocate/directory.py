@@ -65,8 +65,6 @@ class Directory:
         self._mounts: dict[str, tuple[wire.Mount, Link]] = {}
         self._contacts: list[contact.Contact] = []
         self._asked: dict[str, float] = {}
-        self._heard: dict[str, tuple[float, float]] = {}
-        """When each registry answered last, and how long that was good for."""
 
     @property
     def ranks(self) -> int:
@@ -154,16 +152,12 @@ class Directory:
         now = time.monotonic()
         for registry in self._contacts:
             registry.tend()
-            heard, lease = self._heard.get(registry.url, (now, 3.0))
-            if registry.state == "up" and now - self._asked[registry.url] > max(lease / 3, 0.05):
+            if registry.state == "up" and now - self._asked[registry.url] > max(registry.lease / 3, 0.05):
                 self._ask(registry)
-            if registry.state == "up" and now - heard > lease:
-                self._view.lost(registry.url)  # it is there, but does not answer
         self._review()
 
     def _ask(self, registry: contact.Contact) -> None:
         self._asked[registry.url] = time.monotonic()
-        self._heard.setdefault(registry.url, (time.monotonic(), 3.0))
         labels = self.registries[registry.url]
         registry.send(wire.Lookup(1, self._modules, session.PYTHON, platform.node(), labels, LIMIT, watch=True))
 
@@ -175,7 +169,7 @@ class Directory:
         if not isinstance(message, wire.Steps):
             return
         now = time.monotonic()
-        self._heard[registry.url] = now, message.lease
+        registry.lease = message.lease
         for mount in message.mounts:
             check(mount, registry.url)
         self._view.answered(registry.url, message, now)

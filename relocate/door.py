@@ -17,9 +17,15 @@ from urllib.parse import urlsplit
 import zmq
 
 from . import channel, config, embedded, keys
+from .contact import SILENCE, calm
 from .errors import ConfigError, RelocateError, WrongKey
 
 log = logging.getLogger("relocate.door")
+
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: after a restart all clients come at once, and whoever finds no room
+tries again a second later or more."""
 
 
 class Door:
@@ -29,7 +35,7 @@ class Door:
         context: of the socket.
         url: the address; its port may be 0, its host a star.
         folder: of the keys.
-        heartbeat: seconds of silence after which a client counts as cut off.
+        heartbeat: seconds of silence after which a client counts as cut off; 0: silence says nothing.
         unread: messages of one client that may wait.
         what: who listens, for messages to people.
 
@@ -49,10 +55,13 @@ class Door:
         if self.is_ipc:
             config.check_url(url)
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
-        channel.configure(self.socket, heartbeat)
+        channel.configure(self.socket, heartbeat or SILENCE)
+        if not heartbeat:
+            calm(self.socket)
         self.socket.rcvhwm = unread
         self.socket.router_mandatory = True
         self.socket.linger = 500
+        self.socket.backlog = BACKLOG
         taken = f"cannot listen on {url}: the address is taken; is another {what} running?"
         if not self.is_ipc:
             self._use_keys(url)

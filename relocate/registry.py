@@ -31,7 +31,6 @@ from typing import Any
 import zmq
 
 from . import __version__, leases, session, wire
-from .contact import HEARTBEAT
 from .door import Door
 from .errors import RemoteProtocolError
 from .upstream import Upstream
@@ -117,7 +116,7 @@ class Registry:
             signal.signal(number, self._signalled)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.set(zmq.MAX_SOCKETS, 65_000)
-        self._door = Door(context, settings.listen, settings.keys, HEARTBEAT, UNREAD, what="registry")
+        self._door = Door(context, settings.listen, settings.keys, 0.0, UNREAD, what="registry")
         self._socket, self.url = self._door.socket, self._door.url
         self._socket.sndhwm = UNSENT
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)

@@ -137,6 +137,7 @@ class Upstream:
     def _message(self, contact: Contact, message: wire.AnyMessage) -> None:
         if not isinstance(message, wire.Steps):
             return
+        contact.lease = max(contact.lease, message.lease)
         for question in self._questions.values():
             if question.lookup.query == message.query:
                 before = question.mounts, question.complete

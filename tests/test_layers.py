@@ -21,7 +21,8 @@ ROWS = (
     # Pure above, I/O below.
     {"keys", "embedded", "observe", "cache", "places", "quiet", "running", "items", "tally", "spelling"},
     {"channel"},
-    {"contact", "door"},
+    {"contact"},
+    {"door"},
     {"announcer", "directory", "upstream"},
     {"executor", "links", "trip"},
     {"driver", "worker", "registry"},
