@@ -247,7 +247,13 @@ class Directory:
                 f"that offers {', '.join(self._modules) or 'anything'}"
             )
         elif states & {"starting", "up"}:
-            self.state, self.error = "starting", None
+            self.state = "starting"
+            best = max(self._contacts, key=lambda registry: registry.state == "up")
+            self.error = WorkerUnreachable(
+                f"the registry at {best.url} is still being told of the workers"
+                if best.state == "up"
+                else contact.nobody_at(best.url)
+            )
         elif states:
             self.state = "refused" if states == {"refused"} else "down"
             self.error = errors[0] if errors else None

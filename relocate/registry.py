@@ -33,7 +33,7 @@ import zmq
 from . import __version__, leases, session, wire
 from .door import Door
 from .errors import RemoteProtocolError
-from .upstream import Upstream
+from .upstream import PATIENCE, Upstream
 
 log = logging.getLogger("relocate.registry")
 
@@ -313,7 +313,8 @@ class Registry:
             known = client.watches[message.query] = Watch(message, 0.0)
             for module in message.modules or [""]:
                 self._watched.setdefault(module, set()).add((identity, message.query))
-        known.until = now + self.leases.lease
+        # One who asks only once is owed an answer, however short a lease is.
+        known.until = now + (self.leases.lease if message.watch else max(self.leases.lease, 2 * PATIENCE))
         known.sent = None
         self._tell_one(identity, message.query, now)
 
