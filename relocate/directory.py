@@ -6,8 +6,8 @@ finds no worker.
 
 What the registries name no longer goes only when the client's own connection to it is not up: the
 client's evidence is better than theirs, and a registry that is cut off from its workers harms nobody.
-The links' thread does all of it; the driver's lock is held while the name space changes, so that no
-call sees one step of several.
+The links' thread does all of it.  All steps of an answer are one change of the name space, so that no
+call sees one without the others.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 import zmq
 
 from . import config, contact, leases, session, wire
 from .errors import ConfigError, IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable
-from .namespace import Namespace, Where
+from .namespace import Namespace, Snapshot, Where, join, split
 from .places import Link, Seat, place_name
 
 log = logging.getLogger("relocate")
 
 LIMIT = 32
 """Workers for each name that a client asks for."""
+ALL = "/chan"
+"""The name of everything that is called."""
 ANSWER = 5.0
 """Seconds that `survey` waits."""
+
+Mounts = Collection[tuple[str, str]]
+"""Names and addresses of places."""
 
 
 class Directory:
@@ -43,26 +47,36 @@ class Directory:
         modules: the designated names.
         rank: at which the best workers are bound; each label that one lacks costs one.
         namespace: where they are mounted.
-        links: all links of the handle; the workers' are added and removed.
+        links: gives the links of the handle.
     """
 
     local = False
     seats: tuple[Seat, ...] = ()
 
     def __init__(
-        self, specs: list[str], modules: list[str], rank: int, namespace: Namespace, links: list[Link]
+        self,
+        specs: list[str],
+        modules: list[str],
+        rank: int,
+        namespace: Namespace,
+        links: Callable[[], list[Link]],
     ) -> None:
         self.specs = specs
         self.registries = dict(map(config.registry, specs))
-        self.name = "registry@" + urlsplit(next(iter(self.registries))).netloc
+        self.name = "registry@" + place_name(next(iter(self.registries)))
         self.state = "starting"
         self.error: RelocateError | None = None
+        self.connect: Callable[[Mounts], object] = bool
+        """Told of places that will be mounted: to have links to them."""
+        self.rebound: Callable[[Mounts], object] = bool
+        """Told that names lead elsewhere, and of the places that are not mounted any more."""
         self._modules = modules
         self._rank = rank
         self._namespace = namespace
         self._links = links
         self._view = leases.View()
-        self._mounts: dict[str, tuple[wire.Mount, Link]] = {}
+        self._mounted: dict[str, tuple[str, wire.Mount]] = {}
+        """Of each address the place's name, and what was told of it."""
         self._contacts: list[contact.Contact] = []
         self._asked: dict[str, float] = {}
 
@@ -73,14 +87,11 @@ class Directory:
 
     # For the handle ------------------------------------------------------------------------------
 
-    def adopt(self, links: list[Link]) -> None:
-        """The handle begins anew with ``links``: those of the same names are the ones that were mounted."""
-        self._links = links
-        named = {link.name: link for link in links}
-        self._mounts = {url: (mount, named[link.name]) for url, (mount, link) in self._mounts.items()}
+    def begin_anew(self) -> None:
+        """The connections are gone, with their thread; what was mounted stays."""
         self._contacts = []
         self._asked.clear()
-        if not self._mounts:
+        if not self._mounted:
             self.state, self.error = "starting", None
 
     def troubles(self) -> list[dict[str, Any]]:
@@ -105,7 +116,7 @@ class Directory:
                 "outstanding": 0,
                 "error": str(self.error),
             }
-            for _ in range(not self._mounts and any(registry.state == "up" for registry in self._contacts))
+            for _ in range(not self._mounted and any(registry.state == "up" for registry in self._contacts))
         ]
 
     # For the links' thread -----------------------------------------------------------------------
@@ -115,11 +126,10 @@ class Directory:
         context: zmq.Context[zmq.Socket[bytes]],
         folder: str,
         turn: threading.Condition,
-        places: dict[str, Any],
         on_change: Callable[[], None],
     ) -> None:
         """Begin to ask."""
-        self._turn, self._places, self._on_change = turn, places, on_change
+        self._turn, self._on_change = turn, on_change
         self._contacts = [
             contact.Contact(
                 context,
@@ -178,71 +188,73 @@ class Directory:
     def _review(self) -> None:
         """Mount what is named, unmount what is not and cannot be reached; say how things stand."""
         wanted = self._view.wanted(time.monotonic())
+        links = {link.url: link for link in self._links()}
+        elsewhere = {url for url in links if url not in self._mounted}
+        crowded = len(self._mounted) > 2 * LIMIT
+        gone = {
+            name: url
+            for url, (name, _) in self._mounted.items()
+            if url not in wanted and (crowded or url not in links or links[url].state != "up")
+        }
+        taken = set(self._namespace.snapshot.mounts)
+        told: dict[str, wire.Mount] = {}
+        """By the name of the place."""
+        for url, mount in wanted.items():
+            name, before = self._mounted.get(url, ("", None))
+            if url not in elsewhere and (before is None or before.binds != mount.binds):
+                told[name or free_name(url, taken)] = mount
+                taken.update(told)
+        if gone or told:
+            self._rebind(gone, told)
         with self._turn:
-            changed = False
-            for url, mount in wanted.items():
-                known = self._mounts.get(url)
-                if known is None:
-                    changed = self._mount(mount) or changed
-                elif known[0].binds != mount.binds:
-                    self._namespace.unmount(f"/n/{known[1].name}")
-                    self._bind(mount, known[1])
-                    changed = True
-            for url, (_, link) in list(self._mounts.items()):
-                if url not in wanted and (link.state != "up" or len(self._mounts) > 2 * LIMIT):
-                    self._unmount(url, link)
-                    changed = True
-            changed = self._judge() or changed
-            if changed:
+            if self._judge() or gone or told:
                 self._on_change()
 
-    def _mount(self, mount: wire.Mount) -> bool:
-        name = place_name(mount.url)
-        mounts = self._namespace.snapshot.mounts
-        if mount.url in mounts.values():
-            return False  # it is configured by its own address as well
-        if name in mounts:
-            name = f"{name}@{urlsplit(mount.url).netloc or mount.url.removeprefix('ipc://').replace('/', '.')}"
-        link = Link(name, mount.url)
-        link.offered, link.hint = True, mount.key
-        self._places[name] = link
-        self._bind(mount, link)
-        self._links.append(link)
-        return True
+    def _rebind(self, gone: dict[str, str], told: dict[str, wire.Mount]) -> None:
+        """Unmount the places ``gone``, and bind those that were ``told`` of as was told, in one step."""
+        before = self._namespace.snapshot.mounts
+        new = [(name, mount.url) for name, mount in told.items() if name not in before]
+        self.connect(new)
+        for link in self._links():
+            if link.name in told:
+                link.hint = told[link.name].key
+        self._namespace.change(lambda snapshot: self._bound(snapshot, gone, told))
+        for url in gone.values():
+            del self._mounted[url]
+        self._mounted.update({mount.url: (name, mount) for name, mount in told.items()})
+        self.rebound(list(gone.items()))
 
-    def _bind(self, mount: wire.Mount, link: Link) -> None:
-        self._mounts[mount.url] = mount, link
-        self._namespace.mount(mount.url, link.name)
-        for old, rank in mount.binds:
-            union = [element.target for element in self._namespace.snapshot.unions.get(split(old), ())]
-            if old != "/chan" and not union:
-                # Bound over itself, a name leads on to where it led before.
-                self._namespace.bind(old, old, Where.AFTER, 0)
-            elif old != "/chan" and split(old) not in union:
-                continue  # the program has bound it itself
-            self._namespace.bind(f"/n/{link.name}{old}", old, Where.AFTER, self._rank + rank)
-
-    def _unmount(self, url: str, link: Link) -> None:
-        mount, _ = self._mounts.pop(url)
-        self._namespace.unmount(f"/n/{link.name}")
-        for old, _ in mount.binds:
-            union = self._namespace.snapshot.unions.get(split(old), ())
-            if [element.target for element in union] == [split(old)]:
-                self._namespace.unmount(old)
-        self._places.pop(link.name, None)
-        link.leaving = True
+    def _bound(self, snapshot: Snapshot, gone: Iterable[str], told: dict[str, wire.Mount]) -> Snapshot:
+        begun = Namespace(snapshot)
+        for name in [*gone, *(name for name in told if name in snapshot.mounts)]:
+            if name in snapshot.mounts:  # unless the program has unmounted it
+                begun.unmount(f"/n/{name}")
+        for name, mount in told.items():
+            begun.mount(mount.url, name)
+            for old, rank in mount.binds:
+                union = [element.target for element in begun.snapshot.unions.get(split(old), ())]
+                if old != ALL and not union:
+                    # Bound over itself, a name leads on to where it led before.
+                    begun.bind(old, old, Where.AFTER, 0)
+                elif old != ALL and split(old) not in union:
+                    continue  # the program has bound it itself
+                begun.bind(f"/n/{name}{old}", old, Where.AFTER, self._rank + rank)
+        for bound, elements in begun.snapshot.unions.items():
+            if [element.target for element in elements] == [bound]:
+                begun.unmount(join(bound))
+        return begun.snapshot
 
     def _judge(self) -> bool:
         """How things stand; whether that has changed."""
         states = {registry.state for registry in self._contacts}
         before = self.state, str(self.error)
         errors = [registry.error for registry in self._contacts if registry.error is not None]
-        if self._view.complete or self._mounts:
+        if self._view.complete or self._mounted:
             self.state = "down"
             where = ", ".join(self.registries)
             self.error = WorkerError(
-                f"the registry at {where} named {len(self._mounts)} workers"
-                if self._mounts
+                f"the registry at {where} named {len(self._mounted)} workers"
+                if self._mounted
                 else f"the registry at {where} knows no worker for Python {'.'.join(map(str, session.PYTHON))} "
                 f"that offers {', '.join(self._modules) or 'anything'}"
             )
@@ -260,9 +272,14 @@ class Directory:
         return before != (self.state, str(self.error))
 
 
-def split(name: str) -> tuple[str, ...]:
-    """The components of a name that was checked."""
-    return tuple(name.split("/")[1:])
+def free_name(url: str, taken: Collection[str]) -> str:
+    """A name for the worker at ``url`` that no other place has."""
+    name = first = place_name(url)
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{first}-{number}"
+    return name
 
 
 def check(mount: wire.Mount, registry: str) -> None:
@@ -276,7 +293,7 @@ def check(mount: wire.Mount, registry: str) -> None:
     except ConfigError as error:
         raise IncompatibleWorker(f"the registry at {registry} names a worker: {error}") from None
     for old, rank in mount.binds:
-        parts = split(old)
+        parts = old.split("/")[1:] or [""]
         if parts[0] != "chan" or not all(part.isidentifier() for part in parts) or not 0 <= rank < 1000:
             raise IncompatibleWorker(f"the registry at {registry} binds {mount.url} over {old[:80]!r} at {rank}")
 

@@ -14,7 +14,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -335,10 +335,14 @@ class Driver:
         """The context in which a lent generator runs."""
         return Outside(self.lending, self.inside)
 
-    def place(self, links: dict[str, Link]) -> None:
-        """Let names lead to these links from now on."""
-        self.places.update(links)
-        self._ranks = (None, {})
+    def place(self, links: dict[str, Link | Local], gone: Iterable[str] = ()) -> None:
+        """Let names lead to these places and no more to those of ``gone``; decide anew for who waits in line."""
+        with self.turn.lock:
+            self.places.update(links)
+            for name in gone:
+                self.places.pop(name, None)
+            self._ranks = (None, {})
+            self.places_changed()
 
     def fell_back(self, trip: Trip) -> None:
         """Tell of a call that runs here, unless here is where its name leads first."""

@@ -29,7 +29,7 @@ from .finder import Finder
 from .namespace import Namespace, Where
 
 if TYPE_CHECKING:
-    from .directory import Directory
+    from .directory import Directory, Mounts
     from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
@@ -107,10 +107,37 @@ class Handle:
         from .directory import Directory
 
         modules = [m for m in self.config.modules if not m.startswith("!")]
-        directory = Directory(registries, modules, rank, self.namespace, self._links)
+        directory = Directory(registries, modules, rank, self.namespace, lambda: self._links)
+        directory.connect, directory.rebound = self._connect, self._rebound
         self._directories.append(directory)
         self._offer(registries[0], directory.name, rank)
         return directory.ranks - 1
+
+    def _connect(self, added: Mounts) -> None:
+        """Have links to what will be mounted."""
+        from .places import Link
+
+        with self._starting:
+            links = [Link(name, spec) for name, spec in added]
+            self._links = [*self._links, *links]
+            driver: Driver | None = self.__dict__.get("_driver")
+            if driver is not None:
+                driver.place({link.name: link for link in links})
+                if driver.links is not None:
+                    for link in links:
+                        driver.links.add(link)
+
+    def _rebound(self, gone: Mounts) -> None:
+        """Names lead elsewhere; what is not mounted any more is let go."""
+        with self._starting:
+            dropped = [link for link in self._links if (link.name, link.spec) in gone]
+            self._links = [link for link in self._links if link not in dropped]
+            driver: Driver | None = self.__dict__.get("_driver")
+            if driver is not None:
+                driver.place({}, {name for name, _ in gone} - set(self.namespace.snapshot.mounts))
+                for link in dropped:
+                    if driver.links is not None:
+                        driver.links.drop(link)
 
     @cached_property
     def _driver(self) -> Driver:
@@ -237,7 +264,6 @@ class Handle:
                     "error": str(link.error) if link.error and link.state != "up" else None,
                 }
                 for link in self._links
-                if not link.leaving
             ] + [trouble for directory in self._directories for trouble in directory.troubles()]
 
     def __enter__(self) -> Handle:
@@ -294,7 +320,7 @@ class Handle:
                     from .links import Links
 
                     self._driver.links = Links(
-                        self._links,
+                        list(self._links),
                         self._directories,
                         depth=self.config.depth,
                         heartbeat=self.config.heartbeat,
@@ -302,7 +328,6 @@ class Handle:
                         turn=self._driver.turn,
                         on_change=self._driver.places_changed,
                         on_death=self._counters.died,
-                        places=self._driver.places,
                     )
 
     def _start_ahead(self) -> None:
@@ -342,14 +367,12 @@ class Handle:
 
         links = []
         for old in self._links:
-            if old.leaving:
-                continue
             link = Link(old.name, old.spec)
-            link.child, link.offered, link.hint = old.child, old.offered, old.hint
+            link.child, link.hint = old.child, old.hint
             links.append(link)
         self._links = links
         for directory in self._directories:
-            directory.adopt(links)
+            directory.begin_anew()
         driver: Driver | None = self.__dict__.get("_driver")
         if driver is not None:
             driver.place({link.name: link for link in links})

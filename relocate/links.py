@@ -67,7 +67,6 @@ class Links:
         turn: threading.Condition,
         on_change: Callable[[], None],
         on_death: Callable[[str], None],
-        places: dict[str, Any] | None = None,
     ) -> None:
         channel.keep_freed_memory()
         self.links = links
@@ -86,7 +85,7 @@ class Links:
         self._stopping = False
         self._directories = directories
         for directory in directories:
-            directory.open(self.context, keys_folder, turn, {} if places is None else places, on_change)
+            directory.open(self.context, keys_folder, turn, on_change)
         self._thread = threading.Thread(target=self._run, name="relocate-links", daemon=True)
         self._thread.start()
 
@@ -95,6 +94,15 @@ class Links:
     def cancel(self, seat: Seat, call: bytes) -> None:
         """Ask for ``call`` to be interrupted on ``seat``."""
         self._post("cancel", seat, call)
+
+    def add(self, link: Link) -> None:
+        """Tend one more link."""
+        self._post("add", link)
+
+    def drop(self, link: Link) -> None:
+        """Give up a link to which no name leads any more, when the calls on it have ended."""
+        link.leaving = True
+        self._post("drop")
 
     def stop(self) -> None:
         """End the thread and close its sockets."""
@@ -147,7 +155,7 @@ class Links:
     def _turn_once(self) -> None:
         now = time.monotonic()
         for link in self.links:
-            if link.socket is None and now >= link.again_at:
+            if link.socket is None and now >= link.again_at and not link.leaving:
                 try:
                     self._connect(link)
                 except channel.Absent:
@@ -183,17 +191,16 @@ class Links:
         while self._commands:
             verb, arguments = self._commands.popleft()
             getattr(self, f"_do_{verb}")(*arguments)
-        for link in list(self.links):
+        for link in self.links[:]:
             self._tend(link)
         for directory in self._directories:
             directory.tend()
 
     def _tend(self, link: Link) -> None:
         now = time.monotonic()
-        if link.leaving and not any(seat.outstanding for seat in link.seats):
-            self._close(link)
-            self._forget(link)
-            self.links.remove(link)
+        if link.leaving:
+            self._let_go(link)
+            return
         if link.child is not None and link.child.ended():
             link.child.clean()
             code, link.child = link.child.process.returncode, None
@@ -357,6 +364,23 @@ class Links:
             link.error = error or link.error
             link.began = time.monotonic()
             self._on_change()
+
+    def _let_go(self, link: Link) -> None:
+        """Close a link that was dropped, unless a call is still under way on it."""
+        with self._turn:
+            if any(seat.outstanding for seat in link.seats):
+                return
+            for seat in link.seats:
+                seat.dismiss()
+            link.state, link.seats = "down", ()
+        self._close(link)
+        self.links.remove(link)
+
+    def _do_add(self, link: Link) -> None:
+        self.links.append(link)
+
+    def _do_drop(self) -> None:
+        """Only to wake the thread: `_tend` sees to links that are leaving."""
 
     def _do_cancel(self, seat: Seat, call: bytes) -> None:
         if seat.link.socket is not None and seat.link.shaken:

@@ -18,7 +18,7 @@ higher rank are spares for when no lower one can serve.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -185,6 +185,12 @@ class Namespace:
             else:
                 raise ConfigError(f"nothing is bound or mounted at {old!r}")
             self._swap(mounts, unions)
+
+    def change(self, how: Callable[[Snapshot], Snapshot]) -> None:
+        """Make of the table what ``how`` makes of it, as one step."""
+        with self._lock:
+            changed = how(self.snapshot)
+            self._swap(changed.mounts, changed.unions)
 
     def resolve(self, path: str) -> tuple[Target, ...]:
         """`Snapshot.resolve` in the current snapshot."""

@@ -124,8 +124,8 @@ class Link:
         self.server = self.key = b""
         """The public keys of the supervisor and of its executors."""
         self.child: embedded.Child | None = None
-        self.offered = self.leaving = False
-        """Whether a registry named it; whether it is not to be used any more, and closed when no call runs there."""
+        self.leaving = False
+        """Whether it is unmounted, and kept for calls under way only."""
         self.hint = b""
         """The key that it holds by the word of the registry."""
         # Only the links' thread uses what follows.
