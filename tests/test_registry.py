@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import Place, Worker, until
+from conftest import Place, Worker, alive, until
 
 from relocate import channel, keys, session, wire
 
@@ -57,6 +57,13 @@ def told(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+def killed(worker: Worker) -> None:
+    """Kill a worker, and wait for the end of its executors."""
+    executors = worker.executors()
+    worker.process.kill()
+    until(lambda: not any(map(alive, executors)), "the end of the executors")
 
 
 def known(place: Place, registry: Worker, count: int) -> list[dict[str, Any]]:
@@ -132,7 +139,7 @@ print(work.pid())
     assert int(said(process)) in [e.pid for e in there.executors()]
     assert f"(1, '/n/{here.url.removeprefix('tcp://')}/chan')" in said(process)
     assert said(process) == "ready"
-    there.process.kill()
+    killed(there)
     told(process)
     assert int(said(process)) in [e.pid for e in here.executors()]
 
@@ -212,7 +219,7 @@ print("moved", flush=True)
     assert int(said(process)) in executors
     assert said(process) == "ready"
     assert second.stop() == 0
-    first.process.kill()
+    killed(first)
     second = place.worker("-n", "1", "--registry", registry.url, listen=second.url)
     told(process)
     assert int(said(process)) in [e.pid for e in second.executors()]
