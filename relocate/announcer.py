@@ -13,7 +13,7 @@ import platform
 import socket as sockets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +38,8 @@ class Told:
     contact: Contact
     incarnation: int = 0
     again_at: float = 0.0
-    trouble: str = field(default="")
+    trouble: str = ""
+    """What is wrong, once it was said."""
 
 
 class Announcer:
@@ -75,7 +76,7 @@ class Announcer:
                     myself(),
                     on_up=self._up,
                     on_message=self._message,
-                    on_down=lambda contact: log.warning("not announced: %s", contact.error),
+                    on_down=self._down,
                 )
             )
             for url in registries
@@ -146,12 +147,20 @@ class Announcer:
                 told.incarnation = max(told.incarnation + 1, time.time_ns())
                 told.again_at = 0.0
 
+    def _down(self, contact: Contact) -> None:
+        for told in self._told:
+            if told.contact is contact:
+                self._warn(told, f"not announced: {contact.error}")
+
+    def _warn(self, told: Told, trouble: str) -> None:
+        if trouble and trouble != told.trouble:
+            log.warning("%s", trouble)
+        told.trouble = trouble
+
     def _message(self, contact: Contact, message: wire.AnyMessage) -> None:
         for told in self._told:
             if told.contact is contact and isinstance(message, wire.Leased):
-                if message.trouble and message.trouble != told.trouble:
-                    log.warning("the registry at %s: %s", contact.url, message.trouble)
-                told.trouble = message.trouble
+                self._warn(told, message.trouble and f"the registry at {contact.url}: {message.trouble}")
                 if message.lease:
                     contact.lease = message.lease
                     told.again_at = time.monotonic() + message.lease / 3

@@ -119,7 +119,7 @@ def show(offers: list[dict[str, Any]]) -> None:
         table.add_row(
             offer["url"], str(offer["executors"]), modules, labels, offer["python"], f"{offer['lease']:.1f} s"
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 250)  # what reads it cuts nothing off
     if offers:
         console.print(table)
     else:

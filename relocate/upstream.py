@@ -74,6 +74,7 @@ class Upstream:
         self._questions: dict[Key, Question] = {}
         self._numbers = itertools.count(1)
         self._warned = False
+        self._trouble = ""
         self.contact = Contact(
             context,
             url,
@@ -81,7 +82,7 @@ class Upstream:
             f"registry {me.hex()}",
             on_up=self._up,
             on_message=self._message,
-            on_down=lambda contact: log.warning("the parent: %s", contact.error),
+            on_down=self._down,
         )
 
     def ask(self, modules: list[str], query: wire.Lookup, now: float) -> tuple[list[wire.Mount], bool, float]:
@@ -129,8 +130,13 @@ class Upstream:
         if self.contact.send(question.lookup):
             question.asked = now
 
+    def _down(self, contact: Contact) -> None:
+        if str(contact.error) != self._trouble:
+            log.warning("the parent: %s", contact.error)
+        self._trouble = str(contact.error)
+
     def _up(self, contact: Contact) -> None:
-        self._warned = False
+        self._warned, self._trouble = False, ""
         for question in self._questions.values():
             self._send(question, time.monotonic())
 
