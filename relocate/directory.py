@@ -4,7 +4,7 @@ A directory is also a place of its own in the name space, on which nothing ever 
 heard nothing yet it is ``starting``, so that calls wait, and its error is what a call is told that
 finds no worker.
 
-What the registries name no longer goes only when the client's own connection to it is not up: the
+What the registries name no longer goes only when the client's own connection to it is down: the
 client's evidence is better than theirs, and a registry that is cut off from its workers harms nobody.
 The links' thread does all of it.  All steps of an answer are one change of the name space, so that no
 call sees one without the others.
@@ -194,7 +194,7 @@ class Directory:
         gone = {
             name: url
             for url, (name, _) in self._mounted.items()
-            if url not in wanted and (crowded or url not in links or links[url].state != "up")
+            if url not in wanted and (crowded or url not in links or links[url].state in ("down", "refused"))
         }
         taken = set(self._namespace.snapshot.mounts)
         told: dict[str, wire.Mount] = {}
@@ -309,19 +309,19 @@ def survey(url: str, folder: str) -> list[dict[str, Any]]:
         RelocateError: it cannot be reached, or does not answer.
     """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    found: list[list[tuple[wire.Offer, bytes, float]]] = []
+    found: list[wire.Offers] = []
     asked = contact.Contact(
         context,
         url,
         folder,
         contact.myself(),
         on_up=lambda registry: registry.send(wire.Survey()),
-        on_message=lambda registry, message: found.append(message.offers) if isinstance(message, wire.Offers) else None,
+        on_message=lambda registry, message: found.append(message) if isinstance(message, wire.Offers) else None,
         on_down=lambda registry: None,
     )
     until = time.monotonic() + ANSWER
     try:
-        while not found:
+        while not found or found[-1].more:
             asked.tend()
             if asked.error is not None:
                 raise asked.error
@@ -348,5 +348,6 @@ def survey(url: str, folder: str) -> list[dict[str, Any]]:
             "labels": offer.labels,
             "capabilities": offer.capabilities,
         }
-        for offer, key, lease in found[0]
+        for part in found
+        for offer, key, lease in part.offers
     ]

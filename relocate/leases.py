@@ -148,9 +148,7 @@ class Leases:
             gone.append(entry)
         for entry in gone:
             self._end(entry, now)
-        for url, (_, until) in list(self._ended.items()):
-            if until > now:
-                break
+        while self._ended and (url := next(iter(self._ended))) and self._ended[url][1] <= now:
             del self._ended[url]
         return [entry.offer for entry in gone]
 

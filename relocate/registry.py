@@ -30,9 +30,9 @@ from typing import Any
 
 import zmq
 
-from . import __version__, leases, session, wire
+from . import __version__, config, leases, session, wire
 from .door import Door
-from .errors import RemoteProtocolError
+from .errors import ConfigError, RemoteProtocolError
 from .upstream import PATIENCE, Upstream
 
 log = logging.getLogger("relocate.registry")
@@ -51,6 +51,8 @@ TRIAL = 0.005
 """Seconds after the end of a connection was seen, to let the socket hear of it, too."""
 MEMO = 10_000
 """Answers that are kept."""
+PAGE = 1000
+"""Offers that are listed in one message."""
 LONGEST = 256 << 10
 """Bytes of a message."""
 
@@ -270,7 +272,10 @@ class Registry:
             self._lookup(identity, client, message)
         elif isinstance(message, wire.Survey):
             now = time.monotonic()
-            self._send(identity, wire.Offers([(e.offer, e.key, e.expires - now) for e in self.leases]))
+            offers = [(entry.offer, entry.key, entry.expires - now) for entry in self.leases]
+            for start in range(0, max(len(offers), 1), PAGE):
+                more = start + PAGE < len(offers)
+                self._send(identity, wire.Offers(offers[start : start + PAGE], more))
 
     def _hello(self, identity: bytes, message: wire.Hello, frame: zmq.Frame) -> None:
         refusal = session.compatible(message.protocol, session.PYTHON, "the registry")
@@ -293,7 +298,10 @@ class Registry:
     def _announce(self, identity: bytes, client: Client, message: wire.Announce) -> None:
         url = message.offer.url
         known = url in client.offers
-        answer = self.leases.announce(message, client.key, time.monotonic())
+        if trouble := mistake(message.offer):
+            answer = wire.Leased(message.incarnation, 0.0, trouble)
+        else:
+            answer = self.leases.announce(message, client.key, time.monotonic())
         if answer.lease:
             client.offers[url] = message.incarnation
             if not known:
@@ -311,7 +319,7 @@ class Registry:
             known = None
         if known is None:
             known = client.watches[message.query] = Watch(message, 0.0)
-            for module in message.modules or [""]:
+            for module in set(message.modules or [""]):
                 self._watched.setdefault(module, set()).add((identity, message.query))
         # One who asks only once is owed an answer, however short a lease is.
         known.until = now + (self.leases.lease if message.watch else max(self.leases.lease, 2 * PATIENCE))
@@ -322,7 +330,7 @@ class Registry:
 
     def _unwatch(self, identity: bytes, query: int, client: Client | None = None) -> None:
         watch = (client or self._clients[identity]).watches.pop(query)
-        for module in watch.lookup.modules or [""]:
+        for module in set(watch.lookup.modules or [""]):
             watching = self._watched[module]
             watching.discard((identity, query))
             if not watching:
@@ -400,6 +408,18 @@ class Registry:
             self._socket.send_multipart([identity, *frames], zmq.DONTWAIT)
         except zmq.ZMQError:  # it has gone, or does not read
             self._gone(identity)
+
+
+def mistake(offer: wire.Offer) -> str:
+    """Why clients could make nothing of ``offer``, or nothing."""
+    try:
+        config.check_url(offer.url)
+    except ConfigError as error:
+        return f"no worker can be announced so: {error}"
+    for module in offer.modules:
+        if not all(part.isidentifier() for part in module.name.split(".")):
+            return f"{module.name[:80]!r} is not the name of a module"
+    return ""
 
 
 def bytes_of(key: Any) -> bytes:

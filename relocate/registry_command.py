@@ -71,10 +71,7 @@ def registry(context: click.Context, listen: str | None, parent: str, lease: flo
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @FOLDER
 def ls(url: str, as_json: bool, folder: str) -> None:
-    """Show the workers that the registry at URL knows: what they offer, and for how long that still stands.
-
-    The exit status is 1 if it cannot be reached.
-    """
+    """Show the workers that the registry at URL knows: what they offer, and for how long that still stands."""
     from .directory import survey
 
     offers = survey(address(url), folder)

@@ -207,6 +207,7 @@ class Offers(Message, tag="offers"):
     """Each offer with the key of who announced it and the seconds that it still stands."""
 
     offers: list[tuple[Offer, bytes, float]]
+    more: bool = False
 
 
 # Client <-> executor -----------------------------------------------------------------------------

@@ -171,8 +171,9 @@ class Supervisor:
             self._report(*self._reports.popleft())
         self._see_to_condemned()
         if self._announcer is not None:
-            if self._offered is not None:
-                self._announcer.update(len(self._executors()), self._offered)
+            ready = len(self._executors())
+            if self._offered is not None and (ready or self._trouble()):  # without trouble there will be one soon
+                self._announcer.update(ready, self._offered)
             self._announcer.tend()
         if self._draining and all(slot.process is None for slot in self._slots):
             self._status = 0
@@ -400,12 +401,14 @@ class Supervisor:
             return []
         return [wire.Executor(s.number, s.incarnation, s.endpoint) for s in self._slots if s.endpoint]
 
+    def _trouble(self) -> str:
+        """Why no executor can be started, or nothing."""
+        if any(slot.quick_ends < TROUBLE for slot in self._slots):
+            return ""
+        return self._slots[0].failure or "they end as soon as they are started"
+
     def _publish(self, obituaries: list[wire.Obituary] | None = None) -> None:
-        troubled = [s for s in self._slots if s.quick_ends >= TROUBLE]
-        trouble = ""
-        if len(troubled) == len(self._slots):
-            trouble = troubled[0].failure or "they end as soon as they are started"
-        change = wire.Change(self._executors(), obituaries or [], self._draining, trouble)
+        change = wire.Change(self._executors(), obituaries or [], self._draining, self._trouble())
         for identity in list(self._clients):
             self._send(identity, change)
 

@@ -43,7 +43,7 @@ def messages() -> dict[str, Recorded]:
         "lookup": (wire.Lookup(1, ["scipy"], (3, 11), "desk", {"region": "eu"}, 8, True, [ID]), []),
         "steps": (wire.Steps(1, 10.0, [wire.Mount("tcp://desk:7000", TICKET, (("/chan/scipy", 1),))], False), []),
         "survey": (wire.Survey(), []),
-        "offers": (wire.Offers([(offer, TICKET, 9.5)]), []),
+        "offers": (wire.Offers([(offer, TICKET, 9.5)], True), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),

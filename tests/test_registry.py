@@ -226,13 +226,39 @@ print("moved", flush=True)
     assert said(process) == "moved"
 
 
-def test_a_worker_without_executors_offers_nothing(place: Place) -> None:
-    registry = place.registry()
-    worker = place.worker("-n", "1", "--registry", registry.url, "--modules", "work")
+def test_a_worker_that_cannot_start_executors_offers_nothing(place: Place) -> None:
+    registry = place.registry(lease=600)
+    place.write(
+        "sitecustomize.py",
+        "import os\nif 'RELOCATE_EXECUTOR' in os.environ and os.path.exists('broken'):\n    os._exit(3)\n",
+    )
+    worker = place.worker("-n", "1", "--registry", registry.url)
     known(place, registry, 1)
-    place.write("work.py", "raise ImportError('broken')\n")
+    (place.folder / "broken").touch()
     worker.executors()[0].kill()
     known(place, registry, 0)
+    (place.folder / "broken").unlink()
+    known(place, registry, 1)
+
+
+def test_an_executor_that_crashes_leaves_the_offer_as_it_is(place: Place) -> None:
+    registry = place.registry(lease=600)
+    place.worker("-n", "1", "--registry", registry.url)
+    known(place, registry, 1)
+    program = """
+for _ in range(3):
+    try:
+        work.crash()
+    except relocate.CrashingCall:
+        print(work.echo(1), flush=True)
+"""
+    process = client(place, f"registry+{registry.url}", program)
+    assert [said(process) for _ in range(3)] == ["1", "1", "1"]
+    registry.process.terminate()
+    said_by_it = registry.process.communicate()[1]
+    assert said_by_it.count("is announced") == 1, said_by_it
+    assert "gone" not in said_by_it
+    assert "withdrawn" not in said_by_it
 
 
 # The death of registries ---------------------------------------------------------------------------
@@ -501,6 +527,31 @@ def test_a_client_of_another_minor_version_may_ask(place: Place) -> None:
     link.send(wire.Hello(wire.PROTOCOL, "0", (3, 99), "test", "registry"))
     assert isinstance(link.receive(), wire.Welcome)
     link.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "says"),
+    [
+        ("tcp://desk", "work", "'tcp://desk' is not a worker's address"),
+        ("tcp://desk:1", "a/b", "not the name of a module"),
+    ],
+)
+def test_an_offer_that_no_client_could_use_is_not_taken(place: Place, url: str, module: str, says: str) -> None:
+    with talking(place.registry()) as link:
+        link.send(announcement(1, url, module))
+        answer = link.receive()
+        assert answer.lease == 0
+        assert says in answer.trouble
+        assert lookup(link, "work", "work").mounts == []  # it goes on, even with a name given twice
+
+
+def test_many_offers_are_listed_in_several_messages(place: Place) -> None:
+    registry = place.registry(lease=600)
+    with talking(registry) as link:
+        for number in range(1, 2002):
+            link.send(announcement(1, f"tcp://desk:{number}"))
+            assert link.receive().lease
+        assert len(place.offers(registry)) == 2001
 
 
 def test_bytes_that_are_no_message_end_nothing(place: Place) -> None:
