@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import zmq
 from conftest import Place, Worker, alive, until
 
-from relocate import channel, keys, session, wire
+from relocate import announcer, channel, config, keys, session, wire
 
 CLIENT = """
 import os, sys, relocate
@@ -547,6 +548,9 @@ def test_an_offer_that_no_client_could_use_is_not_taken(place: Place, url: str, 
 
 def test_many_offers_are_listed_in_several_messages(place: Place) -> None:
     registry = place.registry(lease=600)
+    assert registry.process.stderr is not None
+    # What it says of each would fill the pipe.
+    threading.Thread(target=registry.process.stderr.read, daemon=True).start()
     with talking(registry) as link:
         for number in range(1, 2002):
             link.send(announcement(1, f"tcp://desk:{number}"))
@@ -629,6 +633,32 @@ def test_a_signal_ends_it_and_leaves_nothing(place: Place, number: signal.Signal
     registry.process.send_signal(number)
     assert registry.process.wait(10) == 0
     assert place.left_behind() == []
+
+
+# Addresses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listens", ["tcp://127.0.0.1:7000", "tcp://desk:7000", "ipc:///run/w"])
+def test_an_address_that_says_where_it_is_is_announced_as_it_is(listens: str) -> None:
+    assert announcer.reachable(listens, "tcp://rack:6999") == listens
+
+
+@pytest.mark.parametrize("listens", ["tcp://0.0.0.0:7000", "tcp://*:7000"])
+def test_who_listens_everywhere_announces_one_address(listens: str) -> None:
+    found = announcer.reachable(listens, "tcp://127.0.0.1:6999")
+    assert config.check_url(found).endswith(":7000")
+    assert "0.0.0.0" not in found
+
+
+def test_the_advertised_address_is_the_one_that_is_told(place: Place) -> None:
+    registry = place.registry()
+    worker = place.worker("-n", "1", "--registry", registry.url)
+    name = worker.url.replace("127.0.0.1", "localhost")
+    assert worker.stop() == 0
+    place.worker("-n", "1", "--registry", f"registry+{registry.url}", "--advertise", name, listen=worker.url)
+    assert known(place, registry, 1)[0]["url"] == name
+    process = client(place, f"registry+{registry.url}", "print(work.echo(1), *known())")
+    assert said(process) == f"1 {name}"
 
 
 # Keys ----------------------------------------------------------------------------------------------
