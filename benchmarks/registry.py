@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ import zmq
 from report import Row
 from stage import Stage
 
-from relocate import channel, contact, keys, session, wire
+from relocate import channel, contact, keys, leases, session, wire
 
 LIMIT = 0.1
 """Seconds in which clients are to learn of a change."""
@@ -34,8 +35,10 @@ AT_ONCE = 200
 """Connections that are made at one time: a handshake may take 10 s at most."""
 OFFERING = 10
 """Workers that offer one and the same of the modules that not all offer."""
-BYTES = 64 << 10
-"""Of the registry's memory that one worker may take, with its connection."""
+KIB = 1 << 20
+"""Memory is told in MiB, and shown in KiB."""
+TABLE, MEMORY = 4 << 10, 64 << 10
+"""Bytes that one worker may take in the registry, without and with its connection."""
 LOOKUP = 1e-3
 """Seconds that one look-up may take."""
 
@@ -43,55 +46,91 @@ LOOKUP = 1e-3
 def run(stage: Stage) -> list[Row]:
     """The rows."""
     offers, clients = (200, 50) if stage.quick else (10_000, 1000)
-    folder = stage.folder / "keys"
-    rows = []
-    with registry(stage) as (process, url), ExitStack() as stack:
-        before = memory(process.pid)
-        began = time.perf_counter()
-        crowds = [stack.enter_context(crowd(stage, url, n, offers // CROWDS)) for n in range(CROWDS)]
-        for other in crowds:
-            assert json.loads(said(other)) == "announced"
-        announced = time.perf_counter() - began
-        each = (memory(process.pid) - before) / offers
-        many = f"{offers} workers"
-        rows += [
-            row(f"all of {many} are announced", announced, LEASE, "s", f"{offers / announced:.0f} a second"),
-            row(f"memory of the registry for each of {many}", each / (1 << 20), BYTES / (1 << 20), "KiB", ""),
-        ]
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        context.set(zmq.MAX_SOCKETS, 65_000)
-        watching = watchers(context, url, folder, clients)
-        stack.callback(context.destroy, 0)
-        asking = [c.socket for c in watching[:16]]
-        for module, what in (("shop.m1", "of a module that 10 offer"), ("common", "of a module that all offer")):
-            took = look_up(asking, module, 20 * stage.calls(1000))
-            rows.append(row(f"a look-up {what}", took, LOOKUP, "us", f"{1 / took:.0f} a second"))
-        settle(watching)
-        rare, common = [], []
-        for n in range(2 if stage.quick else OFFERING):
-            index = n * (offers // OFFERING)
-            rare.append(reach(crowds[0], watching, "die", index))
-            common.append(reach(crowds[0], watching, "live", index))
-        clients_all = f"all {clients} clients that watch"
-        rows += [
-            row(
-                f"a death reaches {clients_all}",
-                statistics.median(rare),
-                LIMIT,
-                "ms",
-                f"slowest {max(rare) * 1e3:.0f} ms",
-            ),
-            row(
-                f"a new worker reaches {clients_all}",
-                statistics.median(common),
-                LIMIT,
-                "ms",
-                f"slowest {max(common) * 1e3:.0f} ms",
-            ),
-        ]
-        quiet = cpu(process.pid, 5.0 if not stage.quick else 0.5)
-        rows.append(row(f"processor time for the renewals of {many}", quiet, 1.0, "s", "in each second"))
+    many = f"{offers:,} workers"
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 65_000)
+    rows = [row("table of the registry for one worker", table(offers) / KIB, TABLE / KIB, "KiB", "")]
+    with ExitStack() as stack:
+        with registry(stage) as (process, url):
+            before = memory(process.pid)
+            began = time.perf_counter()
+            crowds = [stack.enter_context(crowd(stage, url, n, offers // CROWDS)) for n in range(CROWDS)]
+            for other in crowds:
+                assert json.loads(said(other)) == "announced"
+            took = time.perf_counter() - began
+            each = (memory(process.pid) - before) / offers
+            rows.append(row("the same with its connection", each / KIB, MEMORY / KIB, "KiB", ""))
+            rows.append(row(f"{many} connect and announce themselves", took, LEASE, "s", f"{offers / took:.0f}/s"))
+            stack.callback(context.destroy, 0)
+            watching = watchers(context, url, stage.folder / "keys", clients)
+            rows += lookups(stage, watching)
+            rows += changes(stage, crowds[0], watching, offers)
+            busy = cpu(process.pid, 0.5 if stage.quick else 5.0)
+            rows.append(row(f"processor time for the renewals of {many}", busy, 1.0, "s", "in each second"))
+        with registry(stage, url):
+            took = whole(context, url, stage.folder / "keys", offers)
+        rows.append(row(f"a restarted registry knows {many} again", took, LEASE, "s", ""))
     return rows
+
+
+def lookups(stage: Stage, watching: list[Connection]) -> list[Row]:
+    """Look-ups of several clients at once."""
+    rows = []
+    asking = [client.socket for client in watching[:16]]
+    for module, who in (("shop.m1", f"{OFFERING} workers offer"), ("common", "all offer")):
+        took = look_up(asking, module, 20 * stage.calls(1000))
+        rows.append(row(f"a look-up of a module that {who}", took, LOOKUP, "us", f"{1 / took:.0f}/s"))
+    return rows
+
+
+def changes(stage: Stage, crowd: subprocess.Popen[str], watching: list[Connection], offers: int) -> list[Row]:
+    """Deaths and new workers, until all clients have heard of each."""
+    took: dict[str, list[float]] = {"die": [], "live": []}
+    for n in range(2 if stage.quick else OFFERING):
+        for verb, times in took.items():
+            times.append(reach(crowd, watching, verb, n * (offers // OFFERING)))
+    return [
+        row(
+            f"{what} reaches {len(watching):,} clients that watch",
+            statistics.median(took[verb]),
+            LIMIT,
+            "ms",
+            f"slowest {max(took[verb]) * 1e3:.0f} ms",
+        )
+        for verb, what in (("die", "a death"), ("live", "a new worker"))
+    ]
+
+
+def table(offers: int) -> float:
+    """Bytes that one offer takes in the registry's table."""
+    frames = [wire.pack(announcement(f"worker-{n}", n, offers // OFFERING)) for n in range(offers)]
+    tracemalloc.start()
+    held = leases.Leases(LEASE)
+    for frame in frames:
+        message, _ = wire.unpack(frame)
+        assert isinstance(message, wire.Announce)
+        held.announce(message, bytes(32), 0.0)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(held) == offers
+    return taken / offers
+
+
+def whole(context: zmq.Context[zmq.Socket[bytes]], url: str, folder: Path, offers: int) -> float:
+    """Seconds until the registry, just started, knows all offers."""
+    began = time.perf_counter()
+    (asking,) = connected(context, url, folder, ["survey"])
+    count = 0
+    while count < offers:
+        assert time.perf_counter() < began + 10 * LEASE, f"it knows {count} of {offers}"
+        time.sleep(0.2)
+        asking.send(wire.Survey())
+        count, more = 0, True
+        while more:
+            message = received(asking.socket)
+            assert isinstance(message, wire.Offers)
+            count, more = count + len(message.offers), message.more
+    return time.perf_counter() - began
 
 
 def row(case: str, ours: float, limit: float, unit: str, note: str) -> Row:
@@ -103,9 +142,9 @@ def row(case: str, ours: float, limit: float, unit: str, note: str) -> Row:
 
 
 @contextmanager
-def registry(stage: Stage) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def registry(stage: Stage, url: str = "tcp://127.0.0.1:0") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A registry, and its address."""
-    command = [sys.executable, "-m", "relocate", "registry", "--listen", "tcp://127.0.0.1:0"]
+    command = [sys.executable, "-m", "relocate", "registry", "--listen", url]
     command += ["--keys", str(stage.folder / "keys"), "--lease", str(LEASE)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=stage.environment(), text=True
@@ -152,9 +191,14 @@ class Connection:
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         channel.configure(self.socket, contact.SILENCE)
         contact.calm(self.socket)
+        self.socket.reconnect_ivl, self.socket.reconnect_ivl_max = contact.RECONNECT
         channel.use_client_keys(self.socket, mine, mine.public)
         self.socket.connect(url)
-        self.send(wire.Hello(wire.PROTOCOL, "", session.PYTHON, name, "registry"))
+        self.greet()
+
+    def greet(self) -> None:
+        """Say hello."""
+        self.send(wire.Hello(wire.PROTOCOL, "", session.PYTHON, self.name, "registry"))
 
     def send(self, message: wire.Message) -> None:
         """Send ``message``."""
@@ -168,7 +212,7 @@ def connected(context: zmq.Context[zmq.Socket[bytes]], url: str, folder: Path, n
     for start in range(0, len(names), AT_ONCE):
         batch = [Connection(context, url, mine, name) for name in names[start : start + AT_ONCE]]
         for connection in batch:
-            assert connection.socket.poll(20_000), "the registry does not answer"
+            assert connection.socket.poll(60_000), "the registry does not answer"
             assert isinstance(received(connection.socket), wire.Welcome)
         made += batch
     return made
@@ -289,12 +333,17 @@ def renew(context: Any, url: str, folder: Path, alive: dict[int, Connection], an
         while waiting or time.monotonic() < began + LEASE / 3:
             for connection in waiting[:20]:  # spread over the time, as those of many machines are
                 announce(connection)
-                while connection.socket.poll(0):
-                    connection.socket.recv_multipart()
             del waiting[:20]
             left = began + LEASE / 3 - time.monotonic()
             pause = left / (len(waiting) / 20 + 1) if waiting else left
-            if zmq.zmq_poll([(0, zmq.POLLIN)], max(0, int(pause * 1000))):
+            owners = {connection.socket: connection for connection in alive.values()}
+            polled: list[tuple[Any, int]] = [(0, zmq.POLLIN), *((socket, zmq.POLLIN) for socket in owners)]
+            for ready, _ in zmq.zmq_poll(polled, max(0, int(pause * 1000))):
+                if ready != 0:
+                    if isinstance(received(ready), wire.Refused):  # it is another registry by now
+                        owners[ready].greet()
+                        announce(owners[ready])
+                    continue
                 verb, number = json.loads(sys.stdin.readline())
                 if verb == "die":
                     gone = alive.pop(number)

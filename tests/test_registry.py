@@ -568,6 +568,38 @@ def test_bytes_that_are_no_message_end_nothing(place: Place) -> None:
     assert place.offers(registry) == []
 
 
+def test_a_worker_that_is_dropped_stays_for_whom_it_answers(place: Place) -> None:
+    registry = place.registry(lease=600)
+    worker = place.worker("-n", "1", "--registry", registry.url)
+    known(place, registry, 1)
+    program = (
+        "print(work.echo(1), flush=True)\nask()\nprint(work.echo(2), handle.statistics().remote, flush=True)\nask()"
+    )
+    process = client(place, f"registry+{registry.url}", program + "\nwhile known(): pass\nprint('gone')")
+    assert [said(process), said(process)] == ["1", "ready"]
+    with talking(registry) as watching, talking(registry) as lying:
+        assert len(lookup(watching, "work", watch=True).mounts) == 1
+        lying.send(wire.Withdraw(1 << 62, worker.url))  # by the holder of the worker's own key
+        assert watching.receive().mounts == []
+    told(process)
+    assert [said(process), said(process)] == ["2 2", "ready"]
+    worker.process.kill()
+    told(process)
+    assert said(process) == "gone"
+
+
+def test_a_worker_that_is_named_twice_is_mounted_once(place: Place) -> None:
+    registries = [place.registry(), place.registry()]
+    both = [argument for registry in registries for argument in ("--registry", registry.url)]
+    worker = place.worker("-n", "1", *both)
+    for registry in registries:
+        known(place, registry, 1)
+    first, second = (f"registry+{registry.url}" for registry in registries)
+    program = "print(work.echo(1), *known(), flush=True)"
+    assert said(client(place, f"{first};{second}", program)) == f"1 {worker.url}"
+    assert said(client(place, f"{first},{worker.url}", program)) == f"1 {worker.url}"
+
+
 # Mistakes ------------------------------------------------------------------------------------------
 
 
