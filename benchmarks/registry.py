@@ -7,6 +7,7 @@ run as a program, this is such a process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
@@ -31,6 +32,8 @@ LIMIT = 0.1
 LEASE = 10.0
 CROWDS = 4
 """Processes in which the workers live."""
+GLANCE = 0.5
+"""Seconds between two looks of a worker at what the registry has answered."""
 AT_ONCE = 200
 """Connections that are made at one time: a handshake may take 10 s at most."""
 OFFERING = 10
@@ -123,7 +126,7 @@ def whole(context: zmq.Context[zmq.Socket[bytes]], url: str, folder: Path, offer
     count = 0
     while count < offers:
         assert time.perf_counter() < began + 10 * LEASE, f"it knows {count} of {offers}"
-        time.sleep(0.2)
+        time.sleep(1.0)
         asking.send(wire.Survey())
         count, more = 0, True
         while more:
@@ -327,6 +330,7 @@ def live(url: str, folder: str, crowd: int, size: int) -> None:
 
 def renew(context: Any, url: str, folder: Path, alive: dict[int, Connection], announce: Any) -> None:
     """Repeat all announcements three times in a lease, and obey."""
+    looked = 0.0
     while True:
         began = time.monotonic()
         waiting = list(alive.values())
@@ -335,15 +339,8 @@ def renew(context: Any, url: str, folder: Path, alive: dict[int, Connection], an
                 announce(connection)
             del waiting[:20]
             left = began + LEASE / 3 - time.monotonic()
-            pause = left / (len(waiting) / 20 + 1) if waiting else left
-            owners = {connection.socket: connection for connection in alive.values()}
-            polled: list[tuple[Any, int]] = [(0, zmq.POLLIN), *((socket, zmq.POLLIN) for socket in owners)]
-            for ready, _ in zmq.zmq_poll(polled, max(0, int(pause * 1000))):
-                if ready != 0:
-                    if isinstance(received(ready), wire.Refused):  # it is another registry by now
-                        owners[ready].greet()
-                        announce(owners[ready])
-                    continue
+            pause = min(left / (len(waiting) / 20 + 1) if waiting else left, GLANCE)
+            if zmq.zmq_poll([(0, zmq.POLLIN)], max(0, int(pause * 1000))):
                 verb, number = json.loads(sys.stdin.readline())
                 if verb == "die":
                     gone = alive.pop(number)
@@ -354,6 +351,20 @@ def renew(context: Any, url: str, folder: Path, alive: dict[int, Connection], an
                     (new,) = connected(context, url, folder, [f"worker-{number}"])
                     print(time.monotonic(), flush=True)
                     announce(new)
+            if time.monotonic() > looked + GLANCE:
+                hear(alive, announce)
+                looked = time.monotonic()
+
+
+def hear(alive: dict[int, Connection], announce: Any) -> None:
+    """Read what the registry has answered."""
+    for connection in list(alive.values()):
+        with contextlib.suppress(zmq.Again):
+            while True:
+                answer, _ = wire.unpack(list(connection.socket.recv_multipart(zmq.DONTWAIT)))
+                if isinstance(answer, wire.Refused):  # it is another registry by now
+                    connection.greet()
+                    announce(connection)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ log = logging.getLogger("relocate.registry")
 
 LEASE = 10.0
 """Seconds that an offer stands, if nothing else is said."""
+IO_THREADS = 2
+"""Of libzmq: of what a new connection costs, most is done there."""
 UNREAD = 1000
 """Messages of one client that may wait here."""
 UNSENT = 1000
@@ -116,7 +118,7 @@ class Registry:
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         context.set(zmq.MAX_SOCKETS, 65_000)
         self._door = Door(context, settings.listen, settings.keys, 0.0, UNREAD, what="registry")
         self._socket, self.url = self._door.socket, self._door.url

@@ -27,6 +27,16 @@ EXPECTED = {
         "interpreter start with the .pth file, unset",
         "processing of the .pth file, unset",
     ],
+    "registry": [
+        "table of the registry for one worker",
+        "the same with its connection",
+        "200 workers connect and announce themselves",
+        "a look-up of a module that 10 workers offer",
+        "a look-up of a module that all offer",
+        "a death reaches 50 clients that watch",
+        "a new worker reaches 50 clients that watch",
+        "a restarted registry knows 200 workers again",
+    ],
 }
 NEEDS = {
     "arrays": ("numpy",),
@@ -75,7 +85,7 @@ def test_calls_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup"])
+@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "registry"])
 def test_others_are_reported(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 
