@@ -11,6 +11,7 @@ is said to a registry is repeated three times in a lease, and answered; so its s
 from __future__ import annotations
 
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from . import __version__, channel, embedded, keys, session, wire
 from .errors import IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable, WrongKey
 
 SILENCE = 5.0
-"""Seconds without an answer after which a registry counts as cut off, until it has said how long a lease is."""
+"""Seconds without an answer after which a registry counts as cut off, or a lease if that is longer."""
 FIRST_CONTACT = 2.0
 """Seconds in which a registry that was never reached counts as starting, not as down."""
 LOOK_AGAIN = 0.1
@@ -74,7 +75,7 @@ class Contact:
         self.id = b""
         """Of the registry, in this life of it."""
         self.lease = SILENCE
-        """Seconds without an answer after which it counts as cut off; for the owner to set."""
+        """Seconds in which what is said is repeated three times; for the owner to set."""
         self._context = context
         self._folder = folder
         self._client = client
@@ -104,7 +105,7 @@ class Contact:
                 self._refuse(error)
             except (OSError, zmq.ZMQError) as error:
                 self._refuse(WorkerError(f"{self.url}: {error}"))
-        if self.state == "up" and now - self._heard > self.lease:
+        if self.state == "up" and now - self._heard > max(self.lease, SILENCE):
             self.close()
             self._down(WorkerUnreachable(f"the registry at {self.url} does not answer"))
         if self.state == "starting" and now - self._began > FIRST_CONTACT:
@@ -157,7 +158,8 @@ class Contact:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         channel.configure(socket, SILENCE)
         calm(socket)
-        socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT
+        # By chance, so that not all come back to a registry at the same moment.
+        socket.reconnect_ivl, socket.reconnect_ivl_max = (int(t * (0.5 + random.random())) for t in RECONNECT)
         if self._in_file_system:
             socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
         if self._keys is not None:

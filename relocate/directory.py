@@ -1,8 +1,8 @@
 """A client's registries for one name: who they say is there is mounted and bound as they say.
 
 A directory is also a place of its own in the name space, on which nothing ever runs: while it has
-heard nothing yet it is ``starting``, so that calls wait, and its error is what a call is told that
-finds no worker.
+heard nothing yet it is ``starting``, so that calls wait, then ``down``; and its error is what a call is
+told that finds no worker.
 
 What the registries name no longer goes only when the client's own connection to it is down: the
 client's evidence is better than theirs, and a registry that is cut off from its workers harms nobody.
@@ -95,28 +95,20 @@ class Directory:
             self.state, self.error = "starting", None
 
     def troubles(self) -> list[dict[str, Any]]:
-        """How things stand with each registry that does not answer, as `Handle.workers` says it of workers."""
+        """The registries that do not answer, or name nobody, told as `Handle.workers` tells of workers."""
+        found = [(r.url, r.state, r.error) for r in self._contacts if r.state != "up"]
+        if not self._mounted and len(found) < len(self._contacts):
+            found.append((", ".join(self.registries), self.state, self.error))
         return [
             {
                 "name": self.name,
-                "url": f"{config.REGISTRY}{registry.url}",
-                "state": registry.state,
+                "url": f"{config.REGISTRY}{url}",
+                "state": state,
                 "executors": 0,
                 "outstanding": 0,
-                "error": str(registry.error) if registry.error else None,
+                "error": str(error) if error else None,
             }
-            for registry in self._contacts
-            if registry.state != "up"
-        ] + [
-            {
-                "name": self.name,
-                "url": self.specs[0],
-                "state": "down",
-                "executors": 0,
-                "outstanding": 0,
-                "error": str(self.error),
-            }
-            for _ in range(not self._mounted and any(registry.state == "up" for registry in self._contacts))
+            for url, state, error in found
         ]
 
     # For the links' thread -----------------------------------------------------------------------
