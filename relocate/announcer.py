@@ -7,6 +7,7 @@ says it knows: so that nothing that the last one left on its way counts any more
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -175,16 +176,17 @@ class Announcer:
 def reachable(listens: str, registry: str) -> str:
     """The address at which clients of ``registry`` reach who ``listens`` on all interfaces."""
     parts = urlsplit(listens)
-    if parts.scheme != "tcp" or parts.hostname not in ("0.0.0.0", "*"):
+    if parts.scheme != "tcp" or parts.hostname not in ("0.0.0.0", "*", "::"):
         return listens
+    wanted = sockets.AF_UNSPEC if parts.hostname == "::" else sockets.AF_INET
     # The one from which the registry is reached, or else the machine's way out; nothing is sent for it.
     for host in (urlsplit(registry).hostname, "192.0.2.1"):
-        with sockets.socket(sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((host, 9))
-            except (OSError, TypeError):
-                continue
-            found = f"tcp://{probe.getsockname()[0]}:{parts.port}"
+        with contextlib.suppress(OSError):
+            family, kind, _, _, address = sockets.getaddrinfo(host, 9, wanted, sockets.SOCK_DGRAM)[0]
+            with sockets.socket(family, kind) as probe:
+                probe.connect(address)
+                name = str(probe.getsockname()[0])
+            found = f"tcp://{f'[{name}]' if ':' in name else name}:{parts.port}"
             if not embedded.is_loopback(found):
                 return found
     return f"tcp://127.0.0.1:{parts.port}"

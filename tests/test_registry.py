@@ -16,7 +16,7 @@ import pytest
 import zmq
 from conftest import Place, Worker, alive, until
 
-from relocate import announcer, channel, config, keys, session, wire
+from relocate import announcer, channel, keys, session, wire
 
 CLIENT = """
 import os, sys, relocate
@@ -675,11 +675,22 @@ def test_an_address_that_says_where_it_is_is_announced_as_it_is(listens: str) ->
     assert announcer.reachable(listens, "tcp://rack:6999") == listens
 
 
-@pytest.mark.parametrize("listens", ["tcp://0.0.0.0:7000", "tcp://*:7000"])
-def test_who_listens_everywhere_announces_one_address(listens: str) -> None:
-    found = announcer.reachable(listens, "tcp://127.0.0.1:6999")
-    assert config.check_url(found).endswith(":7000")
-    assert "0.0.0.0" not in found
+@pytest.mark.parametrize("listens", ["tcp://0.0.0.0:7000", "tcp://*:7000", "tcp://[::]:7000"])
+@pytest.mark.parametrize("registry", ["tcp://127.0.0.1:6999", "ipc:///run/r", "tcp://no.such.host.invalid:6999"])
+def test_who_listens_everywhere_announces_one_address(listens: str, registry: str) -> None:
+    found = announcer.reachable(listens, registry)
+    assert announcer.check_advertised(found).endswith(":7000")
+
+
+def test_a_worker_on_a_unix_socket_is_for_clients_of_its_host(place: Place) -> None:
+    registry = place.registry()
+    worker = place.worker("-n", "1", "--registry", registry.url, listen=f"ipc://{place.home}/run/w")
+    assert known(place, registry, 1)[0]["host"] == os.uname().nodename
+    process = client(place, f"registry+{registry.url}", "print(work.echo(1), *known())")
+    assert said(process) == f"1 {worker.url}"
+    with talking(registry) as link:
+        link.send(wire.Lookup(1, ["work"], session.PYTHON, "elsewhere", watch=True))
+        assert link.receive().mounts == []
 
 
 def test_the_advertised_address_is_the_one_that_is_told(place: Place) -> None:
