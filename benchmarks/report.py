@@ -17,7 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 VERSIONS = ("relocate-modules", "pyzmq", "msgspec", "numpy", "scipy", "scikit-learn", "execnet", "rpyc", "Pyro5")
-SCALES = {"s": (1.0, "s"), "ms": (1e3, "ms"), "us": (1e6, "µs"), "MiB": (1.0, "MiB"), "": (1.0, "")}
+SCALES = {
+    "s": (1.0, "s"),
+    "ms": (1e3, "ms"),
+    "us": (1e6, "µs"),
+    "MiB": (1.0, "MiB"),
+    "KiB": (1024.0, "KiB"),
+    "": (1.0, ""),
+}
 
 
 @dataclass

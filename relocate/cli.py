@@ -1,4 +1,4 @@
-"""The command line: ``relocate run``, ``check``, ``worker``; the others are in `commands`."""
+"""The command line: ``relocate run``, ``check``, ``worker``; the others are in `commands` and `registry_command`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from . import __version__, config, launch
 from .commands import keys, names, top
 from .commands.common import FOLDER, fail
 from .errors import ConfigError, RelocateError
+from .registry_command import announcement, registry
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -50,6 +51,8 @@ def main() -> None:
         eval "$(_RELOCATE_COMPLETE=bash_source relocate)"
     """
 
+
+main.add_command(registry)
 
 # run ---------------------------------------------------------------------------------------------
 
@@ -240,10 +243,22 @@ def as_module(name: str) -> str:
 @click.option("--modules", metavar="A,B", help="Import these before saying that the worker is ready.")
 @FOLDER
 @click.option("--ports", metavar="FIRST-LAST", help="Ports of the executors, for a firewall [default: any free ones].")
+@click.option("--registry", "registries", multiple=True, metavar="URL", help="Announce it there; may be repeated.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="For clients that prefer it: region=eu.")
+@click.option("--advertise", metavar="URL", default="", help="Address that registries tell [default: worked out].")
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Metrics for Prometheus there; PORT: on this machine.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but warnings.")
 def worker(
-    listen: str, executors: int | None, modules: str | None, folder: str, ports: str | None, metrics: str, quiet: bool
+    listen: str,
+    executors: int | None,
+    modules: str | None,
+    folder: str,
+    ports: str | None,
+    registries: tuple[str, ...],
+    labels: tuple[str, ...],
+    advertise: str,
+    metrics: str,
+    quiet: bool,
 ) -> None:
     """Run calls for other programs, until SIGTERM (finishes what runs) or Ctrl-C (ends at once).
 
@@ -256,7 +271,8 @@ def worker(
     names = tuple(m.strip() for m in modules.split(",") if m.strip()) if modules else ()
     if not listen.startswith("tcp://*:"):
         config.check_url(listen, "tcp://host:port or ipc:///path")
-    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count), metrics=metrics))
+    where = announcement(registries, labels, advertise)
+    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count), None, *where, metrics))
     supervisor.bind()
     supervisor.on_ready = None if quiet else announce
     raise SystemExit(supervisor.run())

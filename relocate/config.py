@@ -41,6 +41,9 @@ MOST_EXECUTORS = 1024
 LONGEST_PATH = 93
 """Bytes: a Unix socket's address holds 107 (unix(7)), and executors append their numbers to the worker's."""
 
+REGISTRY = "registry+"
+"""What the address of a registry begins with, among workers."""
+
 Ranks = tuple[tuple[str, ...], ...]
 
 
@@ -54,8 +57,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     that a module and those below it define; ``!name`` takes a part out."""
     workers: str = "local"
     """``local`` or ``4`` or ``local:4``: executors on this machine (as many as cores, or 4).
-    ``tcp://host:port``, ``ipc://path``: running workers.  Several, separated by commas, share the
-    load; ranks of spares are separated by semicolons."""
+    ``tcp://host:port``, ``ipc://path``: running workers.  ``registry+tcp://host:port``: those that a
+    registry knows; with ``?region=eu`` best those with that label.  Several, separated by commas, share
+    the load; ranks of spares are separated by semicolons."""
     namespace: str = ""
     """File of mounts and bindings that is loaded on top of the workers (`nsfile` has its form)."""
     fallback: bool = True
@@ -348,8 +352,39 @@ def _rank(rank: str) -> Iterator[str]:
             if count > MOST_EXECUTORS:
                 raise ConfigError(f"workers: {spec!r}: a worker has at most {MOST_EXECUTORS} executors")
             yield f"local:{count}"
+        elif spec.startswith(REGISTRY):
+            registry(spec)
+            yield spec
         else:
             yield check_url(spec)
+
+
+def registry(spec: str) -> tuple[str, dict[str, str]]:
+    """The address of the registry ``spec``, and the labels that its workers had best bear.
+
+    Raises:
+        ConfigError: naming what is wrong with it.
+    """
+    url, _, query = spec.removeprefix(REGISTRY).partition("?")
+    check_url(url, "registry+tcp://host:port or registry+ipc:///path")
+    return url, labels(query.split("&") if query else [], spec)
+
+
+def labels(pairs: Sequence[str], where: str) -> dict[str, str]:
+    """Labels that are written ``name=value``.
+
+    Raises:
+        ConfigError: one of them is not; ``where`` names what it is in.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[\w.-]{1,100}", name) or not re.fullmatch(r"[\w.:/+-]{1,100}", value):
+            raise ConfigError(f"{where}: {pair!r} is not a label; write name=value, for example region=eu")
+        if name in found:
+            raise ConfigError(f"{where}: the label {name!r} is given twice")
+        found[name] = value
+    return found
 
 
 def check_url(url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a number") -> str:

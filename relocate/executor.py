@@ -29,6 +29,7 @@ from types import FrameType, ModuleType
 from typing import Any, TextIO
 
 import zmq
+from blake3 import blake3
 
 from . import channel, direct, interface, lending, wire
 from .caller import Caller
@@ -124,6 +125,8 @@ class Executor:
                 self.report(failed=f"cannot import {module!r}: {error}; install it here, or set PYTHONPATH")
                 return 1
         threading.Thread(target=self._listen, name="relocate-commands", daemon=True).start()
+        if self._settings["survey"]:
+            self.report(offers=[self._offer(module) for module in self._settings["modules"]])
         self.report(ready=self._reception.endpoint)
         while True:
             try:
@@ -260,6 +263,16 @@ class Executor:
         if name not in self._digests:
             self._digests[name] = interface.source_digest(module)
         return self._digests[name]
+
+    def _offer(self, name: str) -> tuple[str, str, str, str]:
+        """What registries are told of a module: its name, version, and the digests of its code and interface."""
+        module, digest = self._module(name)
+        version = getattr(module, "__version__", "")
+        try:
+            face = blake3(interface.encode(interface.describe(module, digest))).hexdigest()
+        except Exception:  # a client that asks for it is told
+            face = ""
+        return name, version if isinstance(version, str) else "", digest.hex(), face
 
     def _obey(self, command: dict[str, Any]) -> None:
         if "drain" in command:

@@ -28,9 +28,10 @@ from .config import Config
 from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
-from .namespace import Where
+from .namespace import Namespace, Where
 
 if TYPE_CHECKING:
+    from .directory import Directory
     from .driver import Driver
     from .interface import Interface
     from .mounts import Mounts
@@ -113,18 +114,38 @@ class Handle:
 
             self._tracing = Tracing()
         self._links: list[Link] = []
-        for rank, specs in enumerate(configuration.ranks(config.workers)):
+        self._directories: list[Directory] = []
+        rank = 0
+        for specs in configuration.ranks(config.workers):
+            registries = [spec for spec in specs if spec.startswith(configuration.REGISTRY)]
             for spec in specs:
-                name = free_name(spec, self.namespace.snapshot.mounts)
-                self.namespace.mount(spec, name)
-                self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+                if spec not in registries:
+                    self._offer(spec, free_name(spec, self.namespace.snapshot.mounts), rank)
+            if registries:
+                rank += self._look_into(registries, rank)
+            rank += 1
         self.namespace.mount(LOCAL)
         if config.fallback:
-            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER)
+            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER, rank)
         if config.namespace:
             self._load_namespace(config.namespace)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in (*config.modules, *config.methods)):
             from . import driver, embedded, servers  # noqa: F401
+
+    def _offer(self, spec: str, name: str, rank: int) -> None:
+        self.namespace.mount(spec, name)
+        self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+
+    def _look_into(self, registries: list[str], rank: int) -> int:
+        """Let the workers that these registries name be found; how many further ranks they take."""
+        from .directory import Directory
+
+        modules = [m for m in self.config.modules if not m.startswith("!")]
+        directory = Directory(registries, modules, rank, self.namespace, lambda: self._links)
+        self._directories.append(directory)
+        Namespace.mount(self.namespace, registries[0], directory.name)
+        self.namespace.bind(f"/n/{directory.name}/chan", "/chan", Where.AFTER, rank)
+        return directory.ranks - 1
 
     @cached_property
     def _driver(self) -> Driver:
@@ -142,6 +163,7 @@ class Handle:
                     name: Local(name) for name, spec in self.namespace.snapshot.mounts.items() if spec == LOCAL
                 }
                 made.places |= {link.name: link for link in self._links}
+                made.places |= {place.name: place for place in self._directories}  # type: ignore[misc]
                 made.inside = self._set_inside
                 made.queue = self.config.queue
                 if self.config.policy:
@@ -222,7 +244,7 @@ class Handle:
         if os.getpid() != self._pid or program not in ("", str(self._pid)):
             return  # the program itself will tell
         asked = self._asked or program
-        here = asked and all(link.is_embedded for link in self._links)
+        here = asked and not self._directories and all(link.is_embedded for link in self._links)
         for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
             imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
             if imported or name in self._methods.found:
@@ -252,7 +274,10 @@ class Handle:
         self._start()
         until = time.monotonic() + timeout
         with self._driver.turn:
-            while any(k.state == "starting" or _coming(k) for k in self._links) and time.monotonic() < until:
+            while time.monotonic() < until and (
+                any(k.state == "starting" or _coming(k) for k in self._links)
+                or any(directory.state == "starting" for directory in self._directories)
+            ):
                 self._driver.turn.wait(until - time.monotonic())
         return self._places()
 
@@ -269,7 +294,7 @@ class Handle:
                     "error": str(link.error) if link.error and link.state != "up" else None,
                 }
                 for link in self._links
-            ]
+            ] + [trouble for directory in self._directories for trouble in directory.troubles()]
 
     def __enter__(self) -> Handle:
         return self
@@ -301,7 +326,8 @@ class Handle:
         from .places import Link, Local
 
         with self._starting:
-            links = [Link(name, spec) for name, spec in added if spec != LOCAL]
+            places = [p for p in added if p[1] != LOCAL and not p[1].startswith(configuration.REGISTRY)]
+            links = [Link(name, spec) for name, spec in places]
             self._links = [*self._links, *links]
             driver: Driver | None = self.__dict__.get("_driver")
             if driver is None:
@@ -376,6 +402,7 @@ class Handle:
 
                     self._driver.links = Links(
                         list(self._links),
+                        self._directories,
                         depth=self.config.depth,
                         heartbeat=self.config.heartbeat,
                         keys_folder=self.config.keys,
@@ -432,9 +459,11 @@ class Handle:
         links = []
         for old in self._links:
             link = Link(old.name, old.spec)
-            link.child = old.child
+            link.child, link.hint = old.child, old.hint
             links.append(link)
         self._links = links
+        for directory in self._directories:
+            directory.begin_anew()
         driver: Driver | None = self.__dict__.get("_driver")
         if driver is not None:
             driver.place({link.name: link for link in links})
@@ -450,7 +479,8 @@ class Handle:
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
         driver: Driver | None = self.__dict__.get("_driver")
-        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting))
+        known = [vars(directory).copy() for directory in self._directories]
+        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting, known))
         self._finder.forked()
         self.namespace.forked()
         self._starting = threading.RLock()

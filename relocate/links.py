@@ -19,13 +19,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from . import __version__, capability, channel, direct, embedded, events, keys, session, wire
+from .directory import Directory
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -60,6 +61,7 @@ class Links:
     def __init__(
         self,
         links: list[Link],
+        directories: Sequence[Directory] = (),
         *,
         depth: int,
         heartbeat: float,
@@ -85,6 +87,9 @@ class Links:
         self._ear.setblocking(False)
         self._channels: weakref.WeakSet[channel.ZmqChannel] = weakref.WeakSet()
         self._stopping = False
+        self._directories = directories
+        for directory in directories:
+            directory.open(self.context, keys_folder, turn, on_change)
         self._thread = threading.Thread(target=self._run, name="relocate-links", daemon=True)
         self._thread.start()
 
@@ -161,6 +166,8 @@ class Links:
         finally:
             for link in self.links:
                 self._close(link)
+            for directory in self._directories:
+                directory.close()
 
     def _turn_once(self) -> None:
         now = time.monotonic()
@@ -180,10 +187,14 @@ class Links:
             if link.socket is not None and link.monitor is not None:
                 polled += [(link.socket, zmq.POLLIN), (link.monitor, zmq.POLLIN)]
                 owners[link.socket] = owners[link.monitor] = link
-        for ready, _ in zmq.zmq_poll(
-            polled, 50 if any(k.state == "starting" or k.socket is None for k in self.links) else 250
-        ):
+        soon = any(k.state == "starting" or k.socket is None for k in self.links)
+        for directory in self._directories:
+            polled += directory.polled()
+            soon = soon or directory.state == "starting"
+        for ready, _ in zmq.zmq_poll(polled, 50 if soon else 250):
             owner = owners.get(ready)
+            if owner is None and any(directory.serve(ready) for directory in self._directories):
+                continue
             if owner is None:
                 with contextlib.suppress(BlockingIOError):
                     self._ear.recv(4096)
@@ -199,6 +210,8 @@ class Links:
             getattr(self, f"_do_{verb}")(*arguments)
         for link in self.links[:]:
             self._tend(link)
+        for directory in self._directories:
+            directory.tend()
 
     def _tend(self, link: Link) -> None:
         now = time.monotonic()
@@ -225,6 +238,8 @@ class Links:
         elif link.url.startswith("tcp:") and link.keys is None:
             link.keys = keys.load(self._keys_folder, create=embedded.is_loopback(link.url))
             link.candidates = link.keys.peers
+            if link.hint in link.candidates:  # only among the keys that are allowed here
+                link.candidates = [link.hint]
         if link.in_file_system:
             channel.check_socket_file(link.url)
         socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)

@@ -127,6 +127,8 @@ class Link:
         self.child: embedded.Child | None = None
         self.leaving = False
         """Whether it is unmounted, and kept for calls under way only."""
+        self.hint = b""
+        """The key that it holds by the word of the registry."""
         # Only the links' thread uses what follows.
         self.socket: zmq.Socket[bytes] | None = None
         self.monitor: zmq.Socket[bytes] | None = None

@@ -64,12 +64,13 @@ class Message(msgspec.Struct, array_like=True, gc=False):
 
 
 class Hello(Message, tag="hello"):
-    """First message of a client to a supervisor."""
+    """First message of a client to a supervisor, or to a registry, as ``to`` says."""
 
     protocol: int
     version: str
     python: tuple[int, int]
     client: str
+    to: str = "worker"
 
 
 class Executor(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -139,6 +140,94 @@ class Cancel(Message, tag="cancel"):
     slot: int
     call: bytes
     gentle: bool = False
+
+
+# Workers, clients and registries <-> registry -----------------------------------------------------
+
+
+class Module(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A module that a worker offers: its version attribute, the digests of its code and of its interface."""
+
+    name: str
+    version: str = ""
+    digest: bytes = b""
+    interface: bytes = b""
+
+
+class Offer(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What a worker offers.  No modules: whatever can be imported there.  ``host``: only clients there reach it."""
+
+    url: str
+    version: str
+    python: tuple[int, int]
+    executors: int
+    host: str = ""
+    modules: tuple[Module, ...] = ()
+    labels: dict[str, str] = {}
+    capabilities: dict[str, str] = {}
+
+
+class Announce(Message, tag="announce"):
+    """From a worker: this is what I offer.  Repeated until it ends; answered by `Leased`."""
+
+    incarnation: int
+    offer: Offer
+
+
+class Leased(Message, tag="leased"):
+    """The offer stands for ``lease`` seconds; if that is 0 it was not taken, and ``trouble`` says why."""
+
+    incarnation: int
+    lease: float
+    trouble: str = ""
+
+
+class Withdraw(Message, tag="withdraw"):
+    """From a worker: the offer stands no more."""
+
+    incarnation: int
+    url: str
+
+
+class Lookup(Message, tag="lookup"):
+    """Who offers ``modules``?  Answered by `Steps`; with ``watch`` again whenever the answer changes."""
+
+    query: int
+    modules: list[str]
+    python: tuple[int, int]
+    host: str = ""
+    labels: dict[str, str] = {}
+    limit: int = 32
+    watch: bool = False
+    path: list[bytes] = []
+
+
+class Mount(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """Mount the worker at ``url``, and bind it over each of these names, at that rank."""
+
+    url: str
+    key: bytes
+    binds: tuple[tuple[str, int], ...]
+
+
+class Steps(Message, tag="steps"):
+    """All that a client is to mount and bind, good for ``lease`` seconds; not ``complete``: more may come."""
+
+    query: int
+    lease: float
+    mounts: list[Mount]
+    complete: bool = True
+
+
+class Survey(Message, tag="survey"):
+    """All offers, please; answered by `Offers`."""
+
+
+class Offers(Message, tag="offers"):
+    """Each offer with the key of who announced it and the seconds that it still stands."""
+
+    offers: list[tuple[Offer, bytes, float]]
+    more: bool = False
 
 
 # Client <-> executor -----------------------------------------------------------------------------
@@ -285,6 +374,13 @@ AnyMessage = (
     | Returned
     | Raised
     | Rejected
+    | Announce
+    | Leased
+    | Withdraw
+    | Lookup
+    | Steps
+    | Survey
+    | Offers
 )
 
 SAYING = (Returned, Raised, Said)

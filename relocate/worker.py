@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import json
 import logging
 import mmap
@@ -26,7 +25,6 @@ import secrets
 import select
 import signal
 import socket as sockets
-import stat
 import subprocess
 import sys
 import tempfile
@@ -35,13 +33,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, Any
 
 import zmq
 
-from . import __version__, capability, channel, config, embedded, executor, keys, session, wire
-from .errors import ConfigError, RelocateError, RemoteProtocolError, WrongKey
+from . import __version__, capability, embedded, executor, keys, session, wire
+from .announcer import Announcer
+from .door import Door, resolved
+from .errors import ConfigError, RemoteProtocolError
 from .places import end_of
 
 if TYPE_CHECKING:
@@ -71,6 +70,9 @@ class Settings:
     keys: str = ""
     ports: tuple[int, ...] = ()
     parent: int | None = None
+    registries: tuple[str, ...] = ()
+    advertise: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
     metrics: str = ""
 
     @property
@@ -106,6 +108,9 @@ class Supervisor:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._slots = [Slot(i) for i in range(settings.executors)]
         self._clients: dict[bytes, str] = {}
+        self._announcer: Announcer | None = None
+        self._offered: tuple[wire.Module, ...] | None = None if settings.modules else ()
+        """What registries are told; None: not yet known."""
         self._reports: collections.deque[tuple[Slot, int, dict[str, Any]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
@@ -115,7 +120,6 @@ class Supervisor:
         self._status: int | None = None
         # An embedded worker is on the machine of its only client.
         self._capability = None if settings.parent is not None else capability.offered()
-        self._authenticator: Any = None
         self._metrics: Metrics | None = None
         self._counting = threading.Lock()
         self._ended = 0
@@ -133,31 +137,19 @@ class Supervisor:
         Raises:
             ConfigError: the address is wrong, taken, or needs keys that are not there.
         """
-        url = config.check_url(self._settings.listen) if self._settings.is_ipc else self._settings.listen
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        channel.configure(self._socket, HEARTBEAT)
-        self._socket.rcvhwm = UNREAD
-        self._socket.router_mandatory = True
-        self._socket.linger = 500
-        if not self._settings.is_ipc:
-            self._use_keys(url)
-        elif answers(url):  # libzmq would put its own socket in the place of the other worker's
-            raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?")
-        try:
-            channel.bind(self._socket, resolved(url))
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EADDRINUSE:
-                raise ConfigError(f"cannot listen on {url}: the address is taken; is another worker running?") from None
-            raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        last = channel.bound_to(self._socket)
-        port = last.rpartition(":")[2]
-        self.url = url if self._settings.is_ipc else f"{url.rpartition(':')[0]}:{port}"
-        if port in map(str, self._settings.ports[: len(self._slots)]):
-            raise ConfigError(f"port {port} of --ports is the one it listens on")
-        if self._settings.metrics:
+        self._door = Door(self._context, self._settings.listen, self._settings.keys, HEARTBEAT, UNREAD, what="worker")
+        self._socket, self.url = self._door.socket, self._door.url
+        if self._door.key:
+            self._key, self._secret = keys.pair()
+        if self._door.port in map(str, self._settings.ports[: len(self._slots)]):
+            raise ConfigError(f"port {self._door.port} of --ports is the one it listens on")
+        of = self._settings
+        if of.registries:
+            self._announcer = Announcer(self._context, of.registries, of.keys, self.url, of.advertise, of.labels)
+        if of.metrics:
             from .metrics import Metrics
 
-            self._metrics = Metrics(self._settings.metrics, self._families)
+            self._metrics = Metrics(of.metrics, self._families)
 
     def _families(self) -> Iterable[Any]:
         """The worker's metrics; asked for by another thread."""
@@ -175,37 +167,6 @@ class Supervisor:
             calls=calls,
             deaths=dict(self._deaths),
         )
-
-    def _use_keys(self, url: str) -> None:
-        from zmq.auth.thread import ThreadAuthenticator
-
-        loopback = embedded.is_loopback(url)
-        try:
-            mine = keys.load(self._settings.keys, create=loopback)
-        except WrongKey as error:
-            raise ConfigError(f"{url} can be reached from other machines, so keys are needed: {error}") from None
-        self._socket.curve_server = True
-        self._socket.curve_secretkey = mine.secret
-        self._key, self._secret = keys.pair()
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(domain="*", credentials_provider=self)
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the client that holds ``key`` (in Z85) may come in; called by the authenticator."""
-        from zmq.utils import z85
-
-        public = z85.decode(key)
-        # Read anew, so that `relocate keys allow` works on a running worker.
-        try:
-            if public in keys.load(self._settings.keys).peers:
-                return True
-        except (RelocateError, OSError) as error:
-            # It would end the authenticator's thread, and nobody could come in any more.
-            log.error("a client was refused: %s", error)
-            return False
-        log.warning("a client was refused; to let it in: relocate keys allow %s", public.hex())
-        return False
 
     def run(self) -> int:
         """Serve until told to stop; the process's exit status."""
@@ -231,15 +192,22 @@ class Supervisor:
                     self._back_off(slot)
                     self._publish()
         polled: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)]
+        if self._announcer is not None:
+            polled += self._announcer.polled()
         for ready, _ in zmq.zmq_poll(polled, self._patience(now)):
             if ready is self._socket:
                 self._message()
-            else:
+            elif self._announcer is None or not self._announcer.serve(ready):
                 with contextlib.suppress(BlockingIOError):
                     self._ear.recv(4096)
         while self._reports:
             self._report(*self._reports.popleft())
         self._see_to_condemned()
+        if self._announcer is not None:
+            ready = len(self._executors())
+            if self._offered is not None and (ready or self._trouble()):  # without trouble there will be one soon
+                self._announcer.update(ready, self._offered)
+            self._announcer.tend()
         if self._draining and all(slot.process is None for slot in self._slots):
             self._status = 0
 
@@ -247,6 +215,8 @@ class Supervisor:
         """Milliseconds until something is due."""
         due = [s.start_at for s in self._slots if s.process is None and not self._draining]
         due += [s.condemned[1] for s in self._slots if s.condemned is not None]
+        if self._announcer is not None:
+            due.append(now + self._announcer.patience() / 1000)
         return max(0, int((min(due) - now) * 1000) + 1) if due else -1
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -258,6 +228,8 @@ class Supervisor:
 
     def _drain(self) -> None:
         self._draining = True
+        if self._announcer is not None:
+            self._announcer.withdraw()
         for slot in self._slots:
             self._tell(slot, drain=True)
         self._publish()
@@ -266,16 +238,16 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None:
                 self._kill(slot)
-        if self._authenticator is not None:
-            self._authenticator.stop()
+        if self._announcer is not None:
+            self._announcer.withdraw()
+            self._announcer.close()
         if self._metrics is not None:
             self._metrics.stop()
-        self._socket.close()
+        self._door.close()
         signal.set_wakeup_fd(-1)
         self._ear.close()
         self._mouth.close()
         if self._settings.is_ipc:
-            channel.unbind(self._settings.listen)
             for slot in self._slots:
                 executor.unbind(self._bind_url(slot))
             if self._settings.parent is not None:
@@ -312,6 +284,7 @@ class Supervisor:
                 counts=bool(self._settings.metrics),
                 supervisor=os.getpid(),
                 heartbeat=HEARTBEAT,
+                survey=self._announcer is not None and self._offered is None and slot.number == 0,
             )
         threading.Thread(target=self._watch, args=(slot, slot.incarnation, slot.process), daemon=True).start()
 
@@ -357,6 +330,11 @@ class Supervisor:
             if self.on_ready is not None and all(s.endpoint for s in self._slots):
                 self.on_ready(self.url, len(self._slots))
                 self.on_ready = None
+        elif "offers" in what:
+            self._offered = tuple(
+                wire.Module(name, version, bytes.fromhex(digest), bytes.fromhex(face))
+                for name, version, digest, face in what["offers"]
+            )
         elif "failed" in what:
             self._failed(slot, what["failed"])
             if self._settings.modules and not any(s.endpoint for s in self._slots):
@@ -433,6 +411,8 @@ class Supervisor:
             return
         if isinstance(message, wire.Hello):
             refusal = session.compatible(message.protocol, message.python, "the worker")
+            if message.to != "worker":
+                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}")
             if refusal is not None:
                 refusal.text += f" (relocate {message.version} there, {__version__} here)"
                 self._send(identity, refusal)
@@ -468,12 +448,14 @@ class Supervisor:
             return []
         return [wire.Executor(s.number, s.incarnation, s.endpoint) for s in self._slots if s.endpoint]
 
+    def _trouble(self) -> str:
+        """Why no executor can be started, or nothing."""
+        if any(slot.quick_ends < TROUBLE for slot in self._slots):
+            return ""
+        return self._slots[0].failure or "they end as soon as they are started"
+
     def _publish(self, obituaries: list[wire.Obituary] | None = None) -> None:
-        troubled = [s for s in self._slots if s.quick_ends >= TROUBLE]
-        trouble = ""
-        if len(troubled) == len(self._slots):
-            trouble = troubled[0].failure or "they end as soon as they are started"
-        change = wire.Change(self._executors(), obituaries or [], self._draining, trouble)
+        change = wire.Change(self._executors(), obituaries or [], self._draining, self._trouble())
         for identity in list(self._clients):
             self._send(identity, change)
 
@@ -494,40 +476,6 @@ def shared_file() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("relocate"), "w+b")
     return tempfile.TemporaryFile()
-
-
-def answers(url: str) -> bool:
-    """Whether somebody listens on the Unix socket at ``url``, or may: it is busy, or another user's."""
-    path = url.removeprefix("ipc://")
-    with sockets.socket(sockets.AF_UNIX) as probe:
-        return stat.S_ISSOCK(mode(path)) and probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
-
-
-def mode(path: str) -> int:
-    """The mode of what is at ``path``, 0 if nothing is."""
-    try:
-        return os.lstat(path).st_mode
-    except OSError:
-        return 0
-
-
-def resolved(url: str) -> str:
-    """``url`` in the form that libzmq binds to: numeric host, or ``*`` for all interfaces."""
-    parts = urlsplit(url)
-    host, _, port = parts.netloc.rpartition(":")
-    if parts.scheme != "tcp":
-        return url
-    if host in ("0.0.0.0", "*"):
-        return f"tcp://0.0.0.0:{port if port != '0' else '*'}"
-    try:
-        family: Literal[sockets.AddressFamily.AF_UNSPEC] = sockets.AF_UNSPEC
-        found = sockets.getaddrinfo(host.strip("[]"), None, family, sockets.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {url}: {host}: {error.strerror}") from None
-    address = str(sorted(found, key=lambda f: f[0] != sockets.AF_INET)[0][4][0])
-    if ":" in address:
-        address = f"[{address}]"
-    return f"tcp://{address}:{port if port != '0' else '*'}"
 
 
 def follow(parent: int) -> None:

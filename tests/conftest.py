@@ -145,6 +145,24 @@ class Place:
             pytest.fail(f"the worker did not start: {line}{process.communicate()[1]}")
         return Worker(process, line.split()[3], self.home / ".config" / "relocate" / "keys")
 
+    def registry(self, *arguments: str, listen: str = "tcp://127.0.0.1:0", lease: float = 1.0) -> Worker:
+        """Start a registry and wait until it is ready."""
+        command = (sys.executable, "-m", "relocate", "registry", "--listen", listen, "--lease", str(lease))
+        process = self.start(*command, *arguments)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("relocate: registry ready on "):
+            process.kill()
+            pytest.fail(f"the registry did not start: {line}{process.communicate()[1]}")
+        return Worker(process, line.split()[4], self.home / ".config" / "relocate" / "keys")
+
+    def offers(self, registry: Worker) -> list[dict[str, object]]:
+        """What the registry knows."""
+        done = self.relocate("registry", "ls", registry.url, "--json")
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, object]] = json.loads(done.stdout)
+        return found
+
     def report(self, name: str = "report.json") -> dict[str, object]:
         """The statistics that a program wrote."""
         data: dict[str, object] = json.loads((self.folder / name).read_text("utf-8"))

@@ -29,6 +29,16 @@ EXPECTED = {
     ],
     "placement": ["add(2, 3) that stays: more than a plain call", "a mix of calls"],
     "decisions": ["a seat among 100", "a seat among 10,000"],
+    "registry": [
+        "table of the registry for one worker",
+        "the same with its connection",
+        "200 workers connect and announce themselves",
+        "a look-up of a module that 10 workers offer",
+        "a look-up of a module that all offer",
+        "a death reaches 50 clients that watch",
+        "a new worker reaches 50 clients that watch",
+        "a restarted registry knows 200 workers again",
+    ],
 }
 NEEDS = {
     "arrays": ("numpy",),
@@ -77,7 +87,7 @@ def test_calls_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "decisions", "placement"])
+@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "decisions", "placement", "registry"])
 def test_others_are_reported(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 

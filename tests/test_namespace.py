@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocate.errors import ConfigError
-from relocate.namespace import Namespace, Where, join, split
+from relocate.namespace import Namespace, Snapshot, Where, join, split
 
 
 def mounted(*places: str) -> Namespace:
@@ -35,6 +35,31 @@ def test_an_unbound_name_leads_nowhere() -> None:
 
 def test_a_mounted_name_leads_to_its_place() -> None:
     assert leads(mounted("a"), "/n/a/chan/m/f") == [("a", 0, "m/f")]
+
+
+def test_a_name_that_is_bound_over_itself_leads_on_to_where_it_led_before() -> None:
+    space = mounted("a", "b")
+    space.bind("/n/a/chan", "/chan")
+    space.bind("/chan/m", "/chan/m", "after", rank=0)
+    space.bind("/n/b/chan/m", "/chan/m", "after", rank=1)
+    assert leads(space, "/chan/m/f") == [("a", 0, "m/f"), ("b", 1, "m/f")]
+
+
+def test_a_change_is_one_step() -> None:
+    space = mounted("a")
+    seen = []
+
+    def how(before: Snapshot) -> Snapshot:
+        begun = Namespace(before)
+        begun.mount("tcp://b:1", "b")
+        begun.bind("/n/b/chan", "/chan")
+        seen.append(space.snapshot)
+        return begun.snapshot
+
+    before = space.snapshot
+    space.change(how)
+    assert seen == [before]
+    assert leads(space, "/chan/m") == [("b", 0, "m")]
 
 
 def test_the_longest_bound_prefix_wins() -> None:

@@ -132,3 +132,24 @@ def test_a_worker_on_another_host_is_used_cut_off_and_the_calls_finish_elsewhere
     # A tenth of what a lost connection costs elsewhere; how long it really takes, a benchmark says.
     assert seen["slowest"] < 10, seen
     until(lambda: client.poll() is not None, "the end of the client")
+
+
+@pytest.mark.network
+def test_a_worker_on_another_host_announces_where_it_is_and_expires_when_it_is_cut_off(
+    place: Place, host: Host
+) -> None:
+    place.relocate("keys", "new")
+    registry = place.registry(listen=f"tcp://{host.here}:0")
+    worker = place.worker("-n", "1", "--registry", registry.url, listen="tcp://0.0.0.0:0", prefix=host.inside)
+    until(lambda: place.offers(registry), "the offer")
+    port = worker.url.rpartition(":")[2]
+    assert [offer["url"] for offer in place.offers(registry)] == [f"tcp://{host.address}:{port}"]
+    program = f"""
+import relocate
+handle = relocate.enable(modules=["work"], workers="registry+{registry.url}", fallback=False)
+import work
+print(work.echo(1))
+"""
+    assert place.python("-c", program).stdout == "1\n"
+    host.cut()
+    until(lambda: not place.offers(registry), "the end of the lease")

@@ -30,12 +30,21 @@ def messages() -> dict[str, Recorded]:
     executors = [wire.Executor(0, 2, "7001"), wire.Executor(1, 0, "ipc:///run/w.1.0")]
     capability = wire.Capability(8, 16 << 30, 1, 2.5e7)
     output = [("stdout", "one\n"), ("stderr", "two\n")]
+    module = wire.Module("scipy", "1.14", DIGEST, TICKET)
+    offer = wire.Offer("tcp://desk:7000", "0.1.0", (3, 11), 8, "desk", (module,), {"region": "eu"}, {"system": "Linux"})
     return {
-        "hello": (wire.Hello(1, "0.1.0", (3, 11), "anna@laptop report.py 4711"), []),
+        "hello": (wire.Hello(1, "0.1.0", (3, 11), "anna@laptop report.py 4711", "registry"), []),
         "welcome": (wire.Welcome("tcp://0.0.0.0:7000", "0.1.0", (3, 11), TICKET, executors, DIGEST, capability), []),
         "change": (wire.Change(executors[1:], [wire.Obituary(0, 2, -11, ID)], False, "no memory"), []),
         "refused": (wire.Refused("ticket", "the ticket is not one that this worker gave out"), []),
         "cancel": (wire.Cancel(1, ID, True), []),
+        "announce": (wire.Announce(7, offer), []),
+        "leased": (wire.Leased(7, 10.0, "another key"), []),
+        "withdraw": (wire.Withdraw(7, "tcp://desk:7000"), []),
+        "lookup": (wire.Lookup(1, ["scipy"], (3, 11), "desk", {"region": "eu"}, 8, True, [ID]), []),
+        "steps": (wire.Steps(1, 10.0, [wire.Mount("tcp://desk:7000", TICKET, (("/chan/scipy", 1),))], False), []),
+        "survey": (wire.Survey(), []),
+        "offers": (wire.Offers([(offer, TICKET, 9.5)], True), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),
