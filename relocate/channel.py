@@ -65,7 +65,7 @@ class Channel(Protocol):
         """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks.
 
         Args:
-            request: a call; None: go on with the one under way, after `TimeUp`.
+            request: a call; None: go on with the one under way, after `TimeUp` (where there is `hedged_from`).
             frames: of the request.
             answer: gives what is to be sent back meanwhile.
             deadline: by `time.monotonic`.
@@ -252,6 +252,9 @@ def check_socket_file(url: str) -> None:
 
 class ZmqChannel:
     """A channel over a DEALER socket."""
+
+    hedged_from = 0.01
+    """Seconds after which a call on it may be hedged, see `hedging`; sooner, a second attempt costs about as much."""
 
     path: list[str] | None = None
     """This program's import path as the executor was told of it; None if that has its own."""

@@ -6,6 +6,8 @@ loser is not begun if it still waits in a queue, and is interrupted else; but no
 A call that waits behind another one on its executor is looked at sooner: as soon as that one takes longer
 than usual, it is taken back and runs elsewhere, which needs no budget.
 
+Only channels that have ``hedged_from`` can do that: where a wait that has ended can be gone on with.
+
 What a call was lent (generators, functions of the program) it has for itself: such a call is not hedged.
 """
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from .places import Seat
     from .trip import Trip
 
-LEAST = 0.01
-"""Seconds: a call is not hedged sooner, as a second attempt costs about as much."""
 SOON = 0.001
 """Seconds that are not waited for any more."""
 GLANCE = (0.002, 0.05)
@@ -69,13 +69,13 @@ class Race:
         """
         trip = self.trip
         clock = trip.driver.clock
-        pause = max(trip.hedge_after, LEAST)
+        usual = pause = max(trip.hedge_after, self.opened.hedged_from)
         while True:
             now = clock()
             if now >= trip.deadline:
                 raise channel.TimeUp
             begun = self.seat.answers >= trip.begins_after
-            left = max(trip.hedge_after, LEAST) - self.seat.run(now, self.sent) if begun else 0.0
+            left = usual - self.seat.run(now, self.sent) if begun else 0.0
             if left < SOON:
                 if trip.driver.hedge(trip, begun=begun) is not None:
                     break
@@ -104,6 +104,8 @@ class Race:
         except channel.Lost:
             self._lost = True
             return None
+        if not hasattr(self._other, "hedged_from"):
+            return None  # a channel on which nobody can wait for a while
         self._other_sent = clock()
         trip.attempts += 1
         trip.sent += sum(map(len, frames))

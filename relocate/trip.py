@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import channel, lending, raising, wire
 from .errors import ArgumentError, CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
-from .hedging import LEAST, Race
+from .hedging import Race
 from .policy import NEVER
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ class Trip:
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
                 try:
-                    reply, result, received = opened.exchange(request, frames, self._answer, self._until(seat, began))
+                    until = self._until(seat, opened, began)
+                    reply, result, received = opened.exchange(request, frames, self._answer, until)
                 except channel.TimeUp:
-                    if self.hedge_after == NEVER:
+                    if driver.clock() >= self.deadline:
                         raise
                     assert isinstance(request, wire.Call)
                     race = Race(self, seat, opened, began, links, self._answer)
@@ -158,15 +159,17 @@ class Trip:
             self.tried.append(seat.id)
             self._judge(request.call)
 
-    def _until(self, seat: Seat, sent: float) -> float:
+    def _until(self, seat: Seat, opened: channel.ZmqChannel, sent: float) -> float:
         """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
-        if self.hedge_after == NEVER:
+        usual = self.hedge_after
+        if usual == NEVER or (least := getattr(opened, "hedged_from", NEVER)) == NEVER:
             return self.deadline
-        behind = seat.outstanding - 1
-        self.begins_after = seat.answers + behind
-        return min(
-            self.deadline, sent + max(min(self.hedge_after, self.typical) if behind else self.hedge_after, LEAST)
-        )
+        self.begins_after = seat.answers
+        if seat.outstanding > 1:
+            self.begins_after += seat.outstanding - 1
+            usual = min(usual, self.typical)
+        until: float = sent + (usual if usual > least else least)
+        return until if until < self.deadline else self.deadline
 
     def _give_back(self, kept: channel.ZmqChannel | None, failed: bool) -> None:
         if self.seat is not None:
