@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from typing import TypeVar
 
-FADE = 10.0
-"""Seconds in which a peak of slowness fades to a third (Finagle's decay time)."""
+FADE = 2.0
+"""Seconds in which a peak of slowness fades to a third.  Finagle takes ten, but it has many peers to go to meanwhile;
+here a worker may have two executors, and a busy machine makes peaks of its own."""
 KEPT = 0.8
 """How much of a peak is kept at most with each answer that is none."""
 EACH = 7
@@ -128,7 +129,7 @@ class Health:
                 return False  # a single one may be the call's doing
         else:
             self.late = 0
-            if self.answers & EACH and not self.suspect and LEVEL[0] < self._slowness < LEVEL[1]:
+            if self.answers & EACH and not (self.suspect or self.ejections) and self._is_level():
                 return False
             slow = min(slow, max(self.prior, 1.0))
         if slow >= self._slowness:
@@ -163,6 +164,9 @@ class Health:
             self.suspect = True
             back_off = min(AVOIDED * 5.0 ** (self.failures - 1), AVOIDED_MOST)
             self.avoid_until = now + back_off * (0.75 + chance / 2)
+
+    def _is_level(self) -> bool:
+        return LEVEL[0] < self._slowness < LEVEL[1]
 
     def slowness(self, now: float) -> float:
         """How slow it is, as far as is known: 1 is usual, 2 takes twice as long."""

@@ -55,6 +55,8 @@ __all__ = [
 
 COLD = 1.2
 """What counts as so many times slower: a seat that has not yet run a call of the module."""
+BUSY = 1.5
+"""The same for a seat that has a call: to wait behind it is certain, that an idle one is slow is not."""
 
 
 @dataclass(slots=True)  # not frozen: to make one of those takes three times as long
@@ -191,7 +193,8 @@ def _drawn(call: Call, pool: Pool, now: float, chance: float) -> tuple[Seat | No
 
 
 def _cost(seat: Seat, module: str, now: float) -> float:
-    return seat.load(now) * (1.0 if module in seat.modules else COLD)
+    cost = seat.load(now) * (1.0 if module in seat.modules else COLD)
+    return cost * BUSY if seat.outstanding else cost
 
 
 def hedge(
