@@ -13,7 +13,18 @@ from typing import Any
 from . import config
 from .errors import ConfigError
 
-VALUED = ("-M", "--module", "-w", "--workers", "--config", "--keys", "--report", "--sample", "--tolerance")
+VALUED = (
+    "-M",
+    "--module",
+    "-w",
+    "--workers",
+    "--config",
+    "--keys",
+    "--report",
+    "--sample",
+    "--tolerance",
+    "--placement",
+)
 
 
 def split(args: list[str]) -> tuple[list[str], list[str]]:
@@ -54,6 +65,7 @@ class Options:
     keys: str = ""
     fallback: bool = True
     summary: bool = False
+    placement: str = ""
 
 
 def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -89,6 +101,8 @@ def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, 
         environment[config.ENV_REPORT] = report if report == "-" else os.path.abspath(report)
     if options.keys:
         environment[config.ENV_KEYS] = os.path.abspath(options.keys)
+    if options.placement:
+        environment[config.ENV_PLACEMENT] = options.placement
     if not options.fallback:
         environment[config.ENV_FALLBACK] = "0"
     if options.summary:
