@@ -37,8 +37,7 @@ class Budget:
 
     def deposit(self, calls: int = 1) -> None:
         """Note so many calls."""
-        if self.tokens < self.most:
-            self.tokens += self.share * calls
+        self.tokens = min(self.most, self.tokens + self.share * calls)
 
     def spend(self, now: float) -> bool:
         """Take a token, if there is one."""

@@ -55,6 +55,8 @@ class TimeUp(Exception):
 class Channel(Protocol):
     """A way to run calls, leased to one thread at a time."""
 
+    hedged_from: float
+    """Seconds after which a call on it may be hedged, see `hedging`; sooner, a second attempt costs about as much."""
     path: list[str] | None
     """This program's import path as the executor was told of it; None if that has its own."""
 
@@ -259,6 +261,8 @@ def check_socket_file(url: str) -> None:
 
 class ZmqChannel:
     """A channel over a DEALER socket."""
+
+    hedged_from = 0.01
 
     path: list[str] | None = None
     """This program's import path as the executor was told of it; None if that has its own."""

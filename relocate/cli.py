@@ -126,6 +126,11 @@ def programs(context: click.Context, parameter: click.Parameter, incomplete: str
 @CONFIG
 @FOLDER
 @click.option("--no-fallback", is_flag=True, help="Never run a call here: with no worker left it is an error.")
+@click.option(
+    "--placement",
+    type=click.Choice(["remote", "auto", "local"]),
+    help="Where calls run: on workers, each where it costs less, or here.  [default: as configured, else remote]",
+)
 @REPORT
 @click.option("--summary", is_flag=True, help="Say in one line when the program ends how many calls ran where.")
 @click.argument("target", nargs=-1, metavar="PROGRAM [ARGS]...", type=click.UNPROCESSED, shell_complete=programs)
@@ -136,12 +141,13 @@ def run(
     file: str | None,
     folder: str,
     no_fallback: bool,
+    placement: str | None,
     report: str | None,
     summary: bool,
     target: list[str],
 ) -> None:
     """Run an unchanged program with its designated modules relocated."""
-    options = launch.Options(modules, workers, file, report, folder, not no_fallback, summary, methods)
+    options = launch.Options(modules, workers, file, report, folder, not no_fallback, summary, methods, placement or "")
     command, environment = launch.prepared(options, target)
     if os.name == "posix":
         environment[config.ENV_REPORT_PID] = str(os.getpid())  # the process will be the program

@@ -254,6 +254,7 @@ class DirectChannel:
         WorkerError: it is somebody else's.
     """
 
+    hedged_from = 0.01
     path: list[str] | None = None
 
     def __init__(self, url: str, opening: wire.Open, heartbeat: float) -> None:

@@ -526,6 +526,9 @@ class Driver:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
         seat.timed(now - sent)
+        retries = self._retries
+        if retries.tokens < retries.most:
+            retries.deposit()
         if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect:
             seat.answers += 1
             seat.answered_at = now
@@ -546,7 +549,6 @@ class Driver:
         calls = EACH + 1 if there.p95 < SHORT else 1
         there.add(seconds)
         self._hedges.ran(seconds, calls)
-        self._retries.deposit(calls)
 
     def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:
         """A seat for a second attempt, noted in ``trip.spare``, its counter raised; None if there is none.

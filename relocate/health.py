@@ -129,7 +129,7 @@ class Health:
                 return False  # a single one may be the call's doing
         else:
             self.late = 0
-            if self.answers & EACH and not self.suspect and LEVEL[0] < self._slowness < LEVEL[1]:
+            if self.answers & EACH and not (self.suspect or self.ejections) and self._is_level():
                 return False
             slow = min(slow, max(self.prior, 1.0))
         if slow >= self._slowness:
@@ -164,6 +164,9 @@ class Health:
             self.suspect = True
             back_off = min(AVOIDED * 5.0 ** (self.failures - 1), AVOIDED_MOST)
             self.avoid_until = now + back_off * (0.75 + chance / 2)
+
+    def _is_level(self) -> bool:
+        return LEVEL[0] < self._slowness < LEVEL[1]
 
     def slowness(self, now: float) -> float:
         """How slow it is, as far as is known: 1 is usual, 2 takes twice as long."""

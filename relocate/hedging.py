@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .places import Seat
     from .trip import Trip
 
-LEAST = 0.01
-"""Seconds: a call is not hedged sooner, as a second attempt costs about as much."""
 SOON = 0.001
 """Seconds that are not waited for any more."""
 GLANCE = (0.002, 0.05)
@@ -69,13 +67,13 @@ class Race:
         """
         trip = self.trip
         clock = trip.driver.clock
-        pause = max(trip.hedge_after, LEAST)
+        usual = pause = max(trip.hedge_after, self.opened.hedged_from)
         while True:
             now = clock()
             if now >= trip.deadline:
                 raise channel.TimeUp
             begun = self.seat.answers >= trip.begins_after
-            left = max(trip.hedge_after, LEAST) - self.seat.run(now, self.sent) if begun else 0.0
+            left = usual - self.seat.run(now, self.sent) if begun else 0.0
             if left < SOON:
                 if trip.driver.hedge(trip, begun=begun) is not None:
                     break

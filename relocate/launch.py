@@ -13,7 +13,19 @@ from typing import Any
 from . import config
 from .errors import ConfigError
 
-VALUED = ("-M", "--module", "--methods", "-w", "--workers", "--config", "--keys", "--report", "--sample", "--tolerance")
+VALUED = (
+    "-M",
+    "--module",
+    "--methods",
+    "-w",
+    "--workers",
+    "--config",
+    "--keys",
+    "--report",
+    "--sample",
+    "--tolerance",
+    "--placement",
+)
 
 
 def split(args: list[str]) -> tuple[list[str], list[str]]:
@@ -55,6 +67,7 @@ class Options:
     fallback: bool = True
     summary: bool = False
     methods: tuple[str, ...] = ()
+    placement: str = ""
 
 
 def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -94,6 +107,8 @@ def prepared(options: Options, target: list[str]) -> tuple[list[str], dict[str, 
         environment[config.ENV_REPORT] = report if report == "-" else os.path.abspath(report)
     if options.keys:
         environment[config.ENV_KEYS] = os.path.abspath(options.keys)
+    if options.placement:
+        environment[config.ENV_PLACEMENT] = options.placement
     if not options.fallback:
         environment[config.ENV_FALLBACK] = "0"
     if options.summary:

@@ -355,9 +355,9 @@ class Links:
 
     def _members(self, link: Link, executors: list[wire.Executor]) -> None:
         endpoints = [endpoint(link.url, executor) for executor in executors]
+        prior = slowness(link.capability, len(executors))
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
-            prior = slowness(link.capability, len(executors))
             seats = []
             for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)

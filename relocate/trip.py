@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import answering, channel, events, output, restoring, session, wire
 from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
-from .hedging import LEAST, Race
+from .hedging import Race
 from .places import end_of
 from .policy import NEVER
 
@@ -127,9 +127,10 @@ class Trip:
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
                 try:
-                    reply, result, received = opened.exchange(request, frames, self._answer, self._until(seat, began))
+                    until = self._until(seat, opened, began)
+                    reply, result, received = opened.exchange(request, frames, self._answer, until)
                 except channel.TimeUp:
-                    if self.hedge_after == NEVER:
+                    if driver.clock() >= self.deadline:
                         raise
                     assert isinstance(request, wire.Call)
                     race = Race(self, seat, opened, began, links, self._answer)
@@ -170,15 +171,18 @@ class Trip:
             events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
             self._judge(request.call)
 
-    def _until(self, seat: Seat, sent: float) -> float:
+    def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
         """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
-        if self.hedge_after == NEVER:
+        usual = self.hedge_after
+        if usual == NEVER:
             return self.deadline
-        behind = seat.outstanding - 1
-        self.begins_after = seat.answers + behind
-        return min(
-            self.deadline, sent + max(min(self.hedge_after, self.typical) if behind else self.hedge_after, LEAST)
-        )
+        least = opened.hedged_from
+        self.begins_after = seat.answers
+        if seat.outstanding > 1:
+            self.begins_after += seat.outstanding - 1
+            usual = min(usual, self.typical)
+        until = sent + (usual if usual > least else least)
+        return until if until < self.deadline else self.deadline
 
     def _give_back(self, kept: channel.Channel | None, failed: bool) -> None:
         if self.seat is not None:

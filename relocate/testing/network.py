@@ -309,6 +309,7 @@ class Channel:
     """A connection to an executor that is a function call."""
 
     path = None
+    hedged_from = 0.01
 
     def __init__(self, network: Network, seat: Seat, executor: Executor | None) -> None:
         self._network = network
