@@ -86,18 +86,19 @@ with trace.get_tracer("the program").start_as_current_span("main"):
     }
 
 
-def test_a_function_that_is_called_back_belongs_to_the_call(spans: Any) -> None:
-    found = spans(
+def test_what_the_function_traces_itself_belongs_to_the_trace(spans: Any, place: Place) -> None:
+    place.write(
+        "traced.py",
         """
-import work
-def inner():
-    from opentelemetry import trace
-    with trace.get_tracer("the module").start_as_current_span("inner"):
-        pass
-work.apply(inner)
-"""
+        from opentelemetry import trace
+
+        def outer():
+            with trace.get_tracer("the module").start_as_current_span("inner"):
+                return 1
+        """,
     )
-    assert found["inner INTERNAL"][0]["parent"] == found["work.apply CLIENT"][0]["id"]
+    found = spans("import traced\nassert traced.outer() == 1", "-M", "traced")
+    assert found["inner INTERNAL"][0]["parent"] == found["traced.outer SERVER"][0]["id"]
 
 
 def test_a_call_that_raises_is_an_error_in_both(spans: Any) -> None:
