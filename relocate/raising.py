@@ -190,7 +190,8 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
         return _from_text(*node["text"])
     if how == "pickle":
         pickled = wire.loads(data)
-        return _real(pickled, type(pickled))
+        error: BaseException = _real(pickled, type(pickled))
+        return error
     cls, args, state = wire.loads(data)
     _real(cls, cls)
     held = node["given"]
