@@ -306,7 +306,8 @@ class Handle:
 
     def __repr__(self) -> str:
         state = "enabled" if self._enabled else "disabled"
-        return f"<relocate handle, {state}: {', '.join(self.config.modules)} on {self.config.workers}>"
+        names = ", ".join((*self.config.modules, *self.config.methods))
+        return f"<relocate handle, {state}: {names} on {self.config.workers}>"
 
     def _load_namespace(self, file: str) -> None:
         from . import nsfile

@@ -8,7 +8,7 @@ Rules:
   a descriptor with ``__wrapped__`` holds (methods that are there under a condition).  Properties,
   other special methods, abstract methods and coroutine functions stay.
 * Of what a class inherits, the methods that its own package defines.  One that is named by itself may
-  be any.
+  be any, a special one too.
 * The package's own code gets the real methods: of calls within calls only the outermost is remote.
 
 A remote method is a remote function whose first argument is the object: it travels, and what the
@@ -185,13 +185,12 @@ class Methods:
         for i, part in enumerate(rest[1:], 1):
             inner = getattr(kind, part, None)
             if not isinstance(inner, type):
-                if i == len(rest) - 1 and inner is not None:
+                if i == len(rest) - 1 and self._designate(kind, owner, owner, label, entries, only=part):
                     self.found.add(entry)
-                    self._designate(kind, owner, owner, label, entries, only=part)
                 return
             kind, label = inner, f"{label}.{part}"
-        self.found.add(entry)
-        self._designate(kind, owner, owner, label, entries)
+        if self._designate(kind, owner, owner, label, entries):
+            self.found.add(entry)
 
     def _public(self, kind: type) -> tuple[str, str]:
         """The module under which a class is counted: a private one behind a public one is a detail."""
@@ -207,10 +206,11 @@ class Methods:
 
     def _designate(
         self, kind: type, package: str, module: str, label: str, entries: Sequence[str], only: str | None = None
-    ) -> None:
-        """Give stubs to the methods of ``kind``, which is ``label`` in ``module``."""
+    ) -> bool:
+        """Give stubs to the methods of ``kind``, which is ``label`` in ``module``; whether there are any."""
         if issubclass(kind, (type, BaseException)):
-            return
+            return False
+        given = False
         homes: dict[str, type] = {}
         for holder in kind.__mro__:
             for name in vars(holder):
@@ -222,12 +222,15 @@ class Methods:
             elif (name.startswith("_") and name != "__call__") or not designates([package], holder.__module__):
                 continue
             if not (longest(entries, f"{module}.{label}.{name}") or "").startswith("!"):
-                self._replace(kind, holder, name, package, module, label)
+                given = self._replace(kind, holder, name, package, module, label) or given
+        return given
 
-    def _replace(self, kind: type, holder: type, name: str, package: str, module: str, label: str) -> None:
+    def _replace(self, kind: type, holder: type, name: str, package: str, module: str, label: str) -> bool:
         method = self._made.get((holder, name)) or self._make(holder, name)
-        if method is None or kind in method.targets:
-            return
+        if method is None:
+            return False
+        if kind in method.targets:
+            return True
         described = self._described.setdefault(module, Described(module, b""))
         # Of a class method the function, as the class is among the arguments: it may be a subclass.
         member = f"{label}.{name}.__func__" if method.kind is classmethod else f"{label}.{name}"
@@ -237,6 +240,7 @@ class Methods:
             generates=inspect.isgeneratorfunction(method.function),
         )  # fmt: skip
         method.targets[kind] = Target(described, member, function, method.function), package
+        return True
 
     def _make(self, holder: type, name: str) -> Method | None:
         was = vars(holder)[name]

@@ -189,9 +189,11 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
     if how == "text":
         return _from_text(*node["text"])
     if how == "pickle":
-        pickled: BaseException = wire.loads(data)
-        return pickled
+        pickled = wire.loads(data)
+        error: BaseException = _real(pickled, type(pickled))
+        return error
     cls, args, state = wire.loads(data)
+    _real(cls, cls)
     held = node["given"]
     args = tuple(held[value.number] if type(value) is Given else value for value in args)
     state = {name: held[value.number] if type(value) is Given else value for name, value in state.items()}
@@ -202,6 +204,17 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
         error.args = tuple(error if value is Itself else value for value in args)
     error.__dict__.update(state)
     return error
+
+
+def _real(value: Any, cls: type) -> Any:
+    """``value``, if its class is not a mere stand-in.
+
+    Raises:
+        TypeError: it is no exception.
+    """
+    if not issubclass(cls, BaseException):
+        raise TypeError(f"{cls!r} is not the class of an exception here")
+    return value
 
 
 def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:

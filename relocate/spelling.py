@@ -31,7 +31,7 @@ def unknown(name: str, find: Find) -> str | None:
                 return None  # a class, by its name; nobody has imported its module
             kind = vars(home).get(part) if home is not None else None
             if isinstance(kind, type):
-                return f"class {walked!r} has no method {name.removeprefix(walked + '.')!r}{_near(name, walked, kind)}"
+                return _of_class(kind, walked, name.removeprefix(walked).removeprefix("."))
             names = [m.name for m in pkgutil.iter_modules(path)]
             names += [n for n, value in vars(home).items() if isinstance(value, type)] if home is not None else []
             near = difflib.get_close_matches(part, names, 1)
@@ -42,9 +42,14 @@ def unknown(name: str, find: Find) -> str | None:
     return None
 
 
-def _near(name: str, walked: str, kind: type) -> str:
-    near = difflib.get_close_matches(name.removeprefix(walked + "."), dir(kind), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _of_class(kind: type, name: str, method: str) -> str:
+    if not method:
+        return f"class {name!r} has no method that can be relocated"
+    if hasattr(kind, method):
+        return f"{name}.{method} is no method that can be relocated"
+    near = difflib.get_close_matches(method, dir(kind), 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"class {name!r} has no method {method!r}{hint}"
 
 
 def imported(name: str) -> str | None:

@@ -125,6 +125,12 @@ KINDS = """
     def wrapped(*args, **kwargs):
         return plus(*args, **kwargs)
 
+    class Holder:
+        def __init__(self):
+            self.f = plus
+    def own(holder):
+        return holder.f is plus, holder
+
     def apply(function, *args):
         return function(*args)
     def held():
@@ -234,6 +240,8 @@ PROGRAMS = {
         print(pickle.loads(pickle.dumps(Square(3))) == Square(3), copy.deepcopy({"f": plus})["f"] is plus)
         print(pickle.loads(cloudpickle.dumps(lambda x: plus(x)))(4))
         print(pickle.loads(cloudpickle.dumps(lambda x: kinds.plus(x)))(4), kinds.apply(lambda x: kinds.plus(x), 4))
+        holder = kinds.Holder()
+        print(kinds.own(holder)[0], kinds.own(holder)[1] is holder)
         print(kinds.apply(plus, 3), kinds.same(plus) is plus, kinds.held()["f"] is plus)
         print([k is getattr(kinds, k.__name__) for k in kinds.held()["kinds"]], kinds.apply(Square, 3) == Square(3))
     """,

@@ -473,6 +473,12 @@ def test_the_object_is_the_real_one_and_has_its_new_state(place: Place) -> None:
     assert report["members"] == {f"model.Model.{name}": {"remote": 1, "local": 0} for name in names}
 
 
+def test_a_special_method_that_is_named_by_itself_is_relocated(place: Place) -> None:
+    out, report, err = program(place, "print(vars(Model(2)))", methods="model.Model.__init__")
+    assert (out, err) == ("{'rate': 2, 'seen': [], 'pids': []}\n", "")
+    assert report["members"] == {"model.Model.__init__": {"remote": 1, "local": 0}}
+
+
 def test_an_instance_of_a_local_class_travels(place: Place) -> None:
     place.write("mine.py", "from model import Model\nclass Far(Model):\n    def extra(self):\n        return 'far'\n")
     text = """
@@ -664,11 +670,15 @@ def test_pytest_relocates_methods(place: Place) -> None:
         (("--methods", "model.Model.note"), ""),
         (("--methods", "model.Models"), "no module or class 'model.Models' here; did you mean model.Model?"),
         (("--methods", "model.Model.nota"), "class 'model.Model' has no method 'nota'; did you mean note?"),
+        (("--methods", "model.Model.rate"), "class 'model.Model' has no method 'rate'"),
+        (("--methods", "model.Model.__init__"), ""),
+        (("--methods", "itertools.count"), "class 'itertools.count' has no method that can be relocated"),
+        (("-M", "model.C.size"), "model.C.size is no method that can be relocated"),
         (("--methods", "wave.Wave_reads"), ""),  # nobody has imported it
     ],
 )
 def test_a_misspelt_name_is_told(place: Place, options: tuple[str, ...], says: str) -> None:
-    place.write("model.py", MODEL)
+    place.write("model.py", MODEL + "\n    class C:\n        size = 1\n")
     done = place.relocate("run", *options, "-w", "1", "-c", "import model; model.Model().note()")
     assert (says in done.stderr) if says else (done.stderr == "")
 
