@@ -529,7 +529,7 @@ class Driver:
         retries = self._retries
         if retries.tokens < retries.most:
             retries.deposit()
-        if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect:
+        if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
             seat.answers += 1
             seat.answered_at = now
             return

@@ -123,7 +123,12 @@ class Health:
     def took(self, now: float, seconds: float, typical: float, usual: float = NEVER) -> bool:
         """Note how long a call took, or has taken when another seat's answer came first; see `answered`."""
         slow = seconds / typical if typical > 0.0 else self.prior
-        if slow > 1.0 and slow > (LATE if usual > LATE * typical else usual / typical):
+        expected = self.prior if self.prior > 1.0 else 1.0
+        if (
+            typical > 0.0
+            and slow > expected
+            and slow > expected * (LATE if usual > LATE * typical else usual / typical)
+        ):
             self.late += 1
             if self.late == 1 and not self.suspect:
                 return False  # a single one may be the call's doing
@@ -131,14 +136,14 @@ class Health:
             self.late = 0
             if self.answers & EACH and not (self.suspect or self.ejections) and self._is_level():
                 return False
-            slow = min(slow, max(self.prior, 1.0))
+            slow = min(slow, expected)
         if slow >= self._slowness:
             self._slowness = slow
         else:
             weight = min(exp((self._stamp - now) / FADE), KEPT)
             self._slowness = self._slowness * weight + slow * (1.0 - weight)
         self._stamp = now
-        if self.late and slow > LATE and seconds - typical > LATE_BY:
+        if self.late and slow > LATE * expected and seconds - typical > LATE_BY:
             return self.late >= LATE_ANSWERS or self.suspect
         if not self.late:
             self.suspect = False
@@ -207,7 +212,7 @@ def eject(seat: H, peers: Sequence[H], ejected: list[H], now: float) -> bool:
     if seat in ejected or 2 * (len(ejected) + 1) > len(peers):
         return False
     sample = sorted(peer.slowness(now) for peer in peers[:: -(-len(peers) // PEERS)] if peer is not seat)
-    if not sample or seat.slowness(now) < LATE * sample[(len(sample) - 1) // 2]:
+    if not sample or seat.slowness(now) < LATE * max(seat.prior, 1.0) * sample[(len(sample) - 1) // 2]:
         return False
     seat.ejections += 1
     seat.late = 0

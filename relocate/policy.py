@@ -128,7 +128,6 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
 
 
 def _choose(call: Call, ranks: Sequence[Pool], now: float, chance: float) -> Decision:
-    patient = call.waited < call.patience
     for pool in ranks:
         if pool.local:
             return RunHere()
@@ -138,8 +137,10 @@ def _choose(call: Call, ranks: Sequence[Pool], now: float, chance: float) -> Dec
             return Run(seat, min(call.hedge_after, call.typical or NEVER) if seat.outstanding else call.hedge_after)
         if full:
             return Wait(1.0, hopeful=True)
-        if (pool.starting or any(now < s.avoid_until <= now + SOON for s in pool.seats)) and patient:
+        soon = pool.starting or any(now < s.avoid_until <= now + SOON for s in pool.seats)
+        if soon and call.waited < call.patience:
             return Wait(SOON / 4, hopeful=False)
+    patient = call.waited < call.patience
     reserve = [seat for pool in ranks for seat in pool.seats]
     if reserve:
         last = min(reserve, key=lambda s: (s.avoid_until, s.outstanding))

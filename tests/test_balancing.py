@@ -186,6 +186,16 @@ def test_without_budget_there_is_no_second_attempt(
     at_rest(network)
 
 
+def test_on_a_channel_where_no_wait_can_be_gone_on_with_there_is_no_second_attempt(
+    pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(testing.network.Channel, "hedged_from")
+    began = clock.now()
+    assert late_on_the_desk(pair, clock) == 6
+    assert clock.now() - began == pytest.approx(30.0, abs=0.1)
+    at_rest(network)
+
+
 def test_what_was_lent_a_generator_has_no_second_attempt(
     pair: tuple[Program, Worker, Worker, Any], network: Network, clock: Clock
 ) -> None:

@@ -210,3 +210,14 @@ def test_capabilities_are_what_is_expected_at_first(offers: Capability, expected
 def test_calls_that_use_a_gpu_go_where_one_is() -> None:
     assert Capability(gpus=2).slowness(4, gpu=True) == 2
     assert Capability().slowness(4, gpu=True) == 10
+
+
+def test_who_is_known_to_be_slow_is_not_late_for_that() -> None:
+    seat = Health(prior=5.0)
+    for _ in range(2 * LATE_ANSWERS):
+        assert not seat.answered(NOW, 0.0, 0.0)
+        assert not seat.answered(NOW, 0.5, 0.1)
+    assert seat.slowness(NOW) == pytest.approx(5)
+    found = [seat.answered(NOW, 3.0, 0.1) for _ in range(LATE_ANSWERS)]
+    assert found[-1]
+    assert eject(seat, [seat, Health(), Health()], [], NOW)
