@@ -127,12 +127,10 @@ def whole(context: zmq.Context[zmq.Socket[bytes]], url: str, folder: Path, offer
     while count < offers:
         assert time.perf_counter() < began + 10 * LEASE, f"it knows {count} of {offers}"
         time.sleep(1.0)
-        asking.send(wire.Survey())
-        count, more = 0, True
-        while more:
-            message = received(asking.socket)
-            assert isinstance(message, wire.Offers)
-            count, more = count + len(message.offers), message.more
+        asking.send(wire.Lookup(1, ["common"], session.PYTHON, limit=2 * offers))
+        message = received(asking.socket)
+        assert isinstance(message, wire.Steps)
+        count = len(message.mounts)
     return time.perf_counter() - began
 
 

@@ -49,6 +49,8 @@ class Door:
         self._context = context
         self._folder = folder
         self._authenticator: Any = None
+        self._allowed: tuple[Any, frozenset[bytes]] | None = None
+        """The keys that may come in, and the state of their files."""
         self.is_ipc = url.startswith("ipc://")
         self.key = b""
         """The public key that clients expect; empty on a Unix socket."""
@@ -97,9 +99,12 @@ class Door:
         from zmq.utils import z85
 
         public = z85.decode(key)
-        # Read anew, so that `relocate keys allow` works on a running worker.
         try:
-            if public in keys.load(self._folder).peers:
+            # Read anew if they have changed, so that `relocate keys allow` works on a running worker.
+            state = keys.state(self._folder)
+            if self._allowed is None or self._allowed[0] != state:
+                self._allowed = state, frozenset(keys.load(self._folder).peers)
+            if public in self._allowed[1]:
                 return True
         except (RelocateError, OSError) as error:
             # It would end the authenticator's thread, and nobody could come in any more.

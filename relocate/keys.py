@@ -64,6 +64,16 @@ def load(folder: str | os.PathLike[str] = "", *, create: bool = False) -> Keys:
     return Keys(path, mine, z85.decode(zmq.curve_public(z85.encode(mine))), _allowed(path))
 
 
+def state(folder: str | os.PathLike[str] = "") -> tuple[tuple[int, ...], ...]:
+    """What tells whether `load` would give something else than before: which files it reads, and since when."""
+    found = []
+    for name in ("secret", "allowed"):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat((Path(folder) if folder else default_folder()) / name)
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(found)
+
+
 def pair() -> tuple[bytes, bytes]:
     """A new key pair: public, secret."""
     import zmq

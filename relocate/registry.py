@@ -173,7 +173,8 @@ class Registry:
                 self._upstream.contact.serve(ready)
         now = time.monotonic()
         self._try_suspects(now)
-        if idle or now - self._tended > self.leases.lease / 2:  # what waits to be read may be somebody's renewal
+        # What waits to be read may be somebody's renewal; but nobody can put off the end of all leases by talking.
+        if idle or now - self._tended > 3 * self.leases.lease:
             self._tend(now)
         if self.leases.touched:
             self._spread(now)
@@ -286,15 +287,14 @@ class Registry:
         if refusal is not None:
             self._send(identity, refusal)
             return
-        descriptor = frame.get(zmq.SRCFD)
-        assert isinstance(descriptor, int)
-        before = self._by_descriptor.get(descriptor)
-        if before is not None and before != identity:
-            self._gone(before)  # its connection must have ended: the descriptor has been given anew
-        key = b"" if self._door.is_ipc else frame.get("User-Id")
-        self._gone(identity)
-        self._clients[identity] = Client(leases.point(message.client), descriptor, key=bytes_of(key))
-        self._by_descriptor[descriptor] = identity
+        if identity not in self._clients:
+            descriptor = frame.get(zmq.SRCFD)
+            assert isinstance(descriptor, int)
+            if (before := self._by_descriptor.get(descriptor)) is not None:
+                self._gone(before)  # its connection must have ended: the descriptor has been given anew
+            key = b"" if self._door.is_ipc else frame.get("User-Id")
+            self._clients[identity] = Client(leases.point(message.client), descriptor, key=bytes_of(key))
+            self._by_descriptor[descriptor] = identity
         self._send(identity, wire.Welcome(self.url, __version__, session.PYTHON, self.id, []))
 
     def _announce(self, identity: bytes, client: Client, message: wire.Announce) -> None:

@@ -156,3 +156,17 @@ def test_a_line_that_is_no_text_is_named(folder: Path) -> None:
     (folder / "allowed").write_bytes(f"{THEIRS}\n".encode() + b"\xff\xfe\n")
     with pytest.raises(ConfigError, match="allowed, line 2: "):
         keys.load(folder)
+
+
+def test_the_state_of_the_files_tells_of_every_change(tmp_path: Path) -> None:
+    states = [keys.state(tmp_path)]
+    for change in (
+        lambda: keys.new(tmp_path),
+        lambda: keys.allow(THEIRS, "desk", tmp_path),
+        lambda: keys.allow(THEIRS, "rack", tmp_path),
+        lambda: keys.revoke("rack", tmp_path),
+    ):
+        change()
+        states.append(keys.state(tmp_path))
+    assert len(set(states)) == len(states)
+    assert keys.state(tmp_path) == states[-1]

@@ -523,6 +523,16 @@ def test_a_stranger_is_refused_and_told_why(place: Place, message: wire.Message,
     link.close()
 
 
+def test_who_says_hello_twice_loses_nothing(place: Place) -> None:
+    registry = place.registry(lease=600)
+    with talking(registry) as link:
+        link.send(announcement(1))
+        assert link.receive().lease
+        link.send(wire.Hello(wire.PROTOCOL, "0", session.PYTHON, "test", "registry"))
+        assert isinstance(link.receive(), wire.Welcome)
+        assert len(place.offers(registry)) == 1
+
+
 def test_a_client_of_another_minor_version_may_ask(place: Place) -> None:
     link = Talk(place.registry())
     link.send(wire.Hello(wire.PROTOCOL, "0", (3, 99), "test", "registry"))
