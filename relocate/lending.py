@@ -100,6 +100,8 @@ class Plain(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         """Refuses the program's own functions."""
         kind = type(value)
+        if kind is FunctionType and (found := reducers.by_name(value)) is not None:
+            return found
         if (kind is FunctionType or kind is MethodType) and not is_installed(value.__module__):
             raise pickle.PicklingError("a function of the program's")
         return NotImplemented
@@ -120,7 +122,7 @@ class Lender(Cloud):
         if kind is GeneratorType:
             self._lent.append(Lent(value))
             return borrow, (len(self._lent) - 1,)
-        if kind is FunctionType and _is_of_a_class(value):
+        if kind is FunctionType and (_is_of_a_class(value) or reducers.by_name(value) is not None):
             return super().reducer_override(value)
         if (kind is FunctionType or kind is MethodType) and not _travels_by_name(value):
             from .closures import is_proven  # not before a function is met: it loads much

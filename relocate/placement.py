@@ -95,9 +95,7 @@ class Placement:
         function: Any = None
         if self._always or not (target.awaits or target.generates):
             try:
-                function = self._real(target.described.name, target.member)
-                for part in target.member.split("."):
-                    function = getattr(function, part)
+                function = target.local(self._real)
             except (ImportError, AttributeError):
                 function = None  # it is only on the workers
         self.costs.route.slowness = self._slowness()
