@@ -31,8 +31,6 @@ COLD = 0.1
 """Seconds: a first run here of less than this is not counted."""
 PEAK = 8.0
 """How many times the average a single call counts at most."""
-OUTLIER = 8.0
-"""How many times longer than so far a run counts, at most."""
 MOST = 10_000
 """Functions and size classes that are remembered."""
 NEVER = float("inf")
@@ -159,8 +157,6 @@ class Estimate:
 
     def ran_here(self, seconds: float, route: Route) -> None:
         """Note that a call ran here, and how long that took."""
-        if self.tried_here and seconds > OUTLIER * self._here:
-            seconds = OUTLIER * self._here  # a busy machine's doing, most likely; if not, the next ones tell
         self.tried_here += 1
         if self.tried_here == 1 and seconds < COLD:
             return  # it may have imported or built something: again here, which costs as little
