@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from . import __version__, config, launch
-from .commands import keys, names, top
+from .commands import explain, keys, names, top
 from .commands.common import FOLDER, fail
 from .errors import ConfigError, RelocateError
 from .registry_command import announcement, registry
@@ -304,7 +304,17 @@ def port_range(text: str | None, count: int) -> tuple[int, ...]:
 
 # the others --------------------------------------------------------------------------------------
 
-for command in (names.ls, names.ps, names.mount, names.bind, names.unmount, names.ns, top.top, keys.keys):
+for command in (
+    names.ls,
+    names.ps,
+    names.mount,
+    names.bind,
+    names.unmount,
+    names.ns,
+    top.top,
+    explain.explain,
+    keys.keys,
+):
     main.add_command(command)
 
 

@@ -104,6 +104,7 @@ class Race:
             return None
         self._other_sent = clock()
         trip.attempts += 1
+        trip.hedged += 1
         trip.sent += sum(map(len, frames))
         sending: wire.Call | None = request
         glance = GLANCE[0]

@@ -102,6 +102,7 @@ def of_program(sample: dict[str, Any]) -> Iterable[Metric]:
     yield calls
     for name, text, key in (
         ("relocate_retries", "Attempts beyond a call's first.", "retried"),
+        ("relocate_hedges", "Second attempts of calls that took long.", "hedged"),
         ("relocate_reroutes", "Calls that ended elsewhere than where they were sent first.", "rerouted"),
         ("relocate_sent_bytes", "Bytes sent to executors.", "bytes_out"),
         ("relocate_received_bytes", "Bytes received from executors.", "bytes_in"),

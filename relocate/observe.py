@@ -46,9 +46,9 @@ class Statistics(msgspec.Struct, frozen=True):
 
     ``calls = remote + local + failed = returned + raised + failed``; calls that are under way are not
     among them.
-    ``retried`` counts attempts beyond a call's first, ``rerouted`` calls that ended elsewhere than where they
-    were sent first; ``latencies`` has each module's; ``bytes_out`` and ``bytes_in`` what was sent
-    to and received from executors.  ``verified`` counts calls that ran here too and were compared,
+    ``retried`` counts attempts beyond a call's first after that was lost, ``hedged`` those beside it,
+    ``rerouted`` calls that ended elsewhere than where they were sent first; ``latencies`` has each
+    module's; ``bytes_out`` and ``bytes_in`` what was sent to and received from executors.  ``verified`` counts calls that ran here too and were compared,
     ``differing`` those of them whose outcome was not the same; ``differences`` has the first of each
     function.
     """
@@ -68,10 +68,11 @@ class Statistics(msgspec.Struct, frozen=True):
     differing: int = 0
     differences: dict[str, Difference] = {}
     rerouted: int = 0
+    hedged: int = 0
     latencies: dict[str, Latency] = {}
 
 
-TOTALS = ("returned", "raised", "failed", "retried", "rerouted", "bytes_out", "bytes_in")
+TOTALS = ("returned", "raised", "failed", "retried", "hedged", "rerouted", "bytes_out", "bytes_in")
 
 
 class Counters:
@@ -96,6 +97,7 @@ class Counters:
         received: int = 0,
         retried: int = 0,
         rerouted: bool = False,
+        hedged: int = 0,
         module: str = "",
         seconds: float = 0.0,
     ) -> None:
@@ -109,6 +111,7 @@ class Counters:
             received: bytes from them.
             retried: attempts beyond the first.
             rerouted: whether it ended elsewhere than where it was sent first.
+            hedged: second attempts beside a first one that took long.
             module: the function's, if its latency is to be counted.
             seconds: from the call to its outcome.
         """
@@ -116,6 +119,8 @@ class Counters:
             totals = self._totals
             totals["bytes_out"] += sent
             totals["bytes_in"] += received
+            if hedged:
+                totals["hedged"] += hedged
             if retried:
                 totals["retried"] += retried
                 totals["rerouted"] += rerouted

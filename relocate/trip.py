@@ -51,6 +51,7 @@ class Trip:
     hedge_after = NEVER
     begins_after = 0
     """Answers that its seat must have given before it begins there."""
+    hedged = 0
     spare: Seat | None = None
     """The seat of a second attempt, see `hedging`."""
 
@@ -198,7 +199,7 @@ class Trip:
 
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
-        again = self.attempts - 1 if self.attempts > 1 else 0
+        again = self.attempts - 1 - self.hedged if self.attempts > 1 else 0
         driver = self.driver
         if driver.tracing is not None:
             driver.tracing.settled(seat, self.attempts)
@@ -210,6 +211,7 @@ class Trip:
             self.received,
             again,
             bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}.")),
+            self.hedged,
             self.module,
             driver.clock() - self.began,
         )

@@ -5,6 +5,7 @@ Each verb gives what JSON can hold.  The same functions serve ``relocate ls`` wh
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
@@ -64,6 +65,7 @@ def verbs(handle: Handle) -> Verbs:
         "load": load,
         "statistics": handle.statistics,
         "sample": lambda: sample(handle),
+        "explain": lambda function: reasons(handle, function),
     }
 
 
@@ -79,6 +81,26 @@ def sample(handle: Handle) -> dict[str, Any]:
         "queue": driver.waiting(),
         "counts": handle._counters.sample(),
     }
+
+
+def reasons(handle: Handle, function: str) -> dict[str, Any]:
+    """Why the calls of ``function`` go where they go; see `explain`.
+
+    Raises:
+        ModuleUnavailable: it is not designated, or no such function was called or imported yet.
+    """
+    from .explain import explain
+
+    targets = {target.name: target for target in handle._registry.targets.values()}
+    if function not in targets:
+        near = difflib.get_close_matches(function, targets, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ModuleUnavailable(f"{function!r} is no relocated function that the program has imported{hint}")
+    placement = handle._placement
+    mode, measured = handle.config.placement, None if placement is None else placement.costs
+    found = explain(handle._driver, function, targets[function].module, mode, measured if mode == "auto" else None)
+    counts = handle.statistics().members.get(function)
+    return found | {"ran there": counts.remote if counts else 0, "ran here": counts.local if counts else 0}
 
 
 def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]:

@@ -295,3 +295,41 @@ def test_an_address_with_brackets_is_shown_whole(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "p50 -, p99 -; 2 waiting, 1 running" in shown
     assert shown.count("[fe80::1]:7000") == 3
+
+
+# explain -----------------------------------------------------------------------------------------
+
+
+def test_explain_tells_where_the_next_call_goes_and_why(place: Place, running: Running) -> None:
+    for _ in range(3):
+        running.call("pid")
+    told = good(place.relocate("explain", "work.pid"))
+    assert told.startswith("work.pid: 3 calls ran on workers, 0 here\nthe next call goes to: embedded/0\n")
+    assert "rank 0: embedded, up\n    embedded/0: ready, 0 calls, slowness" in told
+    assert "has the module" in told
+    assert "never tried here" in told
+    found = json.loads(good(place.relocate("explain", "--json", "work.pid")))
+    assert (found["next"], found["placement"], found["ran there"]) == ("embedded/0", "remote", 3)
+    assert [p["place"] for p in found["places"]] == ["embedded", "local"]
+    good(place.relocate("bind", "/n/local/chan/work/pid", "/chan/work/pid"))
+    assert json.loads(good(place.relocate("explain", "--json", "work.pid")))["next"] == "here"
+
+
+def test_explain_tells_what_calls_cost(place: Place) -> None:
+    place.write(
+        "main.py", PROGRAM.replace("workers=sys.argv[1] if len(sys.argv) > 1 else 1", 'workers=1, placement="auto"')
+    )
+    process = place.start(sys.executable, "main.py", talk=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    told = good(place.relocate("explain", "work.echo"))
+    assert "placement is auto: each call goes where such calls cost less" in told
+    assert "the next one goes " in told
+    process.communicate("")
+
+
+@pytest.mark.usefixtures("running")
+def test_explain_knows_no_function_that_was_not_imported(place: Place) -> None:
+    done = place.relocate("explain", "work.ecko")
+    assert done.returncode != 0
+    assert "'work.ecko' is no relocated function that the program has imported; did you mean work.echo?" in done.stderr

@@ -31,6 +31,7 @@ ROWS = tuple(
         "announcer directory upstream",
         "executor links trip streaming nsfile",
         "driver worker registry",
+        "explain",
         "finder exchange far verbs",
         "servers",
         "handle check launch registry_command",

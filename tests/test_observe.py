@@ -109,7 +109,7 @@ def test_the_report_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
         "calls": 1, "remote": 1, "local": 0, "returned": 1, "raised": 0, "failed": 0, "retried": 1,
         "bytes_out": 10, "bytes_in": 20, "members": {"m.f": {"remote": 1, "local": 0}},
         "workers": {"desk/0": {"calls": 1, "deaths": 0}}, "verified": 0, "differing": 0, "differences": {},
-        "rerouted": 0, "latencies": {},
+        "rerouted": 0, "hedged": 0, "latencies": {},
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
@@ -135,7 +135,7 @@ def test_a_sample_has_what_top_shows_the_change_of() -> None:
     counters.settled("m.f", "returned", "desk/0", 1, 2, 1, True, "m", 0.001)
     counters.died("desk/1")
     assert json.loads(json.dumps(counters.sample())) == {
-        "returned": 1, "raised": 0, "failed": 0, "retried": 1, "rerouted": 1, "bytes_out": 1, "bytes_in": 2,
+        "returned": 1, "raised": 0, "failed": 0, "retried": 1, "hedged": 0, "rerouted": 1, "bytes_out": 1, "bytes_in": 2,
         "executors": {"desk/0": [1, 0], "desk/1": [0, 1]},
         "modules": {"m": {str(bucket(0.001)): 1}},
         "seconds": {"m": 0.001},
