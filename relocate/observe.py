@@ -48,9 +48,9 @@ class Statistics(msgspec.Struct, frozen=True):
     among them.
     ``retried`` counts attempts beyond a call's first after that was lost, ``hedged`` those beside it,
     ``rerouted`` calls that ended elsewhere than where they were sent first; ``latencies`` has each
-    module's; ``bytes_out`` and ``bytes_in`` what was sent to and received from executors.  ``verified`` counts calls that ran here too and were compared,
-    ``differing`` those of them whose outcome was not the same; ``differences`` has the first of each
-    function.
+    module's; ``bytes_out`` and ``bytes_in`` what was sent to and received from executors.
+    ``verified`` counts calls that ran here too and were compared, ``differing`` those of them whose
+    outcome was not the same; ``differences`` has the first of each function.
     """
 
     calls: int

@@ -354,8 +354,9 @@ def slow_module(place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
         def rest(seconds):
             time.sleep(seconds)
             return seconds
-        def mark(path):
+        def mark(path, seconds=0.0):
             open(path, "x").close()
+            time.sleep(seconds)
         def stuck_once(path):
             try:
                 open(path, "x").close()
@@ -390,9 +391,10 @@ def test_a_call_that_waits_at_an_executor_is_not_begun_after_its_deadline(place:
         import slow_one
 
         slow_one.rest(0.0)
-        before = threading.Thread(target=slow_one.rest, args=(1.5,))
+        begun = place.folder / "begun"
+        before = threading.Thread(target=slow_one.mark, args=(str(begun), 1.5))
         before.start()
-        until(lambda: relocate.active().workers()[0]["outstanding"] == 1, "the call before")
+        until(begun.exists, "the call before")
         with relocate.deadline(0.3), pytest.raises(relocate.DeadlineExceeded):
             slow_one.mark(str(mark))
         before.join()

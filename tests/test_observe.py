@@ -132,10 +132,11 @@ def test_latencies_are_counted_for_each_module() -> None:
 
 def test_a_sample_has_what_top_shows_the_change_of() -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0", 1, 2, 1, True, "m", 0.001)
+    counters.settled("m.f", "returned", "desk/0", 1, 2, 1, True, 0, "m", 0.001)
     counters.died("desk/1")
     assert json.loads(json.dumps(counters.sample())) == {
-        "returned": 1, "raised": 0, "failed": 0, "retried": 1, "hedged": 0, "rerouted": 1, "bytes_out": 1, "bytes_in": 2,
+        "returned": 1, "raised": 0, "failed": 0, "retried": 1, "hedged": 0, "rerouted": 1,
+        "bytes_out": 1, "bytes_in": 2,
         "executors": {"desk/0": [1, 0], "desk/1": [0, 1]},
         "modules": {"m": {str(bucket(0.001)): 1}},
         "seconds": {"m": 0.001},
