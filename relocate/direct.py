@@ -11,7 +11,6 @@ kernel whether the other one belongs to the same user.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket as sockets
@@ -61,7 +60,8 @@ class Stream:
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, wait)
         # What fits is written without waiting for the reader; the kernel takes what it allows of it.
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SENT_AHEAD)
-        self._buffer = bytearray(ROOM)
+        self._view = memoryview(bytearray(ROOM))
+        """What has been read; the part of it between these two is not yet used."""
         self._start = self._end = 0
         self.peer, self.uid, _ = struct.unpack(
             "3i", socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
@@ -93,9 +93,10 @@ class Stream:
             if len(frames) > 1:
                 self._write([memoryview(part) for part in (head, *frames[1:])], patient=patient)
                 return
-            sent = 0
-            with contextlib.suppress(BlockingIOError):
+            try:
                 sent = self._socket.send(head)
+            except BlockingIOError:
+                sent = 0
             if sent < len(head):
                 self._write([memoryview(head)[sent:]], patient=patient)
         except OSError:  # a broken pipe, most likely
@@ -126,24 +127,25 @@ class Stream:
             Ended: the peer is gone.
             RemoteProtocolError: what comes is no message.
         """
-        self._fill(PREFIX.size, begun=self.has_more)
-        size, more = PREFIX.unpack_from(self._buffer, self._start)
+        if self._end - self._start < PREFIX.size:
+            self._fill(PREFIX.size, begun=self._start < self._end)
+        size, more = PREFIX.unpack_from(self._view, self._start)
         if size > wire.MAX_FRAME:
             raise Ended
-        self._fill(PREFIX.size + size, begun=True)
-        self._start += PREFIX.size
-        header = bytes(memoryview(self._buffer)[self._start : self._start + size])
-        self._start += size
-        frames: list[wire.Buffer] = [header]
-        if more:
-            frames += [self._whole(size) for size in wire.sizes_in(header) if size]
-        return frames
+        if self._end - self._start < PREFIX.size + size:
+            self._fill(PREFIX.size + size, begun=True)
+        start = self._start + PREFIX.size
+        self._start = start + size
+        header = bytes(self._view[start : self._start])
+        if not more:
+            return [header]
+        return [header, *(self._whole(size) for size in wire.sizes_in(header) if size)]
 
     def _whole(self, size: int) -> wire.Whole:
         room = channel.room(size)
         view = memoryview(room)
         at = min(size, self._end - self._start)
-        view[:at] = memoryview(self._buffer)[self._start : self._start + at]
+        view[:at] = self._view[self._start : self._start + at]
         self._start += at
         while at < size:
             at += self._read(view[at:], begun=True)
@@ -151,20 +153,13 @@ class Stream:
 
     def _fill(self, size: int, *, begun: bool) -> None:
         """Let so many bytes be in the buffer."""
-        if self._end - self._start >= size:
-            return
-        if self._start:
-            kept = self._buffer[self._start : self._end]
-            self._buffer[: len(kept)] = kept
-            self._start, self._end = 0, len(kept)
-        if size > len(self._buffer):
-            self._buffer.extend(bytes(size - len(self._buffer)))
-        view = memoryview(self._buffer)
-        try:
-            while self._end < size:
-                self._end += self._read(view[self._end :], begun=begun or self._end > 0)
-        finally:
-            view.release()
+        kept = bytes(self._view[self._start : self._end])
+        if size > len(self._view):
+            self._view = memoryview(bytearray(size))
+        self._view[: len(kept)] = kept
+        self._start, self._end = 0, len(kept)
+        while self._end < size:
+            self._end += self._read(self._view[self._end :], begun=begun or self._end > 0)
 
     def _read(self, view: memoryview, *, begun: bool) -> int:
         until = 0.0
