@@ -43,17 +43,27 @@ KNOWN = frozenset(
 """Packages whose functions are pure, but for those that `purity.known` tells of."""
 UNKNOWN = frozenset(
     known.names(
-        "__import__ breakpoint compile delattr eval exec exit getattr globals help input locals memoryview next open",
+        "__import__ breakpoint compile delattr eval exec exit getattr globals hash help id input locals memoryview next open",
         "quit setattr super vars",
     )
 )
-"""Built-in functions that reach more than their arguments show."""
+"""Built-in functions that reach more than their arguments show, or give something else in each process."""
 REBINDS = frozenset(
     known.names(
         "STORE_GLOBAL DELETE_GLOBAL STORE_ATTR DELETE_ATTR IMPORT_NAME IMPORT_STAR LOAD_BUILD_CLASS LOAD_CLASSDEREF",
         "LOAD_FROM_DICT_OR_DEREF LOAD_FROM_DICT_OR_GLOBALS",
     )
 )
+INSIDES = frozenset(known.names("__globals__ __closure__ __code__ __dict__ __defaults__ __kwdefaults__ __subclasses__"))
+"""Attributes that lead from a function or class to what it captures."""
+CHANGING = known.CHANGES | known.CHANGES_SILENTLY
+CHANGING |= frozenset(
+    known.names(
+        "__init__ __setstate__ __iadd__ __isub__ __imul__ __imatmul__ __itruediv__ __ifloordiv__ __imod__ __ipow__",
+        "__ilshift__ __irshift__ __iand__ __ixor__ __ior__ byteswap methodcaller partition resize",
+    )
+)
+"""Attributes that may change what they are asked of."""
 CHANGES = frozenset(("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"))
 LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"))
 MEMBERS = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
@@ -121,6 +131,9 @@ class _Proof:
         builtins = vars(builtins) if isinstance(builtins, ModuleType) else builtins
         if name in UNKNOWN or name not in builtins or known.of_call(name):
             raise Unproven
+        value = builtins[name]  # what the program has put there, no worker has
+        if getattr(value, "__module__", None) != "builtins" or getattr(value, "__name__", None) != name:
+            self.value(value)
 
     def _used(self, value: Any, members: list[str]) -> None:
         """A captured value, and what is asked of it."""
@@ -203,7 +216,8 @@ def _code(code: CodeType) -> _Code:
             elif name in CHANGES or (name == "BINARY_OP" and step.argrepr.endswith("=")):
                 changes = True
             elif name in MEMBERS:
-                changes = changes or what in known.CHANGES or what in known.CHANGES_SILENTLY
+                rebinds = rebinds or known.of_method(what) is not None or what in INSIDES
+                changes = changes or what in CHANGING
             elif isinstance(what, tuple) and "out" in what:  # the name of an argument
                 changes = True
             if name in LOADS and (name != "LOAD_DEREF" or what in outside):
