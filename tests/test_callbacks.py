@@ -17,6 +17,12 @@ from relocate.testing import Clock, CutOff, Kill, Network, Program, Worker
 SOURCE = """
 def apply(f, *args): return f(*args)
 def each(f, items): return [f(item) for item in items]
+def until(step, enough):
+    count = 0
+    while not enough() and count < 10:
+        step()
+        count += 1
+    return count
 def twice(f, g): return f(1), g(2), f(3)
 def inside(functions, x): return functions["f"](x)
 def same(f): return f
@@ -107,6 +113,25 @@ def test_several_functions_are_told_apart(program: Program) -> None:
     two: list[Any] = []
     assert program.load("shop").twice(counting(one), counting(two)) == (1, 1, 2)
     assert (one, two) == ([(1,), (3,)], [(2,)])
+
+
+def test_functions_of_one_call_see_what_the_others_change(program: Program) -> None:
+    shop, seen, count = program.load("shop"), set[int](), 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    def steps() -> Iterator[int]:
+        for n in range(3):
+            seen.add(n)
+            yield n
+
+    assert shop.until(step, lambda: count > 3) == 4
+    assert shop.until(lambda: seen.add(len(seen)), lambda: len(seen) > 2) == 3
+    seen.clear()
+    assert shop.each(lambda n: n in seen, steps()) == [True] * 3
+    assert program.statistics().local == 0
 
 
 def test_the_same_function_twice_is_one_there(program: Program) -> None:
