@@ -438,3 +438,32 @@ print(set(sys.stdout.getvalue().split()), relocate.statistics().local, file=sys.
 """
     done = place.python("-c", program)
     assert done.stdout == "{'step'} 0\n", done.stderr
+
+
+def test_a_thread_that_its_function_leaves_behind_is_answered_before_the_next_call(place: Place) -> None:
+    place.write(
+        "leaves.py",
+        """
+        import threading
+        def leaves(f, x):
+            threading.Thread(target=f, args=(x,)).start()
+            return x
+        """,
+    )
+    script = place.write(
+        "main.py",
+        """
+        import relocate, time
+        handle = relocate.enable(modules=["leaves"], workers=1)
+        import leaves
+        seen = []
+        def note(x):
+            time.sleep(0.01)  # the function has ended meanwhile
+            seen.append(x)
+        for n in range(50):
+            assert leaves.leaves(note, n) == n
+        print(len(seen) >= 45, handle.statistics().retried)  # a thread may begin when its call is over
+        """,
+    )
+    done = place.python(str(script))
+    assert done.stdout == "True 0\n", done.stderr
