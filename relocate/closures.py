@@ -6,7 +6,9 @@ can tell, which is proven from its bytecode or else not assumed:
 * what it captures (free variables, globals, defaults) are plain values, functions for which the
   same holds, and functions of packages that are known to be pure;
 * it binds no name outside itself, and sets no attribute;
-* and it changes nothing in place, if any captured value could be changed.
+* it changes nothing in place, if any captured value could be changed;
+* no function of its module binds a name that it reads, as another thread may call that one;
+* and nothing else that is lent with the same call could change what it captures (`lending`).
 
 A function of an installed package travels by its name: the worker has the package too.
 """
@@ -43,8 +45,8 @@ KNOWN = frozenset(
 """Packages whose functions are pure, but for those that `purity.known` tells of."""
 UNKNOWN = frozenset(
     known.names(
-        "__import__ breakpoint compile delattr eval exec exit getattr globals hash help id input locals memoryview next",
-        "open quit setattr super vars",
+        "__import__ breakpoint compile delattr eval exec exit getattr globals hash help id input locals memoryview",
+        "next open quit setattr super vars",
     )
 )
 """Built-in functions that reach more than their arguments show, or give something else in each process."""

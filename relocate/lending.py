@@ -29,7 +29,7 @@ from .origin import is_installed, is_named, is_stub
 
 EMPTY = inspect.Parameter.empty
 PLAIN = (NoneType, bool, int, float, complex, str, bytes)
-"""Types of defaults that a stand-in shows."""
+"""Types of defaults and attributes that a stand-in shows."""
 EXACT = 64
 AHEAD = 1024
 
@@ -144,7 +144,9 @@ class Lender(Cloud):
 
     def _lend(self, value: Callable[..., Any]) -> Any:
         self._lent.append(Function(value))
-        return stand_in, (len(self._lent) - 1, *_face(value))
+        attributes = getattr(value, "__dict__", {})
+        plain = {name: kept for name, kept in attributes.items() if isinstance(kept, PLAIN)}
+        return stand_in, (len(self._lent) - 1, *_face(value)), plain or None
 
 
 def _travels_by_name(value: Any) -> bool:

@@ -38,6 +38,7 @@ def around(f):
     print("before")
     f()
     print("after")
+def shows(f): return getattr(f, "terminal", None), getattr(f, "lock", None)
 def looks(f):
     import inspect
     return str(inspect.signature(f)), f.__name__, f.__doc__, f.__module__
@@ -132,6 +133,15 @@ def test_functions_of_one_call_see_what_the_others_change(program: Program) -> N
     seen.clear()
     assert shop.each(lambda n: n in seen, steps()) == [True] * 3
     assert program.statistics().local == 0
+
+
+def test_a_function_shows_its_plain_attributes(program: Program) -> None:
+    def event(t: float) -> float:
+        return t
+
+    event.terminal = True  # type: ignore[attr-defined]
+    event.lock = threading.Lock()  # type: ignore[attr-defined]
+    assert program.load("shop").shows(event) == (True, None)
 
 
 def test_the_same_function_twice_is_one_there(program: Program) -> None:
