@@ -45,6 +45,12 @@ class Caller:
         """See `lending.Asking`."""
         self._number = 0
 
+    def end(self) -> None:
+        """The call is over, once what another thread of the function's has asked is answered: nobody else may read
+        the answer."""
+        with self._lock:
+            self.over = True
+
     def say(self) -> None:
         """Tell what was printed until now."""
         if self._send is None:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, TextIO
@@ -199,7 +199,7 @@ class Executor:
         reply = self._runner.run(message, function, segments, len(self._reception.calls))
         self._running, caller, self._caller = None, self._caller, None
         if caller is not None:
-            caller.over = True
+            caller.end()
             if caller.unfit:
                 return wire.Rejected(call, "result", caller.unfit), ()
         return reply
@@ -229,26 +229,31 @@ class Executor:
     # Not interrupted between the parts of a message, as that would garble the next one; only while waiting.
 
     def _tell(self, peer: Peer, message: wire.Said) -> None:
-        before, self._interruptible = self._interruptible, False
-        try:
+        with self._uninterrupted():
             self._reception.send(peer, message)
-        finally:
-            self._interruptible = before
 
     def _ask(
         self, peer: Peer, question: wire.Ask | wire.Invoke, segments: wire.Segments
     ) -> tuple[wire.Answer, list[wire.Buffer]]:
-        before, self._interruptible = self._interruptible, False
+        if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+            return self._reception.ask(peer, question, segments, lambda until: until())
+        with self._uninterrupted() as before:
 
-        def wait(until: Callable[[], Any]) -> Any:
-            self._interruptible = before
-            try:
-                return until()
-            finally:
-                self._interruptible = False
+            def wait(until: Callable[[], Any]) -> Any:
+                self._interruptible = before
+                try:
+                    return until()
+                finally:
+                    self._interruptible = False
 
-        try:
             return self._reception.ask(peer, question, segments, wait)
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[bool]:
+        """In the main thread; gives whether it was interruptible before."""
+        before, self._interruptible = self._interruptible, False
+        try:
+            yield before
         finally:
             self._interruptible = before
 

@@ -29,7 +29,7 @@ from .origin import is_installed, is_named, is_stub
 
 EMPTY = inspect.Parameter.empty
 PLAIN = (NoneType, bool, int, float, complex, str, bytes)
-"""Types of defaults that a stand-in shows."""
+"""Types of defaults and attributes that a stand-in shows."""
 EXACT = 64
 AHEAD = 1024
 
@@ -108,13 +108,19 @@ class Plain(pickle.Pickler):
 
 
 class Lender(Cloud):
-    """Pickles like `Cloud`, but lends generators, and functions that may not travel by value."""
+    """Pickles like `Cloud`, but lends generators, and functions that may not travel by value.
 
-    def __init__(self, lent: Loans, file: io.BytesIO, take: Callable[[Any], bool]) -> None:
+    Args:
+        alone: whether nothing is lent that may change what other functions capture.
+    """
+
+    def __init__(self, lent: Loans, file: io.BytesIO, take: Callable[[Any], bool], *, alone: bool = True) -> None:
         super().__init__(file, take)
         lent.clear()
         self._lent = lent
-        self._depth = 0
+        self._alone = alone
+        self.depends = False
+        """Whether a function travels by value and captures what one that is lent may change."""
 
     def reducer_override(self, value: Any) -> Any:
         """Generators and functions by reference."""
@@ -125,9 +131,11 @@ class Lender(Cloud):
         if kind is FunctionType and (_is_of_a_class(value) or reducers.by_name(value) is not None):
             return super().reducer_override(value)
         if (kind is FunctionType or kind is MethodType) and not _travels_by_name(value):
-            from .closures import is_proven  # not before a function is met: it loads much
+            from . import closures  # not before a function is met: it loads much
 
-            if kind is FunctionType and is_proven(value):
+            proof = closures.proof(value) if kind is FunctionType else None
+            if proof is not None and (self._alone or not proof.depends):
+                self.depends = self.depends or proof.depends
                 return self._dynamic_function_reduce(value)
             return self._lend(value)
         if kind is BuiltinMethodType and isinstance(value.__self__, io.IOBase):
@@ -138,7 +146,9 @@ class Lender(Cloud):
 
     def _lend(self, value: Callable[..., Any]) -> Any:
         self._lent.append(Function(value))
-        return stand_in, (len(self._lent) - 1, *_face(value))
+        attributes = getattr(value, "__dict__", {})
+        plain = {name: kept for name, kept in attributes.items() if isinstance(kept, PLAIN)}
+        return stand_in, (len(self._lent) - 1, *_face(value)), plain or None
 
 
 def _travels_by_name(value: Any) -> bool:

@@ -73,13 +73,14 @@ class Output:
         if not self._taken:
             return []
         joined: list[tuple[str, str]] = []
-        for name, text in self._taken:
+        taken = self._taken[:]
+        for name, text in taken:
             if joined and joined[-1][0] == name and name.startswith("std"):
                 joined[-1] = (name, joined[-1][1] + text)
             else:
                 joined.append((name, text))
-            self.said += len(text)
-        self._taken.clear()
+        self.said += length(taken)
+        del self._taken[: len(taken)]  # another thread may have written more
         self._warned.clear()
         return joined
 
@@ -89,13 +90,19 @@ class Output:
         self.said = 0
 
 
+def length(output: list[tuple[str, str]]) -> int:
+    """Characters of output; a warning or a log record counts as one, as the next attempt's tells other times."""
+    return sum(len(text) if name.startswith("std") else 1 for name, text in output)
+
+
 def unseen(output: list[tuple[str, str]], seen: int) -> list[tuple[str, str]]:
     """``output`` without its first ``seen`` characters."""
     rest: list[tuple[str, str]] = []
     for name, text in output:
-        if seen < len(text):
+        size = length([(name, text)])
+        if seen < size:
             rest.append((name, text[seen:] if name.startswith("std") else text))
-        seen = max(seen - len(text), 0)
+        seen = max(seen - size, 0)
     return rest
 
 

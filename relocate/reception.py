@@ -249,7 +249,7 @@ class Reception:
         number = question.skip if isinstance(question, wire.Ask) else question.number
         about = (question.call, question.lent, number)
         self._write(peer, wire.pack(question, segments))
-        # A client that is gone shows when it is written to.
+        # A client of libzmq's that is gone shows when it is written to; another one's stream ends.
         again = question if isinstance(question, wire.Ask) else wire.Invoke(*about[:2], number)
         polled: list[tuple[Any, int]] = [(self._socket if isinstance(peer, bytes) else peer.fileno(), zmq.POLLIN)]
         while True:
@@ -263,7 +263,8 @@ class Reception:
                         return answer, given
                 if isinstance(peer, direct.Stream) and peer.fileno() < 0:
                     raise Gone("the caller is gone")
-            self._write(peer, wire.pack(again))
+            if isinstance(peer, bytes):
+                self._write(peer, wire.pack(again))
 
     def close(self) -> None:
         """Let nobody in any more, send what is still to be sent."""

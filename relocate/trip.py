@@ -230,7 +230,7 @@ class Trip:
             Warning: a filter of the program makes an error of it.
         """
         seen = self._seen - position
-        self._seen = max(self._seen, position + sum(len(text) for _, text in said))
+        self._seen = max(self._seen, position + output.length(said))
         self.lent.here(partial(output.show, output.unseen(said, seen) if seen > 0 else said))
 
     def _answer(self, question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:

@@ -572,7 +572,12 @@ def pickled(value: object, lent: Loans | None = None) -> tuple[list[Buffer], pic
     from .lending import Cloud, Lender, Plain
 
     try:
-        return pickled_by((plain, Cloud) if lent is None else (Plain, partial(Lender, lent)), value, Taken())
+        if lent is None:
+            return pickled_by((plain, Cloud), value, Taken())
+        found = pickled_by((Plain, partial(Lender, lent)), value, Taken())
+        if lent and isinstance(found[1], Lender) and found[1].depends:
+            found = pickled_by((Plain, partial(Lender, lent, alone=False)), value, Taken())
+        return found
     except Exception as error:
         raise ArgumentError(_why_not(value, error, lent)) from error
 

@@ -17,6 +17,12 @@ from relocate.testing import Clock, CutOff, Kill, Network, Program, Worker
 SOURCE = """
 def apply(f, *args): return f(*args)
 def each(f, items): return [f(item) for item in items]
+def until(step, enough):
+    count = 0
+    while not enough() and count < 10:
+        step()
+        count += 1
+    return count
 def twice(f, g): return f(1), g(2), f(3)
 def inside(functions, x): return functions["f"](x)
 def same(f): return f
@@ -32,6 +38,7 @@ def around(f):
     print("before")
     f()
     print("after")
+def shows(f): return getattr(f, "terminal", None), getattr(f, "lock", None)
 def looks(f):
     import inspect
     return str(inspect.signature(f)), f.__name__, f.__doc__, f.__module__
@@ -107,6 +114,34 @@ def test_several_functions_are_told_apart(program: Program) -> None:
     two: list[Any] = []
     assert program.load("shop").twice(counting(one), counting(two)) == (1, 1, 2)
     assert (one, two) == ([(1,), (3,)], [(2,)])
+
+
+def test_functions_of_one_call_see_what_the_others_change(program: Program) -> None:
+    shop, seen, count = program.load("shop"), set[int](), 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    def steps() -> Iterator[int]:
+        for n in range(3):
+            seen.add(n)
+            yield n
+
+    assert shop.until(step, lambda: count > 3) == 4
+    assert shop.until(lambda: seen.add(len(seen)), lambda: len(seen) > 2) == 3
+    seen.clear()
+    assert shop.each(lambda n: n in seen, steps()) == [True] * 3
+    assert program.statistics().local == 0
+
+
+def test_a_function_shows_its_plain_attributes(program: Program) -> None:
+    def event(t: float) -> float:
+        return t
+
+    event.terminal = True  # type: ignore[attr-defined]
+    event.lock = threading.Lock()  # type: ignore[attr-defined]
+    assert program.load("shop").shows(event) == (True, None)
 
 
 def test_the_same_function_twice_is_one_there(program: Program) -> None:
@@ -413,3 +448,32 @@ print(set(sys.stdout.getvalue().split()), relocate.statistics().local, file=sys.
 """
     done = place.python("-c", program)
     assert done.stdout == "{'step'} 0\n", done.stderr
+
+
+def test_a_thread_that_its_function_leaves_behind_is_answered_before_the_next_call(place: Place) -> None:
+    place.write(
+        "leaves.py",
+        """
+        import threading
+        def leaves(f, x):
+            threading.Thread(target=f, args=(x,)).start()
+            return x
+        """,
+    )
+    script = place.write(
+        "main.py",
+        """
+        import relocate, time
+        handle = relocate.enable(modules=["leaves"], workers=1)
+        import leaves
+        seen = []
+        def note(x):
+            time.sleep(0.01)  # the function has ended meanwhile
+            seen.append(x)
+        for n in range(50):
+            assert leaves.leaves(note, n) == n
+        print(len(seen) >= 45, handle.statistics().retried)  # a thread may begin when its call is over
+        """,
+    )
+    done = place.python(str(script))
+    assert done.stdout == "True 0\n", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from conftest import Place
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate import channel, direct, policy, session, wire
+from relocate import channel, direct, policy, reception, session, wire
 from relocate.direct import DirectChannel, Door, Ended, Nothing, Stream
 
 TICKET = bytes(range(32))
@@ -37,6 +38,28 @@ def ends() -> Iterator[tuple[Stream, Stream]]:
     yield streams
     for stream in streams:
         stream.close()
+
+
+def test_a_client_that_takes_its_time_to_answer_is_asked_once(
+    ends: tuple[Stream, Stream], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0.0, 0.6)
+    monkeypatch.setattr(reception.time, "monotonic", lambda: next(clock))
+    desk = reception.Reception(f"ipc://{tmp_path}/w", TICKET, 1.0, b"", trusting=True, opened=lambda _: None)
+    answer = wire.Answer(bytes(16), 0, 0)
+    waits = iter(range(20))
+
+    def wait(until: object) -> list[object]:
+        if next(waits) == 19:
+            desk.answers.append((answer, []))
+        return []
+
+    assert desk.ask(ends[0], wire.Invoke(bytes(16), 0, 0), [b"x"], wait) == (answer, [])
+    monkeypatch.undo()
+    assert isinstance(wire.unpack(ends[1].receive())[0], wire.Invoke)
+    with pytest.raises(Nothing):
+        ends[1].receive()
+    desk.close()
 
 
 def carried(segments: list[bytes], ends: tuple[Stream, Stream]) -> list[bytes]:

@@ -55,6 +55,28 @@ SHOP = """
 """
 
 
+def test_what_is_written_while_output_is_taken_stays() -> None:
+    class Slow(str):
+        """Something is written while its length is asked for."""
+
+        def __len__(self) -> int:
+            if not late:
+                late.append(said.stream("stdout").write("late"))
+            return super().__len__()
+
+    late: list[int] = []
+    said = Output()
+    said._taken.append(("stdout", Slow("early ")))
+    assert [*said.take(), *said.take()] == [("stdout", "early "), ("stdout", "late")]
+
+
+def test_an_attempt_is_shown_from_where_the_last_one_ended_whatever_its_records_tell() -> None:
+    said = [("log", "at 9.5"), ("stdout", "one\n"), ("log", "at 9.625"), ("stdout", "two\n")]
+    again = [("log", "at 10.25"), ("stdout", "one\n"), ("log", "at 11.5"), ("stdout", "two\n"), ("log", "at 12")]
+    for shown in range(5):
+        assert output.unseen(again, output.length(said[:shown])) == again[shown:]
+
+
 def test_warnings_and_logs_are_those_of_a_local_run(place: Place) -> None:
     place.write("shop.py", SHOP)
     script = place.write("main.py", PROGRAM)
