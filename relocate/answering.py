@@ -80,10 +80,10 @@ def _result(
         del results[asked.number :]
     received = restoring.Received(segments, copied=True)
     value: Any = None
-    failure: Exception | None = None
+    failure: BaseException | None = None
     try:
         value = lent.here(partial(_around, around, partial(loan.function, *received.args, **received.kwargs)))
-    except Exception as error:
+    except (Exception, GeneratorExit, SystemExit) as error:  # Ctrl-C ends the call itself
         loan.error = failure = error
     sent: Any = None
     try:

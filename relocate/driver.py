@@ -464,6 +464,18 @@ class Driver:
                     waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
+        decision = self._choose(trip, now, idle=trip.nested)
+        if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
+            busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
+            if len(self.lending) >= busy:  # all that run wait for the program, which may be waiting for this call
+                other = self._choose(trip, now, idle=True)
+                decision = other if type(other) is policy.RunHere else decision
+        if trip.course is not None and not trip.piece and type(decision) is policy.Run:
+            trip.course.since = self.namespace.snapshot
+        return decision
+
+    def _choose(self, trip: Trip, now: float, *, idle: bool) -> policy.Decision:
+        """What the policy says; with ``idle`` of executors that do nothing else."""
         path = trip.path
         course = trip.course if trip.piece else None
         since = None if course is None else course.since
@@ -471,10 +483,10 @@ class Driver:
             aims = since.resolve(path)
             if not aims or aims[0].place not in self.places:  # it was unmounted
                 since = None
-        if trip.nested or since is not None:
+        if idle or since is not None:
             ranks: list[list[Any]] = self.ranks(path) if since is None else self._ranked(since, path)
             ranks = [[p for p in rank if trip.here or not p.local] for rank in ranks]
-            pools = [policy.Pool(map(Idle, rank) if trip.nested else rank) for rank in ranks]
+            pools = [policy.Pool(map(Idle, rank) if idle else rank) for rank in ranks]
         else:
             pools = self.pools(path, trip.here)
         try:
@@ -483,8 +495,6 @@ class Driver:
             raise PolicyError(f"{trip.name}: the policy failed: {type(error).__name__}: {error}") from error
         if type(decision) not in policy.DECISIONS:
             raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
-        if trip.course is not None and not trip.piece and type(decision) is policy.Run:
-            trip.course.since = self.namespace.snapshot
         return decision
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:

@@ -188,6 +188,13 @@ def show(output: list[tuple[str, str]]) -> None:
             here.write(text)
 
 
+def flush() -> None:
+    """Let what was shown be seen."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
 def _give(module: str, qualname: str, text: str, at: tuple[str, int, str] | None) -> None:
     """Give a warning of a worker's as if it were given here."""
     category: Any = UserWarning

@@ -177,6 +177,9 @@ async def _in_thread(calling: Calling, stream: tuple[int, int] | None, sent: res
     def work() -> None:
         try:
             value = context.run(calling.run, stream, sent)
+        except StopIteration as error:  # as Python has it of a coroutine that raises that
+            give, value = outcome.set_exception, RuntimeError("coroutine raised StopIteration")
+            value.__cause__ = error
         except BaseException as error:
             give, value = outcome.set_exception, error
         else:

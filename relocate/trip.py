@@ -235,10 +235,17 @@ class Trip:
 
     def _answer(self, question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
         """What the executor asks for; nothing for what it says."""
-        if not isinstance(question, wire.Said):
+        if isinstance(question, wire.Said):
+            self.show(question.output, question.position)
+            self.lent.here(output.flush)
+            return []
+        seat = self.seat
+        assert seat is not None
+        depth, seat.depth = seat.depth, 0  # what waited behind it would wait for the program, too
+        try:
             return answering.answer(question, segments, self.lent, self.driver.programs_code)
-        self.show(question.output, question.position)
-        return []
+        finally:
+            seat.depth = depth
 
     def _judge(self, call: bytes) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""

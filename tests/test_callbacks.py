@@ -390,6 +390,39 @@ print(sorted(results))
     assert place.left_behind() == []
 
 
+def test_a_function_that_waits_for_another_call_of_the_program_is_not_waited_for(place: Place) -> None:
+    """With one executor, which is waiting for the function."""
+    program = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(1) as pool:
+    print(work.apply(lambda x: pool.submit(work.echo, x).result(), 7))
+"""
+    done = place.python("-c", RUN.replace("workers=2", "workers=1") + program)
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_an_exit_in_a_function_that_is_called_back_passes_through_its_caller(place: Place) -> None:
+    place.write(
+        "passing.py",
+        """
+def through(f):
+    try:
+        f()
+    except BaseException as error:
+        return type(error).__name__
+""",
+    )
+    program = """
+import sys, relocate
+relocate.enable(modules=["passing"], workers=1)
+import passing
+print(passing.through(lambda: sys.exit(3)), relocate.statistics().local)
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "SystemExit 0\n", done.stderr
+
+
 def test_an_interrupt_in_a_function_that_is_called_back_ends_the_call(place: Place) -> None:
     program = """
 import signal
