@@ -183,6 +183,7 @@ class Driver:
         trip.lent = sent.lent
         if calling is not None:
             calling.trip = trip
+            trip.cancelled = calling.cancelled
         twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and calling is None else None
         described = target.described
         carried = None if self.tracing is None else self.tracing.carried(target.name)
@@ -441,7 +442,7 @@ class Driver:
                         waiting = Waiting(trip, self.turn.bell())
                         self._line.append(waiting)
                     waiting.bell.wait(decision.seconds)
-                    if waiting.seat is not None:
+                    if waiting.seat is not None and not trip.cancelled:
                         trip.seat, waiting.seat = waiting.seat, None
                         return trip.seat
                     trip.waited = 0.0 if decision.hopeful else trip.waited + self.clock() - now
@@ -635,6 +636,7 @@ class Calling:
         self._args = args
         self._kwargs = kwargs
         self.trip: Trip | None = None
+        self.cancelled = False
         self.since: Snapshot | None = None
         """What names led to when its first piece was sent: the others go there, too."""
 
@@ -654,6 +656,7 @@ class Calling:
         return driver._local(target)(*args, **kwargs)
 
     def cancel(self) -> None:
+        self.cancelled = True
         if self.trip is not None:
             self.trip.cancel()
 
