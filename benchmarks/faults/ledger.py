@@ -173,7 +173,7 @@ FIRST = 1
 
 
 @contextmanager
-def relocated(workers: Workers, **config: Any) -> Iterator[tuple[Any, relocate.Handle]]:
+def relocated(workers: Workers, /, **config: Any) -> Iterator[tuple[Any, relocate.Handle]]:
     """The relocated module `errands`, which has made `FIRST` calls, and its handle."""
     sys.modules.pop("errands", None)
     handle = workers.enable(modules=["errands"], fallback=False, **config)
