@@ -16,6 +16,8 @@ import pytest
 
 from relocate.testing.hosts import possible
 
+pytestmark = pytest.mark.timeout(300)
+
 RUN = Path(__file__).parent.parent / "benchmarks" / "resilience.py"
 
 
