@@ -1,6 +1,6 @@
 """Let workers die, freeze and be cut off, and count what becomes of the calls: ``python benchmarks/resilience.py``.
 
-A run of all scenarios takes about 25 minutes and writes ``benchmarks/RESULTS.md``.  If only some
+A run of all scenarios takes about 20 minutes and writes ``benchmarks/RESULTS.md``.  If only some
 are named, the rows of the others are those of the run before.
 """
 
