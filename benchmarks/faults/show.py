@@ -16,6 +16,7 @@ INTRODUCTION = """\
 
 Written by `make results` (`python benchmarks/resilience.py`): real processes, and networks that are really
 cut; what each scenario does is said in `benchmarks/faults/`.  All workers and the program shared one machine.
+Scenarios can be run one by one: rows may come from different runs on the same machine.
 
 *Doubled*: two answers for one call; *lost*: no answer and no exception; *hung*: neither after two minutes
 without any other answer; *retried*: attempts beyond the first, hedges among them.  Times are those of the
