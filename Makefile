@@ -9,11 +9,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow lint types bench clean
+.PHONY: help demo test slow lint types bench results clean
 
 help:
 	@sed -n '3,6s/^# *//p' Makefile
-	@echo 'make slow lint types bench clean'
+	@echo 'make slow lint types bench results clean'
 
 # pip is asked again only when what it would install has changed.
 $(VENV)/.installed: pyproject.toml relocate-modules.pth
@@ -43,6 +43,9 @@ types: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py
+
+results: $(VENV)/.installed
+	$(BIN)/python benchmarks/resilience.py
 
 clean:
 	rm -rf $(VENV) .tox build dist results .mypy_cache .ruff_cache .pytest_cache

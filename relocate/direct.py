@@ -202,6 +202,8 @@ class Door:
     def __init__(self, path: str) -> None:
         self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         self._socket.setblocking(False)
+        # What a killed executor has left would be in the way; libzmq removes its own just so.
+        channel.unbind(f"ipc://{path}")
         before = os.umask(0o177)
         try:
             self._socket.bind(path)

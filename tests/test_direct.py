@@ -157,6 +157,13 @@ def test_a_door_lets_its_user_in(tmp_path: Path) -> None:
     assert made.closed
 
 
+def test_a_door_takes_the_place_of_a_killed_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "door")
+    killed = Door(path)
+    killed.close()  # and the file stays, as after kill -9
+    Door(path).close()
+
+
 def test_where_nobody_listens_is_nobody(tmp_path: Path) -> None:
     with pytest.raises(channel.Absent):
         DirectChannel(f"ipc://{tmp_path}/w", OPENING, 1.0)

@@ -3,71 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from conftest import Place, until
 
-
-def ip(*arguments: str) -> None:
-    """Run ``ip``."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
-
-
-def can_make_namespaces() -> bool:
-    """Whether this user may, on this machine."""
-    if not shutil.which("ip") or os.getuid() != 0:
-        return False
-    name = f"probe{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
-    if made:
-        ip("netns", "del", name)
-    return made
-
-
-@dataclass
-class Host:
-    """A network namespace that is joined to this one by a cable."""
-
-    name: str
-    cable: str
-    address: str
-    here: str
-
-    @property
-    def inside(self) -> tuple[str, ...]:
-        """The prefix of commands that run there."""
-        return ("ip", "netns", "exec", self.name)
-
-    def cut(self) -> None:
-        """Pull the cable."""
-        ip("link", "set", self.cable, "down")
+from relocate.testing.hosts import Host, possible
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
     """One other host."""
-    if not can_make_namespaces():
+    if not possible():
         pytest.skip("needs root and Debian's iproute2, to make network namespaces")
-    number = os.getpid() % 250
-    made = Host(f"relocate{os.getpid()}", f"rl{os.getpid()}", f"10.231.{number}.2", f"10.231.{number}.1")
-    ip("netns", "add", made.name)
-    try:
-        ip("link", "add", made.cable, "type", "veth", "peer", "name", "far0", "netns", made.name)
-        ip("addr", "add", f"{made.here}/24", "dev", made.cable)
-        ip("link", "set", made.cable, "up")
-        ip("-n", made.name, "addr", "add", f"{made.address}/24", "dev", "far0")
-        ip("-n", made.name, "link", "set", "far0", "up")
-        ip("-n", made.name, "link", "set", "lo", "up")
+    with Host() as made:
         yield made
-    finally:
-        subprocess.run(["ip", "link", "del", made.cable], capture_output=True, check=False)
-        ip("netns", "del", made.name)
 
 
 CLIENT = """

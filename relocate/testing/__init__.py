@@ -15,7 +15,8 @@ network, the workers and time are simulated, and fail when a test says so::
     assert shop.price(2) == 6
     assert program.statistics().retried == 1
 
-`relocate.testing.workers` has real processes instead, where a test is about those.
+`relocate.testing.workers` has real processes instead, and `relocate.testing.hosts` another host, where a
+test is about those.
 
 `Clock`, `Turn`: virtual time.  `Network`, `Worker`, `Executor`: who can run calls, and the link to
 them.  `Kill`, `CutOff`, `Delay`, `Refuse`, `Drain`, `Garble`: faults.  `Program`: the caller's side.

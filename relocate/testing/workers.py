@@ -250,14 +250,16 @@ class Workers:
         Raises:
             WorkerFailed: it did not become ready; the message has what it said.
         """
-        path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
-        around = {k: v for k, v in os.environ.items() if not k.startswith("RELOCATE_")}
-        made = Worker(
-            self.folder, len(self.started), executors, modules, {**around, "PYTHONPATH": path, **environment}, ipc
-        )
+        made = Worker(self.folder, len(self.started), executors, modules, {**self.environment(), **environment}, ipc)
         self.started.append(made)
         made.start()
         return made
+
+    def environment(self) -> dict[str, str]:
+        """For a worker that is not started by this: nothing of this process's configuration, all its modules."""
+        path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+        around = {k: v for k, v in os.environ.items() if not k.startswith("RELOCATE_")}
+        return {**around, "PYTHONPATH": path}
 
     def enable(self, **given: Any) -> relocate.Handle:
         """`relocate.enable`, with this folder's key, and all workers unless ``workers`` is given.
