@@ -173,6 +173,8 @@ async def _in_thread(calling: Calling, stream: tuple[int, int] | None, sent: res
     def settle(give: Callable[[Any], None], value: Any) -> None:
         if not outcome.done():
             give(value)
+        elif isinstance(value, Coroutine):  # the local copy's, which nobody awaits any more
+            value.close()
 
     def work() -> None:
         try:
@@ -184,8 +186,10 @@ async def _in_thread(calling: Calling, stream: tuple[int, int] | None, sent: res
             give, value = outcome.set_exception, error
         else:
             give = outcome.set_result
-        if not loop.is_closed():
+        try:
             loop.call_soon_threadsafe(settle, give, value)
+        except RuntimeError:  # the loop is closed
+            settle(lambda value: None, value)
 
     sent.lent = lending.Loans() if sent.lent is restoring.NOTHING else sent.lent
     sent.lent.here = partial(_in_loop, loop)

@@ -160,7 +160,7 @@ class Ledger:
                 case,
                 len(self._made),
                 **counts,
-                retried=seen.retried,
+                retried=seen.retried + seen.hedged,
                 p50=quantile(times, 0.5),
                 p99=quantile(times, 0.99),
                 met=met,
