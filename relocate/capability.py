@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from functools import cache
 from time import thread_time
@@ -35,6 +34,8 @@ def speed() -> float:
 
 def offered() -> Capability:
     """Of this machine."""
+    import glob
+
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not a system that tells

@@ -21,12 +21,11 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from . import __version__, capability, channel, direct, embedded, events, keys, session, wire
-from .directory import Directory
 from .errors import (
     IncompatibleWorker,
     RelocateError,
@@ -37,6 +36,9 @@ from .errors import (
 )
 from .health import Capability
 from .places import Link, Seat, end_of, nobody_at
+
+if TYPE_CHECKING:
+    from .directory import Directory
 
 log = logging.getLogger("relocate")
 

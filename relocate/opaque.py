@@ -13,7 +13,6 @@ import copy
 import copyreg
 import importlib
 import pickle
-import pkgutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -209,6 +208,8 @@ def filled(make: Any, args: tuple[Any, ...], state: Any, items: list[Any], pairs
 def named(module: str, qualname: str) -> Any:
     """The real class, or what stands for it here."""
     try:
+        import pkgutil
+
         return pkgutil.resolve_name(f"{module}:{qualname}")
     except (ImportError, AttributeError):
         if not askers:

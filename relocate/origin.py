@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -25,6 +24,8 @@ def _is_installed(package: str) -> bool:
         return False
     module = sys.modules[package]
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    import sysconfig
+
     roots = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     return any(place and (place.startswith(tuple(roots)) or "-packages" in place) for place in places)
 

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import copyreg
-import pkgutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +47,8 @@ def by_name(value: Any) -> tuple[Any, ...] | None:
     for name in _names:
         found = name(value)
         if found is not None:
+            import pkgutil  # not before there is such a function: it loads much
+
             return pkgutil.resolve_name, (found,)
     return None
 

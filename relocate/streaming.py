@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -203,6 +202,8 @@ async def _in_thread(calling: Calling, stream: tuple[int, int] | None, sent: res
 
 def _in_loop(loop: Any, run: Callable[[], Any]) -> Any:
     """What ``run`` gives in the thread of the event loop."""
+    from concurrent.futures import Future
+
     done: Future[Any] = Future()
 
     def work() -> None:

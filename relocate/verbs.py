@@ -5,7 +5,6 @@ Each verb gives what JSON can hold.  The same functions serve ``relocate ls`` wh
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
@@ -93,6 +92,8 @@ def reasons(handle: Handle, function: str) -> dict[str, Any]:
 
     targets = {target.name: target for target in handle._registry.targets.values()}
     if function not in targets:
+        import difflib
+
         near = difflib.get_close_matches(function, targets, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ModuleUnavailable(f"{function!r} is no relocated function that the program has imported{hint}")
