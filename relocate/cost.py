@@ -64,7 +64,7 @@ class Quantiles:
         if self.count > WINDOW:
             self._buckets = {bucket: half for bucket, n in list(self._buckets.items()) if (half := n >> 1)}
             self.count = sum(self._buckets.values())
-        found = sorted(self._buckets.items())
+        found = sorted(list(self._buckets.items()))  # noqa: C414 -- other threads add to it
         total = sum(n for _, n in found)
         self.median = _edge(_rank(found, total * 0.5))
         self.p95 = _edge(_rank(found, total * 0.95) + 1) if total >= ENOUGH else NEVER
@@ -221,7 +221,8 @@ class Costs:
             if len(self._known) >= MOST:
                 self._known.clear()
             # At first where the next smaller ones run, or else the next larger ones.
-            near = [abs(other - key[1]) * 2 + (other > key[1]) for known, other in self._known if known == name]
+            known = list(self._known)  # other threads add to it
+            near = [abs(other - key[1]) * 2 + (other > key[1]) for named, other in known if named == name]
             like = None
             if near:
                 step = min(near)

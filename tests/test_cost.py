@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -189,3 +191,16 @@ class Sized:
 )
 def test_the_extent_of_arguments(args: tuple[object, ...], kwargs: dict[str, object], expected: int) -> None:
     assert size_of(args, kwargs) == expected
+
+
+def test_threads_that_learn_of_sizes_at_once_do_not_disturb_each_other() -> None:
+    costs = Costs()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            sizes = [1 << (n % 60) for n in range(4000)]
+            found = list(pool.map(lambda n: costs.of(f"m.f{n % 7}", n), sizes))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(found) == len(sizes)
