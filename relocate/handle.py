@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import importlib
 import inspect
+import logging  # noqa: F401 -- its lock is taken before a fork; what was begun ahead needs it, and is waited for first
 import os
 import sys
 import threading

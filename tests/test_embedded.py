@@ -49,6 +49,23 @@ def test_a_program_that_forks_or_ends_while_its_worker_is_being_started(place: P
         until(lambda: place.left_behind() == [], "the end of all files")
 
 
+def test_before_a_fork_what_was_begun_ahead_is_waited_for_before_the_lock_of_logging_is_taken(place: Place) -> None:
+    """What was registered last runs first."""
+    program = """
+import os
+order, register = [], os.register_at_fork
+def noted(**hooks):
+    order.extend(hook.__module__ for name, hook in hooks.items() if name == "before")
+    register(**hooks)
+os.register_at_fork = noted
+import relocate
+relocate.enable(modules=["work"], workers=1, early=False)
+print(order.index("logging") < order.index("relocate.handle"))
+"""
+    done = place.python("-c", program)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_relocate_itself_needs_no_module_that_is_relocated(place: Place) -> None:
     late = LATE.format(modules="'hmac', 'tempfile'", module="hmac, tempfile")
     program = late + "from relocate import embedded, session\nprint(hmac is session.hmac, type(hmac).__name__)"
