@@ -367,8 +367,8 @@ class Supervisor:
         self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])
 
     def _failed(self, slot: Slot, reason: str) -> None:
-        """Note why there is no executor in ``slot``, and say so unless it was said before."""
-        if reason != slot.failure:
+        """Note why there is no executor in ``slot``, and say so unless it was said before, of another slot perhaps."""
+        if reason not in [other.failure for other in self._slots]:
             log.warning("%s", reason)
         slot.failure = reason
 
