@@ -28,10 +28,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest $(PYTESTFLAGS) -n 2 -m 'not slow'
 
 slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PYTESTFLAGS) -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -182,7 +182,10 @@ class Place:
             for child in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-            process.communicate()
+            try:
+                process.communicate(timeout=WAIT)
+            except subprocess.TimeoutExpired:
+                pytest.fail(f"something that {process.args} has started goes on, and has its streams")
 
 
 @pytest.fixture
