@@ -43,17 +43,22 @@ class Trip:
     """By the driver's clock."""
     queued = False
     """Whether it has waited in the line for seats."""
-    cancelled = False
-    _request: bytes | None = None
     may_wait = True
     """Whether that line has room for it."""
+    cancelled = False
+    """Whether nobody wants its outcome any more."""
     typical = 0.0
+    """Seconds that such a call usually takes."""
     hedge_after = NEVER
+    """Seconds that it seldom takes."""
     begins_after = 0
     """Answers that its seat must have given before it begins there."""
     hedged = 0
+    """Second attempts beside a first one."""
     spare: Seat | None = None
     """The seat of a second attempt, see `hedging`."""
+    _request: bytes | None = None
+    """The id of the call that is under way."""
 
     def __init__(
         self,

@@ -464,7 +464,7 @@ import os, time
 def until_seen(path):
     while not os.path.exists(path):
         print("step")
-        time.sleep(0.02)
+        time.sleep(0.02)  # until the other process has seen it
 """,
     )
     program = """

@@ -134,10 +134,12 @@ def test_who_does_not_read_is_left(ends: tuple[Stream, Stream]) -> None:
 
 def test_a_patient_writer_waits_for_whom_is_busy(ends: tuple[Stream, Stream]) -> None:
     frames: list[wire.Buffer] = wire.pack(wire.Call(bytes(16), "m", "f", bytes(32)), [bytes(8 << 20)])
-    reader = threading.Timer(0.3, ends[1].receive)
+    got: list[int] = []
+    reader = threading.Timer(0.3, lambda: got.extend(map(len, ends[1].receive()[1:])))  # later than `STALLED`
     reader.start()
     ends[0].send(frames, patient=True)
     reader.join()
+    assert got == [8 << 20]
 
 
 def test_a_door_lets_its_user_in(tmp_path: Path) -> None:
@@ -158,10 +160,14 @@ def test_a_door_lets_its_user_in(tmp_path: Path) -> None:
 
 
 def test_a_door_takes_the_place_of_a_killed_one(tmp_path: Path) -> None:
-    path = str(tmp_path / "door")
+    path = str(tmp_path / "door.d")
     killed = Door(path)
     killed.close()  # and the file stays, as after kill -9
-    Door(path).close()
+    door = Door(path)
+    made = DirectChannel(f"ipc://{path.removesuffix(direct.SUFFIX)}", OPENING, 1.0)
+    assert door.let_in() is not None
+    made.close()
+    door.close()
 
 
 def test_where_nobody_listens_is_nobody(tmp_path: Path) -> None:
