@@ -4,6 +4,9 @@ Rules:
 
 * An offer stands for one lease; the worker repeats it three times as often.  One that is not
   repeated expires, one that is withdrawn is gone at once.
+* A lease grows with the most offers that there were, so that to hear their repetitions costs a bounded
+  share of a processor, and who starts again has heard from all within one lease.  Nobody waits for it:
+  most ends are told by the connection.
 * Each connection of a worker to a registry is an *incarnation*, numbered upward.  What comes of an
   older one than is known, or of one that has ended, is a late message, and is not heeded; the answer
   says so, and a worker that lives takes a higher number.
@@ -33,6 +36,8 @@ from . import wire
 
 REMEMBERED = 10
 """Leases for which the end of a worker is remembered, so that its late messages are known for what they are."""
+EACH = 0.003
+"""Seconds of a lease for each offer, if that is more: three times what a new connection costs the registry."""
 SPACE = 1 << 64
 """Points on the ring."""
 
@@ -86,7 +91,7 @@ class Leases:
     """The offers that a registry knows.
 
     Args:
-        lease: seconds for which an offer stands.
+        lease: seconds for which an offer stands; longer if there are many.
     """
 
     def __init__(self, lease: float) -> None:
@@ -94,7 +99,7 @@ class Leases:
         self.touched: set[str] = set()
         """Names of modules (empty: any) of which offers have come, gone or changed; for the caller to clear."""
         self._entries: dict[str, Entry] = {}
-        """In the order in which they expire: all leases are equally long."""
+        """In the order in which they expire: no lease is shorter than one before it."""
         self._ended: dict[str, tuple[int, float]] = {}
         """The last incarnation of workers that are gone, and until when to remember it; in that order."""
         self._index = Index()
@@ -109,6 +114,7 @@ class Leases:
     def announce(self, message: wire.Announce, key: bytes, now: float) -> wire.Leased:
         """Take an offer, or take it anew, from the holder of ``key``; the answer."""
         offer, incarnation = message.offer, message.incarnation
+        self.lease = max(self.lease, EACH * len(self._entries))
         known = self._entries.get(offer.url)
         if known is not None and known.key != key:
             return wire.Leased(incarnation, 0.0, f"{offer.url} is offered by the holder of another key")

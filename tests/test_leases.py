@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocate import wire
-from relocate.leases import SPACE, Leases, View, concerns, nearest, path_of, point
+from relocate.leases import EACH, SPACE, Leases, View, concerns, nearest, path_of, point
 
 PYTHON = (3, 13)
 KEY, OTHER = bytes(32), bytes(range(32))
@@ -35,6 +35,20 @@ def filled(*offers: wire.Offer) -> Leases:
 
 
 # Leases --------------------------------------------------------------------------------------------
+
+
+def test_a_lease_grows_with_the_offers_and_never_shrinks() -> None:
+    leases = filled(*(offer(f"tcp://desk-{n}:7000") for n in range(3000)))
+    last = wire.Announce(1, offer("tcp://desk:7000"))
+    assert leases.announce(wire.Announce(1, offer("tcp://desk:1")), KEY, 0).lease == 10
+    for n in range(3000, 5000):
+        leases.announce(wire.Announce(1, offer(f"tcp://desk-{n}:7000")), KEY, 0)
+    assert leases.announce(last, KEY, 0).lease == pytest.approx(EACH * 5001)
+    for n in range(5000):
+        leases.withdraw(f"tcp://desk-{n}:7000", 1, KEY, 1)
+    assert leases.announce(last, KEY, 2).lease == pytest.approx(EACH * 5001)
+    assert leases.expire(2 + EACH * 5000) == [offer("tcp://desk:1")]
+    assert leases.expire(2.1 + EACH * 5001) == [offer("tcp://desk:7000")]
 
 
 def test_an_offer_stands_for_one_lease_and_as_long_as_it_is_repeated() -> None:

@@ -408,6 +408,16 @@ def test_an_answer_of_the_parent_is_kept_for_its_lease_only(place: Place) -> Non
         assert len(lookup(link, "work").mounts) == 1
 
 
+def test_a_parent_is_asked_again_within_its_own_lease(place: Place) -> None:
+    parent = place.registry(lease=0.4)
+    child = place.registry("--parent", parent.url, lease=5)
+    place.worker("-n", "1", "--modules", "work", "--registry", parent.url)
+    known(place, parent, 1)
+    with talking(child) as link:
+        assert len(lookup(link, "work", watch=True).mounts) == 1
+        assert link.hears_nothing(1000)  # for more than two leases of the parent's nothing changes
+
+
 def test_registries_that_are_one_anothers_parents_find_an_end(place: Place) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -447,6 +457,10 @@ class Talk:
         """What the registry says."""
         assert self._socket.poll(20_000), "the registry says nothing"
         return wire.unpack(list(self._socket.recv_multipart()))[0]
+
+    def hears_nothing(self, milliseconds: int) -> bool:
+        """Whether nothing comes for so long."""
+        return not self._socket.poll(milliseconds)
 
     def close(self) -> None:
         """Hang up."""
