@@ -73,7 +73,7 @@ def run(stage: Stage) -> list[Row]:
             busy = cpu(process.pid, 0.5 if stage.quick else 5.0)
             rows.append(row(f"processor time for the renewals of {many}", busy, 1.0, "s", "in each second"))
         with registry(stage, url):
-            took = whole(context, url, stage.folder / "keys", offers)
+            took = whole(context, url, stage.folder / "keys", crowds, offers)
         rows.append(row(f"a restarted registry knows {many} again", took, lease, "s", "one lease"))
     return rows
 
@@ -121,9 +121,13 @@ def table(offers: int) -> float:
     return taken / offers
 
 
-def whole(context: zmq.Context[zmq.Socket[bytes]], url: str, folder: Path, offers: int) -> float:
+def whole(
+    context: zmq.Context[zmq.Socket[bytes]], url: str, folder: Path, crowds: list[subprocess.Popen[str]], offers: int
+) -> float:
     """Seconds until the registry, just started, knows all offers."""
     began = time.perf_counter()
+    for other in crowds:
+        order(other, "greet")
     (asking,) = connected(context, url, folder, ["survey"])
     count = 0
     while count < offers:
@@ -269,9 +273,7 @@ def reach(process: subprocess.Popen[str], clients: list[Connection], verb: str, 
     poller = zmq.Poller()
     for client in clients:
         poller.register(client.socket, zmq.POLLIN)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps([verb, worker]) + "\n")
-    process.stdin.flush()
+    order(process, verb, worker)
     began = json.loads(said(process))
     while poller.sockets:
         ready = poller.poll(20_000)
@@ -283,6 +285,13 @@ def reach(process: subprocess.Popen[str], clients: list[Connection], verb: str, 
 
 
 # Workers -------------------------------------------------------------------------------------------
+
+
+def order(process: subprocess.Popen[str], verb: str, worker: int = 0) -> None:
+    """Have the process of a crowd let a worker ``die`` or ``live``, or all ``greet`` a registry that comes back."""
+    assert process.stdin is not None
+    process.stdin.write(json.dumps([verb, worker]) + "\n")
+    process.stdin.flush()
 
 
 @contextmanager
@@ -344,12 +353,15 @@ def renew(context: Any, url: str, folder: Path, alive: dict[int, Connection], an
             pause = min(left / (len(waiting) / 20 + 1) if waiting else left, GLANCE)
             if zmq.zmq_poll([(0, zmq.POLLIN)], max(0, int(pause * 1000))):
                 verb, number = json.loads(sys.stdin.readline())
-                if verb == "die":
+                if verb == "greet":  # the real ones hear of it when the new connection stands
+                    for connection in alive.values():
+                        connection.greet()
+                elif verb == "die":
                     gone = alive.pop(number)
                     waiting = [c for c in waiting if c is not gone]
                     print(time.monotonic(), flush=True)
                     gone.socket.close(0)
-                else:
+                elif verb == "live":
                     (new,) = connected(context, url, folder, [f"worker-{number}"])
                     print(time.monotonic(), flush=True)
                     announce(new)
@@ -359,7 +371,7 @@ def renew(context: Any, url: str, folder: Path, alive: dict[int, Connection], an
 
 
 def hear(alive: dict[int, Connection], announce: Any) -> float:
-    """Read what the registry has answered; the lease that it told last, or 0."""
+    """Read what the registry has answered, and answer; the lease that it told last, or 0."""
     lease = 0.0
     for connection in list(alive.values()):
         with contextlib.suppress(zmq.Again):
@@ -367,6 +379,7 @@ def hear(alive: dict[int, Connection], announce: Any) -> float:
                 answer, _ = wire.unpack(list(connection.socket.recv_multipart(zmq.DONTWAIT)))
                 if isinstance(answer, wire.Refused):  # it is another registry by now
                     connection.greet()
+                elif isinstance(answer, wire.Welcome):
                     announce(connection)
                 elif isinstance(answer, wire.Leased):
                     lease = answer.lease or lease
