@@ -421,6 +421,8 @@ def mistake(offer: wire.Offer) -> str:
     for module in offer.modules:
         if not all(part.isidentifier() for part in module.name.split(".")):
             return f"{module.name[:80]!r} is not the name of a module"
+    if len({module.name for module in offer.modules}) < len(offer.modules):
+        return "it offers a module twice"
     return ""
 
 

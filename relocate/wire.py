@@ -202,12 +202,24 @@ class Lookup(Message, tag="lookup"):
     path: list[bytes] = []
 
 
+class Bind(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A name that a worker is bound over, at that rank, because it offers ``module``, whose code has that ``digest``.
+
+    Of a worker that offers anything there is neither.
+    """
+
+    name: str
+    rank: int
+    module: str = ""
+    digest: bytes = b""
+
+
 class Mount(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Mount the worker at ``url``, and bind it over each of these names, at that rank."""
+    """Mount the worker at ``url``, and bind it over each of these names."""
 
     url: str
     key: bytes
-    binds: tuple[tuple[str, int], ...]
+    binds: tuple[Bind, ...]
 
 
 class Steps(Message, tag="steps"):

@@ -624,6 +624,75 @@ def test_a_worker_that_is_named_twice_is_mounted_once(place: Place) -> None:
     assert said(client(place, f"{first},{worker.url}", program)) == f"1 {worker.url}"
 
 
+# Versions ------------------------------------------------------------------------------------------
+
+PRICING = """
+import sys, relocate
+handle = relocate.enable(modules=["priced"], workers=sys.argv[1], fallback=False, patience=20)
+import priced
+while sys.stdin.readline():
+    found = {priced.price() for _ in range(5)}
+    print(*found, *sorted(w["url"] for w in handle.workers() if not w["name"].startswith("registry@")), flush=True)
+"""
+
+
+def priced(place: Place, registry: Worker, version: str, listen: str = "tcp://127.0.0.1:0") -> Worker:
+    """A worker with that version of a module."""
+    file = place.write(f"v{version}/priced.py", f"__version__ = {version!r}\n\ndef price():\n    return __version__\n")
+    offers = ("-n", "1", "--modules", "priced", "--registry", registry.url)
+    return place.worker(*offers, listen=listen, PYTHONPATH=str(file.parent))
+
+
+def test_while_workers_get_another_version_one_by_one_a_client_sees_one_at_a_time(place: Place) -> None:
+    registry = place.registry()
+    workers = [priced(place, registry, "1.0") for _ in range(3)]
+    known(place, registry, 3)
+    process = place.start(sys.executable, "-c", PRICING, f"registry+{registry.url}", talk=True)
+
+    def sees(version: str, *there: Worker) -> None:
+        """Each call succeeds, with one version in each round, until the client knows just these workers."""
+        expected = [version, *sorted(worker.url for worker in there)]
+
+        def answer() -> bool:
+            told(process)
+            found, *urls = said(process).split()
+            assert len(urls) == len([url for url in urls if url.startswith("tcp://")]), "two versions at once"
+            return [found, *urls] == expected
+
+        until(answer, f"{expected}")
+
+    sees("1.0", *workers)
+    workers[0].stop()
+    workers[0] = priced(place, registry, "2.0")
+    sees("1.0", *workers[1:])
+    known(place, registry, 3)
+    workers[1].stop()
+    workers[1] = priced(place, registry, "2.0")
+    sees("2.0", *workers[:2])
+    workers[2].stop()
+    workers[2] = priced(place, registry, "2.0")
+    sees("2.0", *workers)
+
+
+def test_a_registry_that_has_heard_of_few_yet_brings_no_other_version(place: Place) -> None:
+    registry = place.registry(lease=600)
+    workers = [priced(place, registry, "1.0") for _ in range(2)]
+    known(place, registry, 2)
+    process = place.start(sys.executable, "-c", PRICING, f"registry+{registry.url}", talk=True)
+    urls = sorted(worker.url for worker in workers)
+    told(process)
+    assert said(process).split() == ["1.0", *urls]
+    with talking(registry) as watching, talking(registry) as lying:
+        for number, worker in enumerate(workers, 1):
+            lying.send(wire.Withdraw(1 << 62, worker.url))
+            until(lambda left=2 - number: len(place.offers(registry)) == left, "the end of an offer")
+        priced(place, registry, "2.0")
+        assert len(lookup(watching, "priced").mounts) == 1
+    for _ in range(5):
+        told(process)
+        assert said(process).split() == ["1.0", *urls]
+
+
 # Mistakes ------------------------------------------------------------------------------------------
 
 
