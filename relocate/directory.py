@@ -45,7 +45,7 @@ class Directory:
 
     Args:
         specs: their addresses, as configured.
-        modules: the designated names.
+        modules: the designated names, of modules and of classes in them.
         rank: at which the best workers are bound; each label that one lacks costs one.
         namespace: where they are mounted.
         links: gives the links of the handle.

@@ -141,8 +141,8 @@ class Handle:
         """Let the workers that these registries name be found; how many further ranks they take."""
         from .directory import Directory
 
-        modules = [m for m in self.config.modules if not m.startswith("!")]
-        directory = Directory(registries, modules, rank, self.namespace, lambda: self._links)
+        names = [name for name in (*self.config.modules, *self.config.methods) if not name.startswith("!")]
+        directory = Directory(registries, names, rank, self.namespace, lambda: self._links)
         self._directories.append(directory)
         Namespace.mount(self.namespace, registries[0], directory.name)
         self.namespace.bind(f"/n/{directory.name}/chan", "/chan", Where.AFTER, rank)

@@ -159,6 +159,20 @@ def test_a_module_is_called_only_where_it_is_offered(place: Place) -> None:
     told(process)
 
 
+def test_methods_run_where_the_module_of_their_class_is_offered(place: Place) -> None:
+    registry = place.registry()
+    place.write("shapes.py", "import os\n\nclass Square:\n    def pid(self):\n        return os.getpid()\n")
+    place.worker("-n", "1", "--modules", "work", "--registry", registry.url)
+    worker = place.worker("-n", "1", "--modules", "shapes", "--registry", registry.url)
+    known(place, registry, 2)
+    program = "import shapes\nprint(shapes.Square().pid(), flush=True)\nask()"
+    program = CLIENT.format(workers=f"registry+{registry.url}") + program
+    process = place.start(
+        sys.executable, "-c", program.replace('["work"]', '["work"], methods=["shapes.Square"]'), talk=True
+    )
+    assert int(said(process)) in [e.pid for e in worker.executors()]
+
+
 def test_a_name_that_the_program_has_bound_stays_as_it_was_bound(place: Place) -> None:
     registry = place.registry()
     place.worker("-n", "1", "--modules", "work", "--registry", registry.url)
