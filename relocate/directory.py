@@ -28,7 +28,7 @@ from . import config, contact, leases, session, wire
 from .errors import ConfigError, IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable
 from .mounts import LiveNamespace, free_name
 from .namespace import Namespace, Snapshot, Where, join, split
-from .places import Link, Seat, place_name
+from .places import Link, Seat
 
 log = logging.getLogger("relocate")
 
@@ -64,7 +64,7 @@ class Directory:
     ) -> None:
         self.specs = specs
         self.registries = dict(map(config.registry, specs))
-        self.name = "registry@" + place_name(next(iter(self.registries)))
+        self.name = free_name(specs[0], namespace.snapshot.mounts)
         self.state = "starting"
         self.error: RelocateError | None = None
         self._modules = modules
@@ -271,8 +271,8 @@ def check(mount: wire.Mount, registry: str) -> None:
     except ConfigError as error:
         raise IncompatibleWorker(f"the registry at {registry} names a worker: {error}") from None
     for bind in mount.binds:
-        parts = bind.name.split("/")[1:] or [""]
-        if parts[0] != "chan" or not all(part.isidentifier() for part in parts) or not 0 <= bind.rank < 1000:
+        parts = bind.name.split("/")
+        if parts[:2] != ["", "chan"] or not all(map(str.isidentifier, parts[2:])) or not 0 <= bind.rank < 1000:
             where = f"{bind.name[:80]!r} at {bind.rank}"
             raise IncompatibleWorker(f"the registry at {registry} binds {mount.url} over {where}")
 

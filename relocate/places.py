@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from . import config
 from .health import Health
 
 if TYPE_CHECKING:
@@ -165,11 +165,15 @@ def end_of(code: int) -> str:
 
 
 def place_name(spec: str) -> str:
-    """The name under ``/n`` of the worker ``spec``."""
+    """The name under ``/n`` of the worker or the registry ``spec``; others may have the same."""
     if spec.startswith("local:"):
         return "embedded"
-    parts = urlsplit(spec)
-    return parts.netloc if parts.scheme == "tcp" else Path(parts.netloc + parts.path).name
+    if spec.startswith(config.REGISTRY):
+        return "registry@" + place_name(config.registry(spec)[0])
+    if spec.startswith("tcp:"):
+        return spec.removeprefix("tcp://")
+    name = "-".join(Path(spec.removeprefix("ipc://")).name.split())
+    return name if name.strip(".") else "worker"
 
 
 class Idle:

@@ -17,7 +17,7 @@ import pytest
 from conftest import until
 
 import relocate
-from relocate import testing
+from relocate import places, testing
 from relocate.errors import ConfigError, NoWorkerLeft
 from relocate.testing import Clock, Network, Program
 from relocate.testing.workers import Workers, alive
@@ -266,6 +266,29 @@ def test_two_sockets_of_one_name_get_two_names() -> None:
         "w.sock-2": "ipc:///tmp/b/w.sock",
         "local": "local",
     }
+
+
+def test_two_registries_of_one_name_get_two_names() -> None:
+    workers = (
+        "registry+ipc:///tmp/a/names; registry+ipc:///tmp/b/names; registry+tcp://desk:1; registry+tcp://desk:1?a=b"
+    )
+    handle = relocate.handle.Handle(relocate.config.load({"workers": workers}))
+    names = ["registry@names", "registry@names-2", "registry@desk:1", "registry@desk:1-2", "local"]
+    assert list(handle.namespace.snapshot.mounts) == names
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("ipc:///tmp/my desk", "my-desk"),
+        ("ipc:////", "worker"),
+        ("ipc:///tmp/..", "worker"),
+        ("ipc:///tmp/a?b#c", "a?b#c"),
+        ("tcp://[::1]:7", "[::1]:7"),
+    ],
+)
+def test_every_address_has_a_name(url: str, name: str) -> None:
+    assert places.place_name(url) == name
 
 
 # Simulated -----------------------------------------------------------------------------------------

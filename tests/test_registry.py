@@ -638,6 +638,93 @@ def test_a_worker_that_is_named_twice_is_mounted_once(place: Place) -> None:
     assert said(client(place, f"{first},{worker.url}", program)) == f"1 {worker.url}"
 
 
+# Lies ----------------------------------------------------------------------------------------------
+
+
+class Liar:
+    """A registry that says what it is told to."""
+
+    def __init__(self, place: Place) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self.url = f"ipc://{place.home}/run/liar"
+        channel.bind(self._socket, self.url)
+
+    def wait(self, kind: type[wire.Message]) -> None:
+        """Wait for such a message, whose sender is whom it will lie to."""
+        while True:
+            assert self._socket.poll(20_000), f"no {kind.__name__} has come"
+            self._peer, *frames = self._socket.recv_multipart()
+            message = wire.unpack(list(frames))[0]
+            if isinstance(message, wire.Hello):
+                self.say(wire.Welcome(self.url, "0", session.PYTHON, b"id", []))
+            if isinstance(message, kind):
+                return
+
+    def say(self, message: wire.Message) -> None:
+        """Tell the one who spoke last."""
+        self._socket.send_multipart([self._peer, *wire.pack(message)])
+
+    def close(self) -> None:
+        """Be gone."""
+        self._socket.close(0)
+        self._context.term()
+        channel.unbind(self.url)
+
+
+@pytest.fixture
+def liar(place: Place) -> Iterator[Liar]:
+    """It is there."""
+    lying = Liar(place)
+    yield lying
+    lying.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "over", "lease"),
+    [
+        ("ipc:///tmp/no such", "/chan/work", 1.0),
+        ("ipc:////", "/chan/work", 1.0),
+        ("ipc:///tmp/a\0b", "/chan/work", 1.0),
+        ("local:1", "/chan/work", 1.0),
+        ("tcp://127.0.0.1:0", "/chan/work", 1.0),
+        ("tcp://127.0.0.1:1", "xx/chan/work", 1.0),
+        ("tcp://127.0.0.1:1", "/chan/../n", 1.0),
+        ("tcp://127.0.0.1:1", "/chan/work", float("nan")),
+    ],
+)
+def test_a_lying_registry_harms_no_other_worker(place: Place, liar: Liar, url: str, over: str, lease: float) -> None:
+    worker = place.worker("-n", "1")
+    program = """
+def heard():
+    # Of the registry that it lies, or of the worker that it names.
+    told = [w for w in handle.workers() if w["name"] != sys.argv[1]]
+    return any(w["state"] in ("refused", "down") or not w["name"].startswith("registry@") for w in told)
+
+print(work.echo(1), flush=True)
+while not heard(): pass
+print(work.echo(2), *(w["state"] for w in handle.workers() if w["name"] == sys.argv[1]))
+"""
+    workers = f"{worker.url}, registry+{liar.url}"
+    name = worker.url.removeprefix("tcp://")
+    process = place.start(sys.executable, "-c", CLIENT.format(workers=workers) + program, name)
+    liar.wait(wire.Lookup)
+    liar.say(wire.Steps(1, lease, [wire.Mount(url, b"", (wire.Bind(over, 0),))]))
+    assert said(process) == "1"
+    assert said(process) == "2 up"
+
+
+@pytest.mark.slow
+def test_a_worker_outlives_what_a_registry_answers(place: Place, liar: Liar) -> None:
+    worker = place.worker("-n", "1", "--registry", liar.url)
+    liar.wait(wire.Announce)
+    liar.say(wire.Leased((1 << 64) - 1, 0.0))  # no message could name a higher incarnation
+    liar.wait(wire.Announce)
+    assert said(client(place, worker.url, "print(work.echo(1))")) == "1"
+    assert worker.stop() == 0
+
+
 # Versions ------------------------------------------------------------------------------------------
 
 PRICING = """
