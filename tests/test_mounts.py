@@ -260,7 +260,7 @@ def test_a_mistaken_mount_says_what_to_write_and_changes_nothing(workers: Worker
 
 
 def test_two_sockets_of_one_name_get_two_names() -> None:
-    handle = relocate.handle.Handle(relocate.config.load({"workers": "ipc:///tmp/a/w.sock,ipc:///tmp/b/w.sock"}))
+    handle = relocate.Handle(relocate.config.load({"workers": "ipc:///tmp/a/w.sock,ipc:///tmp/b/w.sock"}))
     assert handle.namespace.snapshot.mounts == {
         "w.sock": "ipc:///tmp/a/w.sock",
         "w.sock-2": "ipc:///tmp/b/w.sock",
@@ -272,7 +272,7 @@ def test_two_registries_of_one_name_get_two_names() -> None:
     workers = (
         "registry+ipc:///tmp/a/names; registry+ipc:///tmp/b/names; registry+tcp://desk:1; registry+tcp://desk:1?a=b"
     )
-    handle = relocate.handle.Handle(relocate.config.load({"workers": workers}))
+    handle = relocate.Handle(relocate.config.load({"workers": workers}))
     names = ["registry@names", "registry@names-2", "registry@desk:1", "registry@desk:1-2", "local"]
     assert list(handle.namespace.snapshot.mounts) == names
 
