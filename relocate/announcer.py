@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 import zmq
 
 from . import __version__, config, embedded, session, wire
-from .contact import Contact, Polled, myself
+from .connection import Polled, myself
+from .contact import Contact
 from .errors import ConfigError
 
 log = logging.getLogger("relocate.worker")

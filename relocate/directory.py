@@ -24,7 +24,7 @@ from typing import Any
 
 import zmq
 
-from . import config, contact, leases, session, wire
+from . import config, connection, contact, leases, session, wire
 from .errors import ConfigError, IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable
 from .mounts import LiveNamespace, free_name
 from .namespace import Namespace, Snapshot, Where, join, split
@@ -124,7 +124,7 @@ class Directory:
                 context,
                 url,
                 folder,
-                contact.myself(),
+                connection.myself(),
                 on_up=self._ask,
                 on_message=self._message,
                 on_down=self._lost,
@@ -138,7 +138,7 @@ class Directory:
             registry.close()
         self._contacts = []
 
-    def polled(self) -> contact.Polled:
+    def polled(self) -> connection.Polled:
         """What to poll for it."""
         return [polled for registry in self._contacts for polled in registry.polled()]
 
@@ -293,7 +293,7 @@ def survey(url: str, folder: str) -> list[dict[str, Any]]:
         context,
         url,
         folder,
-        contact.myself(),
+        connection.myself(),
         on_up=lambda registry: registry.send(wire.Survey()),
         on_message=lambda registry, message: found.append(message) if isinstance(message, wire.Offers) else None,
         on_down=lambda registry: None,

@@ -17,9 +17,8 @@ from . import config
 from .health import Health
 
 if TYPE_CHECKING:
-    import zmq
-
     from . import channel, embedded, keys, wire
+    from .connection import Connection
     from .errors import RelocateError
 
 SHORT = 0.05
@@ -121,8 +120,9 @@ class Link:
         self.worker = ""
         self.obituaries: dict[tuple[int, int], wire.Obituary] = {}
         self.keys: keys.Keys | None = None
-        self.server = self.key = b""
-        """The public keys of the supervisor and of its executors."""
+        """This side's."""
+        self.key = b""
+        """The public key of its executors."""
         self.capability: wire.Capability | None = None
         self.child: embedded.Child | None = None
         self.leaving = False
@@ -130,11 +130,7 @@ class Link:
         self.hint = b""
         """The key that it holds by the word of the registry."""
         # Only the links' thread uses what follows.
-        self.socket: zmq.Socket[bytes] | None = None
-        self.monitor: zmq.Socket[bytes] | None = None
-        self.candidates: list[bytes] = []
-        self.shaken = False
-        self.again_at = 0.0
+        self.connection: Connection | None = None
         self.attempts = 0
         self.began = time.monotonic()
 
@@ -142,11 +138,6 @@ class Link:
     def is_embedded(self) -> bool:
         """Whether this program started the worker."""
         return self.spec.startswith("local:")
-
-    @property
-    def in_file_system(self) -> bool:
-        """Whether it is a Unix socket that somebody else could have made: not the one in this program's own folder."""
-        return self.spec.startswith("ipc:")
 
 
 def nobody_at(url: str) -> str:

@@ -117,11 +117,12 @@ def test_an_unmounted_worker_finishes_what_it_runs_and_is_let_go(
     until(lambda: link.seats and link.seats[0].outstanding, "the call that waits")
     handle.namespace.unmount(f"/n/{link.name}")
     assert module.where() == above
-    assert link.socket is not None
+    assert link.connection is not None
+    assert link.connection.socket is not None
     (tmp_path / "go").touch()
     running.join()
     assert answers == [there]
-    until(lambda: link.socket is None, "the end of the link")
+    until(lambda: link.connection.socket is None, "the end of the link")
     assert handle._driver.links is not None
     until(lambda: link not in handle._driver.links.links, "its being forgotten")
 
