@@ -932,3 +932,31 @@ def test_a_worker_is_trusted_by_the_clients_own_list_not_on_the_word_of_the_regi
     done = place.python("-c", program + "print(work.echo(1))")
     assert done.returncode != 0
     assert "holds no key that is allowed here" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_registry_that_comes_back_with_another_key_is_refused_until_that_is_allowed(place: Place) -> None:
+    registry = place.registry()
+    worker = place.worker("-n", "1", "--registry", registry.url)
+    known(place, registry, 1)
+    program = """
+def troubles():
+    return " ".join(w["error"] or "" for w in handle.workers())
+
+print(work.echo(1), flush=True)
+while "holds no key that is allowed here" not in troubles(): pass
+print(work.echo(2), handle.statistics().remote, flush=True)
+while troubles(): pass
+print(work.echo(3), handle.statistics().remote, *known(), flush=True)
+"""
+    process = client(place, f"registry+{registry.url}", program)
+    assert said(process) == "1"
+    registry.process.kill()
+    registry.process.wait()
+    place.relocate("keys", "new", "--keys", "theirs")
+    place.relocate("keys", "allow", keys.load(registry.keys).public.hex(), "--keys", "theirs")
+    place.registry("--keys", str(place.folder / "theirs"), listen=registry.url)
+    assert said(process) == "2 2"  # what is known stays
+    place.relocate("keys", "allow", keys.load(place.folder / "theirs").public.hex())
+    assert said(process) == f"3 3 {worker.url}"
+    known(place, registry, 1)  # the worker has come back to it, too
