@@ -582,9 +582,10 @@ class Driver:
             pools = self.pools(trip.path, trip.here)
             found = policy.hedge(trip, pools, self.clock(), self._chance(), self._hedges, trip.seat, begun=begun)
             if found is not None:
-                trip.spare = found  # type: ignore[assignment]
-                found.outstanding += 1  # type: ignore[misc]
-                self._changed(trip.spare)
+                seat: Seat = found  # type: ignore[assignment]
+                trip.spare = seat
+                seat.outstanding += 1
+                self._changed(seat)
             return trip.spare
 
     def outrun(self, trip: Trip, seat: Seat, sent: float) -> None:
@@ -624,9 +625,10 @@ class Driver:
             if isinstance(decision, policy.Wait):
                 continue
             if isinstance(decision, policy.Run):
-                waiting.seat = decision.seat  # type: ignore[assignment]
-                decision.seat.outstanding += 1  # type: ignore[misc]
-                self._changed(waiting.seat)
+                seat: Seat = decision.seat  # type: ignore[assignment]
+                waiting.seat = seat
+                seat.outstanding += 1
+                self._changed(seat)
                 self._line.remove(waiting)
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):
