@@ -82,6 +82,7 @@ class Handle:
         self._registry: Registry = Registry(
             self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
         )
+        self._registry.wait = self._finder.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
