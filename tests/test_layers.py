@@ -26,7 +26,8 @@ ROWS = tuple(
         """keys embedded observe cache places quiet running caller answering items tally spelling
         deadlines policies capability events""",
         "channel placement mounts control metrics",
-        "contact direct hedging",
+        "connection direct hedging",
+        "contact",
         "door reception",
         "announcer directory upstream",
         "executor links trip streaming nsfile",
