@@ -544,6 +544,10 @@ class Driver:
             seat.answers += 1
             seat.answered_at = now
             return
+        if seat.link.doubted:
+            with self.turn.lock:
+                seat.link.trust()
+                self.places_changed()
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
@@ -560,6 +564,18 @@ class Driver:
         calls = EACH + 1 if there.p95 < SHORT else 1
         there.add(seconds)
         self._hedges.ran(seconds, calls)
+
+    def doubt(self, trip: Trip, link: Link) -> None:
+        """Note that a call was lost on a worker with no word on why: the worker may be cut off, all of it.
+
+        So the call goes to another worker, if there is one, not to another executor of the same.
+        """
+        with self.turn.lock:
+            places = [place for rank in self.ranks(trip.path) for place in rank]
+            if any(place is not link and place.seats for place in places):
+                link.doubt()
+                trip.tried += [seat.id for seat in link.seats if seat.id not in trip.tried]
+                self.places_changed()
 
     def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:
         """A seat for a second attempt, noted in ``trip.spare``, its counter raised; None if there is none.

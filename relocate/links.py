@@ -319,6 +319,10 @@ class Links:
         assert link.socket is not None
         frames: list[wire.Buffer] = list(link.socket.recv_multipart())
         message, _ = wire.unpack(frames)
+        if link.doubted:
+            with self._turn:
+                link.trust()
+                self._on_change()
         if isinstance(message, wire.Welcome):
             if message.ticket != link.ticket:
                 self._forget(link)

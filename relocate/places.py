@@ -127,6 +127,8 @@ class Link:
         self.child: embedded.Child | None = None
         self.leaving = False
         """Whether it is unmounted, and kept for calls under way only."""
+        self.doubted = False
+        """Whether a call was lost there with no word on why, and nothing was heard since."""
         self.hint = b""
         """The key that it holds by the word of the registry."""
         # Only the links' thread uses what follows.
@@ -137,6 +139,18 @@ class Link:
         self.again_at = 0.0
         self.attempts = 0
         self.began = time.monotonic()
+
+    def doubt(self) -> None:
+        """It may be cut off, all of it: each of its seats is probed with one call at a time."""
+        self.doubted = True
+        for seat in self.seats:
+            seat.suspect = True
+
+    def trust(self) -> None:
+        """Something was heard: only seats that have failed themselves remain suspect."""
+        self.doubted = False
+        for seat in self.seats:
+            seat.suspect = seat.failures > 0 or seat.ejections > 0
 
     @property
     def is_embedded(self) -> bool:

@@ -33,7 +33,9 @@ LOSSES = 10
 """Times that a call may lose its connection with no word on why."""
 ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
 OBITUARY = 1.0
-"""Seconds to wait for a supervisor's word on how an executor ended."""
+"""Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
+WORD = 0.1
+"""The same for each end.  The word usually comes within milliseconds; without it the worker is in doubt."""
 
 
 class Trip:
@@ -57,6 +59,8 @@ class Trip:
     """Second attempts beside a first one."""
     spare: Seat | None = None
     """The seat of a second attempt, see `hedging`."""
+    _heard: tuple[str, ...] = ()
+    """Seats of whose end a word was waited for."""
     _request: bytes | None = None
     """The id of the call that is under way."""
 
@@ -254,6 +258,8 @@ class Trip:
 
     def _judge(self, call: bytes) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""
+        for seat in self.ends:
+            self._hear(seat)
         if len(self.ends) < CRASHES:
             return
         crashes: list[str] = []
@@ -279,13 +285,28 @@ class Trip:
                 f"{self.name} was killed {kills} times while it ran (SIGKILL; out of memory?); it is not tried again"
             )
 
+    def _hear(self, seat: Seat) -> None:
+        """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt."""
+        if seat.id in self._heard:
+            return
+        self._heard += (seat.id,)
+        obituary = self._waited_for(seat, WORD)
+        if obituary is not None:
+            self._verdicts[seat.id] = obituary
+        elif seat.link.state == "up":
+            self.driver.doubt(self, seat.link)
+
     def _obituary(self, seat: Seat) -> wire.Obituary | None:
         """How the executor at ``seat`` ended, waited for once; None if it did not, as far as is known."""
         if seat.id not in self._verdicts:
-            began = self.driver.clock()
-            self._verdicts[seat.id] = obituary_of(seat, self.driver.turn)
-            self.waited += self.driver.clock() - began
+            self._verdicts[seat.id] = self._waited_for(seat, OBITUARY)
         return self._verdicts[seat.id]
+
+    def _waited_for(self, seat: Seat, seconds: float) -> wire.Obituary | None:
+        began = self.driver.clock()
+        obituary = obituary_of(seat, self.driver.turn, seconds)
+        self.waited += self.driver.clock() - began
+        return obituary
 
 
 class Outside:
@@ -304,10 +325,10 @@ class Outside:
         self._lending.remove(threading.get_ident())
 
 
-def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:
-    """How the executor at ``seat`` ended, waited for; None if it did not, as far as is known."""
+def obituary_of(seat: Seat, turn: Turn, seconds: float = OBITUARY) -> wire.Obituary | None:
+    """How the executor at ``seat`` ended, waited for so long; None if it did not, as far as is known."""
     key = (seat.slot, seat.incarnation)
     with turn:
-        turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
+        turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state != "up", seconds)
         same_life = seat.id.endswith(seat.link.ticket[:4].hex())
         return seat.link.obituaries.get(key) if same_life else None

@@ -246,6 +246,43 @@ def test_without_an_obituary_nobody_is_blamed(program: Program, desk: Worker, cl
     assert clock.now() < 10
 
 
+def test_a_call_that_was_lost_with_no_word_on_why_goes_to_another_worker(network: Network, clock: Clock) -> None:
+    far = network.worker("far", executors=2, modules=[shop()])
+    near = network.worker("near", modules=[shop()])
+    program = Program(network, ["far", "near"])
+    proxy = program.load("shop")
+    near.occupy(0, 3.0)  # so that it starts far away, and an executor is idle there when it is lost
+    far.next(CutOff(), CutOff())
+    assert proxy.price(5) == 15
+    assert (far.calls, near.calls) == (["shop.price"], ["shop.price"])
+    assert program.statistics().retried == 1
+
+
+def test_where_there_is_no_other_worker_it_goes_to_another_executor(network: Network) -> None:
+    far = network.worker("far", executors=2, modules=[shop()])
+    program = Program(network, ["far"], local=[shop()])
+    proxy = program.load("shop")
+    far.next(CutOff())
+    assert proxy.price(5) == 15
+    assert far.calls == ["shop.price"] * 2
+    assert not far.link.doubted
+
+
+def test_a_worker_in_doubt_is_probed_until_it_is_heard_of(network: Network) -> None:
+    far = network.worker("far", executors=3, modules=[shop()])
+    near = network.worker("near", modules=[shop()])
+    program = Program(network, ["far", "near"])
+    proxy = program.load("shop")
+    near.occupy(0, 3.0)
+    far.next(CutOff())
+    proxy.price(1)
+    assert [seat.suspect for seat in far.link.seats] == [True] * 3
+    while len(far.calls) == 1:
+        proxy.price(2)
+    # One answer is word of all, but for a seat that has failed itself.
+    assert not any(seat.suspect for seat in far.link.seats if not seat.failures)
+
+
 # Refusals ----------------------------------------------------------------------------------------
 
 
