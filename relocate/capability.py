@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from time import thread_time
 
+from . import memory
 from .config import cores
 from .wire import Capability
 
@@ -32,12 +32,12 @@ def speed() -> float:
     return STEPS / max(best, 1e-6)
 
 
-def offered() -> Capability:
-    """Of this machine."""
+def offered(each: int = 0) -> Capability:
+    """Of this machine.
+
+    Args:
+        each: bytes that each executor may take at most; 0: as many as there are.
+    """
     import glob
 
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not a system that tells
-        memory = 0
-    return Capability(cores(), max(memory, 0), len(glob.glob("/dev/nvidia[0-9]*")), speed())
+    return Capability(cores(), memory.of_machine(), len(glob.glob("/dev/nvidia[0-9]*")), speed(), each)

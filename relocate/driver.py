@@ -34,7 +34,7 @@ from .errors import (
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
-from .places import Idle, Link, Local, Seat, trouble
+from .places import Idle, Link, Local, Seat, room, trouble
 from .policies import Policy
 from .proxy import Target
 from .trip import Outside, Trip
@@ -133,7 +133,7 @@ class Driver:
         Raises:
             BaseException: whatever the function raises.
             ArgumentError: an argument or the result cannot travel, and it may not run here.
-            CrashingCall: the call ended every executor it ran on.
+            CrashingCall: the call ended every executor it ran on; `OutOfMemory` if it was for want of memory.
             DeadlineExceeded: it did not end in time.
             NoWorkerLeft: nobody could run it within the patience.
             Overloaded: too many calls wait already.
@@ -484,7 +484,9 @@ class Driver:
             aims = since.resolve(path)
             if not aims or aims[0].place not in self.places:  # it was unmounted
                 since = None
-        if idle or since is not None:
+        if trip.starved is not None:
+            pools = [policy.Pool(self._roomiest(path, trip.starved))]
+        elif idle or since is not None:
             ranks: list[list[Any]] = self.ranks(path) if since is None else self._ranked(since, path)
             ranks = [[p for p in rank if trip.here or not p.local] for rank in ranks]
             pools = [policy.Pool(map(Idle, rank) if idle else rank) for rank in ranks]
@@ -497,6 +499,13 @@ class Driver:
         if type(decision) not in policy.DECISIONS:
             raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
         return decision
+
+    def _roomiest(self, path: tuple[str, ...], starved: Link) -> list[Link]:
+        """The workers with the most memory, for a call that had too little on that one; itself if they have less."""
+        links = [place for rank in self.ranks(path) for place in rank if isinstance(place, Link)]
+        rooms = [(room(link), link) for link in links if link.seats and link is not starved]
+        most = max([size for size, _ in rooms], default=0)
+        return [link for size, link in rooms if size == most] if most >= room(starved) else [starved]
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
         if isinstance(decision, policy.Overloaded):

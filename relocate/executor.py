@@ -31,7 +31,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, direct, interface, lending, wire
+from . import channel, direct, interface, lending, memory, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -334,6 +334,7 @@ def follow_parent() -> None:
 def main() -> int:
     """Entry point of the process."""
     follow_parent()
+    memory.volunteer()
     # Keep the pipes to the supervisor, and give functions nothing to read and stderr to write to.
     commands, reports = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)

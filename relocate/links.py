@@ -339,7 +339,8 @@ class Links:
                 if not message.draining:  # otherwise it ended as it was asked to
                     label = f"{link.name}/{obituary.slot}"
                     self._on_death(label)
-                    self._tell("executor died", executor=label, end=end_of(obituary.returncode))
+                    end = end_of(obituary.returncode) + (", for want of memory" if obituary.memory else "")
+                    self._tell("executor died", executor=label, end=end)
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from . import memory
 from .health import Health
 
 if TYPE_CHECKING:
@@ -161,6 +162,14 @@ class Link:
     def in_file_system(self) -> bool:
         """Whether it is a Unix socket that somebody else could have made: not the one in this program's own folder."""
         return self.spec.startswith("ipc:")
+
+
+def room(link: Link) -> int:
+    """Bytes that a call can take there at most, if it runs alone."""
+    offered = link.capability
+    if offered is None:
+        return memory.of_machine()
+    return min(offered.each, offered.memory or offered.each) if offered.each else offered.memory
 
 
 def nobody_at(url: str) -> str:

@@ -3,7 +3,8 @@
 A call that ends its executors is told from one that was unlucky by the executors' obituaries, which
 name the call that was running.  An end by a signal of the process's own making, or by an exit, is
 the call's doing; a SIGKILL comes from outside, from a person or when memory is short, and may hit
-an innocent call more than once.
+an innocent call more than once.  Where the supervisor knows that it was for want of memory, the call
+is tried once more, on the worker that has the most.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import answering, channel, events, output, restoring, session, wire
-from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
+from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, OutOfMemory, RemoteProtocolError
 from .hedging import Race
-from .places import end_of
+from .places import end_of, room
 from .policy import NEVER
 
 if TYPE_CHECKING:
     from .driver import Calling, Driver, Turn
     from .links import Links
-    from .places import Seat
+    from .places import Link, Seat
 
 CRASHES = 2
 """Executors that a call may end by a crash of its own making before it is given up."""
@@ -59,6 +60,8 @@ class Trip:
     """Second attempts beside a first one."""
     spare: Seat | None = None
     """The seat of a second attempt, see `hedging`."""
+    starved: Link | None = None
+    """Where it was ended for want of memory: it is tried once more, where there is the most."""
     _heard: tuple[str, ...] = ()
     """Seats of whose end a word was waited for."""
     _request: bytes | None = None
@@ -260,6 +263,7 @@ class Trip:
         """Give up a call that ends its executors, by what their obituaries say."""
         for seat in self.ends:
             self._hear(seat)
+        self._starve(call)
         if len(self.ends) < CRASHES:
             return
         crashes: list[str] = []
@@ -270,6 +274,8 @@ class Trip:
                 losses += 1  # cut off, or the connection does not bear it; perhaps not this call's doing
             elif obituary.call != call:
                 continue  # it died of something else
+            elif obituary.memory:
+                continue
             elif obituary.returncode == -signal.SIGKILL:
                 kills += 1
             else:
@@ -284,6 +290,19 @@ class Trip:
             raise CrashingCall(
                 f"{self.name} was killed {kills} times while it ran (SIGKILL; out of memory?); it is not tried again"
             )
+
+    def _starve(self, call: bytes) -> None:
+        """Try a call that was ended for want of memory where there is the most, or give it up."""
+        known = [(seat, self._verdicts.get(seat.id)) for seat in self.ends]
+        starved = [seat for seat, word in known if word is not None and word.memory and word.call == call]
+        if len(starved) > 1:
+            where = " and ".join(f"{seat.label} ({room(seat.link) / 2**30:.1f} GiB)" for seat in starved)
+            raise OutOfMemory(
+                f"{self.name} ran out of memory on {where}, and no worker has more; it is not tried again: "
+                "give it less, or add a worker with more memory"
+            )
+        if starved:
+            self.starved = starved[0].link
 
     def _hear(self, seat: Seat) -> None:
         """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt."""

@@ -86,21 +86,26 @@ class Executor(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Obituary(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """How an executor ended: its process's return code, and the call that was running."""
+    """How an executor ended: its process's return code, the call that was running, whether it took too much memory."""
 
     slot: int
     incarnation: int
     returncode: int
     call: bytes
+    memory: bool = False
 
 
 class Capability(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """What a worker's machine has: see `health.Capability`; ``speed`` is in steps of `capability.spin` a second."""
+    """What a worker's machine has: see `health.Capability`.
+
+    ``speed`` is in steps of `capability.spin` a second, ``each`` in bytes that an executor may take; 0: any.
+    """
 
     cores: int
     memory: int
     gpus: int
     speed: float
+    each: int = 0
 
 
 class Welcome(Message, tag="welcome"):

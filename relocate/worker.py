@@ -37,7 +37,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import zmq
 
-from . import __version__, capability, embedded, executor, keys, session, wire
+from . import __version__, capability, embedded, executor, keys, memory, session, wire
 from .announcer import Announcer
 from .door import Door, resolved
 from .errors import ConfigError, RemoteProtocolError
@@ -56,6 +56,8 @@ TROUBLE = 3
 """That many such ends in a row are told to the clients."""
 UNREAD = 1000
 """Messages of one client that may wait here."""
+LOOK = 0.1
+"""Seconds between two looks at how much memory executors take, if that is limited."""
 HEED = 0.5
 """Seconds an interrupted call has to end before its executor is ended."""
 
@@ -74,6 +76,8 @@ class Settings:
     advertise: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     metrics: str = ""
+    memory: int = 0
+    """Bytes that each executor may take; 0: as many as there are."""
 
     @property
     def is_ipc(self) -> bool:
@@ -94,6 +98,8 @@ class Slot:
     start_at: float = 0.0
     quick_ends: int = 0
     condemned: tuple[bytes, float] | None = None
+    starved: bool = False
+    """Whether it was ended as it took more memory than it may."""
     failure: str = field(default="")
 
 
@@ -119,12 +125,14 @@ class Supervisor:
         self._draining = self._asked_to_drain = False
         self._status: int | None = None
         # An embedded worker is on the machine of its only client.
-        self._capability = None if settings.parent is not None else capability.offered()
+        self._capability = None if settings.parent is not None else capability.offered(settings.memory)
         self._metrics: Metrics | None = None
         self._counting = threading.Lock()
         self._ended = 0
         """Calls of executors that are gone; counted for the metrics only."""
         self._deaths: collections.Counter[str] = collections.Counter()
+        self._kills = memory.kills()
+        """By the kernel, for want of memory, until an executor ended last."""
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
@@ -203,6 +211,8 @@ class Supervisor:
         while self._reports:
             self._report(*self._reports.popleft())
         self._see_to_condemned()
+        if self._settings.memory:
+            self._see_to_memory()
         if self._announcer is not None:
             ready = len(self._executors())
             if self._offered is not None and (ready or self._trouble()):  # without trouble there will be one soon
@@ -215,6 +225,8 @@ class Supervisor:
         """Milliseconds until something is due."""
         due = [s.start_at for s in self._slots if s.process is None and not self._draining]
         due += [s.condemned[1] for s in self._slots if s.condemned is not None]
+        if self._settings.memory:
+            due.append(now + LOOK)
         if self._announcer is not None:
             due.append(now + self._announcer.patience() / 1000)
         return max(0, int((min(due) - now) * 1000) + 1) if due else -1
@@ -260,6 +272,7 @@ class Supervisor:
         slot.incarnation += 1
         slot.endpoint = ""
         slot.condemned = None
+        slot.starved = False
         slot.started = time.monotonic()
         with shared_file() as file:
             file.truncate(executor.SLATE)
@@ -348,6 +361,7 @@ class Supervisor:
         with self._counting:
             self._ended += ended(slot.slate)
             slot.slate[:] = bytes(executor.SLATE)
+        starved = self._is_starved(slot, code)
         if not self._draining:
             self._deaths[end_of(code)] += 1
         was_ready = bool(slot.endpoint)
@@ -363,8 +377,14 @@ class Supervisor:
         if self._settings.is_ipc:
             executor.unbind(self._bind_url(slot))
         if not self._draining and not slot.failure:
-            log.info("executor %d.%d ended with status %d", slot.number, slot.incarnation, code)
-        self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])
+            why = ", for want of memory" if starved else ""
+            log.info("executor %d.%d ended with status %d%s", slot.number, slot.incarnation, code, why)
+        self._publish([wire.Obituary(slot.number, slot.incarnation, code, call, starved)])
+
+    def _is_starved(self, slot: Slot, code: int) -> bool:
+        """Whether an executor that has ended did so for want of memory: its own allowance, or the machine's."""
+        before, self._kills = self._kills, memory.kills()
+        return slot.starved or (code == -signal.SIGKILL and self._kills > before)
 
     def _failed(self, slot: Slot, reason: str) -> None:
         """Note why there is no executor in ``slot``, and say so unless it was said before, of another slot perhaps."""
@@ -398,6 +418,14 @@ class Supervisor:
                 if slot.process is not None and bytes(slot.slate[executor.RUNNING]) == call:
                     with contextlib.suppress(OSError):
                         slot.process.kill()
+
+    def _see_to_memory(self) -> None:
+        """End the executors that take more memory than they may."""
+        for slot in self._slots:
+            if slot.process is not None and memory.of_process(slot.process.pid) > self._settings.memory:
+                slot.starved = True
+                with contextlib.suppress(OSError):
+                    slot.process.kill()
 
     # Clients ---------------------------------------------------------------------------------------
 

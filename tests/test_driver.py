@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate import errors, testing
+from relocate import errors, testing, wire
 from relocate.observe import WorkerStatistics
 from relocate.testing import Clock, CutOff, Delay, Drain, Fault, Garble, Kill, Network, Program, Refuse, Worker
 from relocate.trip import Trip
@@ -230,6 +230,38 @@ def test_kills_from_outside_are_tolerated_up_to_five(
         with pytest.raises(errors.CrashingCall, match=r"shop\.price was killed 5 times while it ran"):
             shop.price(1)
     assert len(desk.calls) == min(kills + 1, 5)
+
+
+def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_most(network: Network) -> None:
+    made = {}
+    for name, gib, each in (("small", 8, 0), ("large", 16, 0), ("limited", 64, 2)):
+        made[name] = network.worker(name, modules=[shop()], up=False)
+        made[name].capability = wire.Capability(4, gib << 30, 0, 1e7, each << 30)
+        made[name].start()
+    program = Program(network, ["small", "limited", "large"], local=[shop()])
+    proxy = program.load("shop")
+    made["small"].next(Kill(memory=True))
+    assert proxy.price(1) == 3
+    assert (made["small"].calls, made["large"].calls) == (["shop.price"], ["shop.price"])
+    made["small"].next(Kill(memory=True))
+    made["large"].next(Kill(memory=True))
+    with pytest.raises(errors.OutOfMemory) as caught:
+        proxy.price(1)
+    assert isinstance(caught.value, MemoryError)
+    assert str(caught.value).startswith("shop.price ran out of memory on small/0 (8.0 GiB) and large/0 (16.0 GiB)")
+    assert made["limited"].calls == []
+    at_rest(network)
+
+
+def test_where_no_other_worker_has_as_much_memory_it_is_tried_again_on_its_own(network: Network) -> None:
+    for name, gib in (("large", 16), ("small", 8)):
+        network.worker(name, modules=[shop()], up=False).capability = wire.Capability(4, gib << 30, 0, 1e7)
+        network.workers[name].start()
+    program = Program(network, ["large", "small"], local=[shop()])
+    proxy = program.load("shop")
+    network.workers["large"].next(Kill(memory=True))
+    assert proxy.price(1) == 3
+    assert network.workers["large"].calls == ["shop.price"] * 2
 
 
 def test_a_call_is_not_blamed_for_executors_that_died_before_it(program: Program, desk: Worker) -> None:
