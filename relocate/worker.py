@@ -32,6 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -58,8 +59,10 @@ UNREAD = 1000
 """Messages of one client that may wait here."""
 LOOK = 0.1
 """Seconds between two looks at how much memory executors take, if that is limited."""
-HEED = 0.5
-"""Seconds an interrupted call has to end before its executor is ended."""
+HEED = 0.07
+"""Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else."""
+HEED_BUSY = 0.5
+"""The same where the executor could not heed, as other processes have all processors."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,23 @@ class Settings:
 
 
 @dataclass
+class Condemned:
+    """A call that was interrupted, and how long its executor has to heed that."""
+
+    call: bytes
+    at: float
+    """When it is ended."""
+    last: float
+    """The same, however busy the machine is."""
+    used: int
+    """Processor time that it had before, see `standing`."""
+
+    def is_spared(self, state: str, used: int, now: float) -> bool:
+        """Whether the executor waits for a processor, and has not had one with which it could have heeded."""
+        return state == "R" and used <= self.used + 1 and now < self.last
+
+
+@dataclass
 class Slot:
     """One place for an executor, and the process that is in it."""
 
@@ -97,7 +117,7 @@ class Slot:
     started: float = 0.0
     start_at: float = 0.0
     quick_ends: int = 0
-    condemned: tuple[bytes, float] | None = None
+    condemned: Condemned | None = None
     starved: bool = False
     """Whether it was ended as it took more memory than it may."""
     failure: str = field(default="")
@@ -224,7 +244,7 @@ class Supervisor:
     def _patience(self, now: float) -> int:
         """Milliseconds until something is due."""
         due = [s.start_at for s in self._slots if s.process is None and not self._draining]
-        due += [s.condemned[1] for s in self._slots if s.condemned is not None]
+        due += [s.condemned.at for s in self._slots if s.condemned is not None]
         if self._settings.memory:
             due.append(now + LOOK)
         if self._announcer is not None:
@@ -413,11 +433,18 @@ class Supervisor:
     def _see_to_condemned(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
-            if slot.condemned is not None and now >= slot.condemned[1]:
-                call, slot.condemned = slot.condemned[0], None
-                if slot.process is not None and bytes(slot.slate[executor.RUNNING]) == call:
-                    with contextlib.suppress(OSError):
-                        slot.process.kill()
+            condemned = slot.condemned
+            if condemned is None or now < condemned.at:
+                continue
+            if slot.process is None or bytes(slot.slate[executor.RUNNING]) != condemned.call:
+                slot.condemned = None
+                continue
+            if condemned.is_spared(*standing(slot.process.pid), now):
+                condemned.at = now + HEED / 4
+                continue
+            slot.condemned = None
+            with contextlib.suppress(OSError):
+                slot.process.kill()
 
     def _see_to_memory(self) -> None:
         """End the executors that take more memory than they may."""
@@ -464,9 +491,14 @@ class Supervisor:
         if bytes(slot.slate[executor.RUNNING]) != message.call:
             self._tell(slot, withdraw=message.call.hex())  # it may wait there
             return
-        slot.slate[executor.CANCELLED] = message.call
-        if not message.gentle:
-            slot.condemned = (message.call, time.monotonic() + HEED)
+        self._interrupt(slot, message.call, gentle=message.gentle)
+
+    def _interrupt(self, slot: Slot, call: bytes, *, gentle: bool = False) -> None:
+        assert slot.process is not None
+        slot.slate[executor.CANCELLED] = call
+        if not gentle and (slot.condemned is None or slot.condemned.call != call):
+            now = time.monotonic()
+            slot.condemned = Condemned(call, now + HEED, now + HEED_BUSY, standing(slot.process.pid)[1])
         if os.name == "posix":
             with contextlib.suppress(OSError):
                 slot.process.send_signal(signal.SIGINT)
@@ -497,6 +529,18 @@ class Supervisor:
 def ended(slate: Any) -> int:
     """How many calls have ended on an executor."""
     return int.from_bytes(slate[executor.ENDED], "little")
+
+
+def standing(pid: int) -> tuple[str, int]:
+    """A process's state as proc(5) has it, ``R`` if it runs or waits for a processor, and its ticks of processor time.
+
+    Nothing and 0 where the system does not tell.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0].decode(), int(fields[11]) + int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return "", 0
 
 
 def shared_file() -> IO[bytes]:
