@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import Context, ContextVar, copy_context
 from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -32,6 +33,9 @@ RECURSION = 1000
 locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
 
+
+_locales: dict[str, dict[int, str]] = {}
+"""The names of categories, by the name of the whole."""
 
 Homes = tuple[tuple[str, str], ...]
 """Names of modules, and what they call a context variable."""
@@ -59,26 +63,44 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
     state: dict[str, Any] = {}
     if trace is not None:
         state["trace"] = trace
+    context = copy_context()
     decimal = sys.modules.get("decimal")
     if decimal is not None:
-        context = decimal.getcontext()
-        plain = (context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp)
-        if plain != DECIMAL or context.traps != _plain().traps:
-            state["decimal"] = context
+        # To ask for a context makes one; where none was made it would be this one's copy.
+        rules = decimal.getcontext() if len(context) else decimal.DefaultContext
+        plain = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp)
+        if plain != DECIMAL or rules.traps != _plain().traps:
+            state["decimal"] = rules
     numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "geterr") and (errors := numpy.geterr()) != NUMPY:
-        state["numpy"] = errors
+    if numpy is not None and (len(context) or not _keeps_errors_in_context(numpy)):
+        errors = numpy.geterr() if hasattr(numpy, "geterr") else NUMPY
+        if errors != NUMPY:
+            state["numpy"] = errors
     if (limit := sys.getrecursionlimit()) != RECURSION:
         state["recursion"] = limit
     if (digits := sys.get_int_max_str_digits()) != DIGITS:
         state["digits"] = digits
-    for category in LOCALE:
-        if (name := _locale.setlocale(category)) != "C":
-            state.setdefault("locale", {})[category] = name
-    context = copy_context()
+    if names := _names_of_locale():
+        state["locale"] = names
     if len(context) and (variables := _variables(context)):
         state["variables"] = variables
     return pickle.dumps(state, 5) if state else b""
+
+
+def _keeps_errors_in_context(numpy: ModuleType) -> bool:
+    """Whether NumPy's handling of errors is a context variable: from NumPy 2 on."""
+    return not getattr(numpy, "__version__", "1.").startswith("1.")
+
+
+def _names_of_locale() -> dict[int, str]:
+    """The name of each category that is not C."""
+    whole = _locale.setlocale(_locale.LC_ALL)
+    found = _locales.get(whole)
+    if found is None:
+        found = {category: name for category in LOCALE if (name := _locale.setlocale(category)) != "C"}
+        if _locale.setlocale(_locale.LC_ALL) == whole:  # no other thread has just set another one
+            _locales[whole] = found
+    return found
 
 
 def _variables(context: Context) -> list[tuple[Homes, bytes]]:

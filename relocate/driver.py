@@ -330,9 +330,9 @@ class Driver:
 
     def pools(self, path: tuple[str, ...], here: bool) -> list[policy.Pool]:
         """The same, as the policy wants them, with or without the local copy; called with the lock held."""
-        ranks = self.ranks(path)
-        found = self._pools_of.get((path, here))
+        found = self._pools_of.get((path, here)) if self._ranks[0] is self.namespace.snapshot else None
         if found is None:
+            ranks = self.ranks(path)
             found = self._pools_of[path, here] = [self._pool(tuple(p for p in r if here or not p.local)) for r in ranks]
         return found
 
@@ -465,6 +465,8 @@ class Driver:
                     waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
+        if trip.course is None and not trip.nested and not self.lending and trip.starved is None:
+            return self._ask(trip, self.pools(trip.path, trip.here), now)
         decision = self._choose(trip, now, idle=trip.nested)
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
             busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
@@ -492,6 +494,9 @@ class Driver:
             pools = [policy.Pool(map(Idle, rank) if idle else rank) for rank in ranks]
         else:
             pools = self.pools(path, trip.here)
+        return self._ask(trip, pools, now)
+
+    def _ask(self, trip: Trip, pools: list[policy.Pool], now: float) -> policy.Decision:
         try:
             decision = self.policy(trip, pools, now, self._chance(), self._retries)
         except Exception as error:
@@ -545,10 +550,6 @@ class Driver:
     def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
-        seat.timed(now - sent)
-        retries = self._retries
-        if retries.tokens < retries.most:
-            retries.deposit()
         if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
             seat.answers += 1
             seat.answered_at = now
@@ -557,6 +558,10 @@ class Driver:
             with self.turn.lock:
                 seat.link.trust()
                 self.places_changed()
+        there = estimate.there
+        calls = EACH + 1 if there.p95 < SHORT else 1
+        seat.timed(now - sent)
+        self._retries.deposit(calls)
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
@@ -565,12 +570,10 @@ class Driver:
                     for pool in self._large:
                         pool.warmed(trip.module, seat)
             return
-        there = estimate.there
         seconds = seat.run(now, sent)
         if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:
                 self._eject(trip, seat, now)
-        calls = EACH + 1 if there.p95 < SHORT else 1
         there.add(seconds)
         self._hedges.ran(seconds, calls)
 
@@ -583,7 +586,7 @@ class Driver:
             places = [place for rank in self.ranks(trip.path) for place in rank]
             if any(place is not link and place.seats for place in places):
                 link.doubt()
-                trip.tried += [seat.id for seat in link.seats if seat.id not in trip.tried]
+                trip.tried = [*trip.tried, *(seat.id for seat in link.seats if seat.id not in trip.tried)]
                 self.places_changed()
 
     def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,24 @@ class Trip:
     """Where it was ended for want of memory: it is tried once more, where there is the most."""
     _heard: tuple[str, ...] = ()
     """Seats of whose end a word was waited for."""
+    lent = restoring.NOTHING
+    course: Calling | None = None
+    """Of the stream that it belongs to."""
+    tried: Sequence[str] = ()
+    """The ids of seats on which its outcome became unknown."""
+    ends: Sequence[Seat] = ()
+    """The same seats, but for those that were about to shut down."""
+    waited = 0.0
+    attempts = 0
+    sent = 0
+    received = 0
+    seat: Seat | None = None
+    """The one it holds.  Noted by who raises its counter, so that an interrupt cannot lose it."""
     _request: bytes | None = None
     """The id of the call that is under way."""
+    _seen = 0
+    """Characters of output that were shown."""
+    _verdicts: Mapping[str, wire.Obituary | None] = {}
 
     def __init__(
         self,
@@ -86,23 +102,9 @@ class Trip:
         self.here = here
         self.piece = piece
         """Whether the call it belongs to is counted already: a further piece of a generator's."""
-        self.lent = restoring.NOTHING
-        self._seen = 0
-        """Characters of output that were shown."""
-        self.course: Calling | None = None
-        """Of the stream that it belongs to."""
-        self.tried: list[str] = []
-        self.ends: list[Seat] = []
-        self.waited = 0.0
         self.began = driver.clock()
-        self.attempts = 0
-        self.sent = 0
-        self.received = 0
-        self.seat: Seat | None = None
-        """The one it holds.  Noted by who raises its counter, so that an interrupt cannot lose it."""
         self.nested = bool(driver.lending) and threading.get_ident() in driver.lending
         """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
-        self._verdicts: dict[str, wire.Obituary | None] = {}
 
     def make(
         self, request: wire.Call | wire.Describe, segments: wire.Segments
@@ -115,7 +117,7 @@ class Trip:
         driver = self.driver
         self._request = request.call
         frames = wire.pack(request, segments)
-        size = sum(map(len, frames))
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         estimate = driver.costs.of(self.name, size)
         self.typical = estimate.there.median
         self.hedge_after = (
@@ -139,9 +141,11 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
+                opened.send(request, frames)
+                driver.counters.catch_up()
                 try:
                     until = self._until(seat, opened, began)
-                    reply, result, received = opened.exchange(request, frames, self._answer, until)
+                    reply, result, received = opened.reply(self._answer, until)
                 except channel.TimeUp:
                     if driver.clock() >= self.deadline:
                         raise
@@ -160,7 +164,7 @@ class Trip:
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
-                self.ends.append(seat)
+                self.ends = [*self.ends, seat]
             except channel.TimeUp:
                 assert seat is not None
                 assert links is not None
@@ -180,7 +184,7 @@ class Trip:
                     self._give_back(kept, failed)
                 finally:
                     self._give_back(None, False)  # if an interrupt came between
-            self.tried.append(seat.id)
+            self.tried = [*self.tried, seat.id]
             events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
             self._judge(request.call)
 
@@ -311,14 +315,14 @@ class Trip:
         self._heard += (seat.id,)
         obituary = self._waited_for(seat, WORD)
         if obituary is not None:
-            self._verdicts[seat.id] = obituary
+            self._verdicts = {**self._verdicts, seat.id: obituary}
         elif seat.link.state == "up":
             self.driver.doubt(self, seat.link)
 
     def _obituary(self, seat: Seat) -> wire.Obituary | None:
         """How the executor at ``seat`` ended, waited for once; None if it did not, as far as is known."""
         if seat.id not in self._verdicts:
-            self._verdicts[seat.id] = self._waited_for(seat, OBITUARY)
+            self._verdicts = {**self._verdicts, seat.id: self._waited_for(seat, OBITUARY)}
         return self._verdicts[seat.id]
 
     def _waited_for(self, seat: Seat, seconds: float) -> wire.Obituary | None:

@@ -624,7 +624,7 @@ def _is_plain(data: bytes) -> bool:
 def loads(segments: Segments) -> Any:
     """The value of ``segments``; arrays in it are writable if they were where they come from."""
     try:
-        return pickle.loads(segments[0], buffers=segments[1:])
+        return pickle.loads(segments[0], buffers=segments[1:]) if len(segments) > 1 else pickle.loads(segments[0])
     except (ImportError, AttributeError):
         if not opaque.askers:
             raise

@@ -127,7 +127,8 @@ def test_a_channel_to_the_dead_is_lost() -> None:
     desk.kill()
     describe = wire.Describe(b"c" * 16, "shop")
     with pytest.raises(Lost):
-        opened.exchange(describe, wire.pack(describe), lambda ask: [])
+        opened.send(describe, wire.pack(describe))
+        opened.reply(lambda *_: [])
 
 
 def test_the_examples_in_the_documentation_are_right() -> None:
