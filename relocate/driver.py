@@ -235,6 +235,9 @@ class Driver:
                         return value
                     items, ended, end = value
                     return streaming.Piece(items, ended, end, sent)
+            if code == "late":
+                trip.settle("failed", None)
+                raise DeadlineExceeded(f"{target.name} on {seat}: {why}")
             if code == "arguments" and wire.carry(why):
                 return self._call(target, args, kwargs, stream, None, calling)
             if code == "generator":

@@ -135,7 +135,7 @@ class Links:
         """A new channel to ``seat``, for the calling thread."""
         link = seat.link
         path = import_path() if link.is_embedded else None
-        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
+        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path, time.monotonic())
         made = self._opened(seat, opening)
         made.path = None if path is None else sys.path[:]
         return made

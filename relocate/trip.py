@@ -12,10 +12,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import answering, channel, events, output, restoring, session, wire
+from . import answering, channel, deadlines, events, output, restoring, session, wire
 from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, OutOfMemory, RemoteProtocolError
 from .hedging import Race
 from .places import end_of, room
@@ -35,6 +36,7 @@ LOSSES = 10
 ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
 OBITUARY = 1.0
 """Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
+NOTHING = nullcontext()
 WORD = 0.1
 """The same for each end.  The word usually comes within milliseconds; without it the worker is in doubt."""
 
@@ -141,6 +143,9 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
+                if self.deadline < NEVER and isinstance(request, wire.Call):
+                    request.due = began, self.deadline
+                    frames = wire.pack(request, segments)
                 opened.send(request, frames)
                 driver.counters.catch_up()
                 try:
@@ -259,7 +264,8 @@ class Trip:
         assert seat is not None
         depth, seat.depth = seat.depth, 0  # what waited behind it would wait for the program, too
         try:
-            return answering.answer(question, segments, self.lent, self.driver.programs_code)
+            with deadlines.until(self.deadline) if self.deadline < NEVER else NOTHING:
+                return answering.answer(question, segments, self.lent, self.driver.programs_code)
         finally:
             seat.depth = depth
 

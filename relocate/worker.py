@@ -6,7 +6,7 @@ directly.  The supervisor
 
 * lets in whom the keys allow, and gives them the *ticket* that executors ask for;
 * tells all clients at once when an executor comes, goes or dies, and of what (`wire.Obituary`);
-* interrupts a running call on request, and ends the executor that does not heed;
+* interrupts a running call on request, or when its deadline has passed, and ends the executor that does not heed;
 * drains on SIGTERM; ends at once on a second one, on SIGINT, and when its program is gone.
 
 Executors write the running call's id on a *slate*, memory shared with the supervisor: so an
@@ -58,7 +58,9 @@ TROUBLE = 3
 UNREAD = 1000
 """Messages of one client that may wait here."""
 LOOK = 0.1
-"""Seconds between two looks at how much memory executors take, if that is limited."""
+"""Seconds between two looks at how much memory executors take, if that is limited, and at deadlines of calls."""
+WATCH = 1.0
+"""Seconds for which deadlines are looked at after there was one."""
 HEED = 0.07
 """Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else."""
 HEED_BUSY = 0.5
@@ -118,6 +120,8 @@ class Slot:
     start_at: float = 0.0
     quick_ends: int = 0
     condemned: Condemned | None = None
+    watched: float = 0.0
+    """Until when deadlines of calls there are looked at; 0: they are not."""
     starved: bool = False
     """Whether it was ended as it took more memory than it may."""
     failure: str = field(default="")
@@ -230,6 +234,7 @@ class Supervisor:
                     self._ear.recv(4096)
         while self._reports:
             self._report(*self._reports.popleft())
+        self._see_to_late()
         self._see_to_condemned()
         if self._settings.memory:
             self._see_to_memory()
@@ -245,8 +250,9 @@ class Supervisor:
         """Milliseconds until something is due."""
         due = [s.start_at for s in self._slots if s.process is None and not self._draining]
         due += [s.condemned.at for s in self._slots if s.condemned is not None]
-        if self._settings.memory:
+        if self._settings.memory or any(slot.watched for slot in self._slots):
             due.append(now + LOOK)
+            due += [moment for s in self._slots if s.watched and (moment := running(s.slate)[1]) > now]
         if self._announcer is not None:
             due.append(now + self._announcer.patience() / 1000)
         return max(0, int((min(due) - now) * 1000) + 1) if due else -1
@@ -293,6 +299,7 @@ class Supervisor:
         slot.endpoint = ""
         slot.condemned = None
         slot.starved = False
+        slot.watched = 0.0
         slot.started = time.monotonic()
         with shared_file() as file:
             file.truncate(executor.SLATE)
@@ -368,6 +375,9 @@ class Supervisor:
                 wire.Module(name, version, bytes.fromhex(digest), bytes.fromhex(face))
                 for name, version, digest, face in what["offers"]
             )
+        elif "watch" in what:
+            slot.slate[executor.WATCHED] = 1
+            slot.watched = time.monotonic() + WATCH
         elif "failed" in what:
             self._failed(slot, what["failed"])
             if self._settings.modules and not any(s.endpoint for s in self._slots):
@@ -429,6 +439,23 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 slot.process.stdin.close()
         slot.process = None
+
+    def _see_to_late(self) -> None:
+        """Interrupt calls whose deadline has passed; their clients may be stopped, or cut off."""
+        now = time.monotonic()
+        for slot in self._slots:
+            if not slot.watched or slot.process is None:
+                continue
+            if now >= slot.watched:
+                slot.slate[executor.WATCHED] = 0
+            call, moment = running(slot.slate)  # after that, as the executor looks at it after it has noted the moment
+            if moment:
+                slot.slate[executor.WATCHED] = 1
+                slot.watched = now + WATCH
+                if now >= moment:
+                    self._interrupt(slot, call)
+            elif now >= slot.watched:
+                slot.watched = 0.0
 
     def _see_to_condemned(self) -> None:
         now = time.monotonic()
@@ -496,7 +523,9 @@ class Supervisor:
     def _interrupt(self, slot: Slot, call: bytes, *, gentle: bool = False) -> None:
         assert slot.process is not None
         slot.slate[executor.CANCELLED] = call
-        if not gentle and (slot.condemned is None or slot.condemned.call != call):
+        if slot.condemned is not None and slot.condemned.call == call:
+            return  # another interrupt would disturb it while it tidies up
+        if not gentle:
             now = time.monotonic()
             slot.condemned = Condemned(call, now + HEED, now + HEED_BUSY, standing(slot.process.pid)[1])
         if os.name == "posix":
@@ -529,6 +558,13 @@ class Supervisor:
 def ended(slate: Any) -> int:
     """How many calls have ended on an executor."""
     return int.from_bytes(slate[executor.ENDED], "little")
+
+
+def running(slate: Any) -> tuple[bytes, float]:
+    """The call that runs on an executor, and until when its answer is wanted; 0 if that is not known."""
+    call = bytes(slate[executor.RUNNING])
+    (moment,) = executor.MOMENT.unpack(slate[executor.DUE])
+    return (call, moment) if call == slate[executor.RUNNING] else (call, 0.0)
 
 
 def standing(pid: int) -> tuple[str, int]:
