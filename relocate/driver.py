@@ -15,11 +15,25 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, budget, channel, deadlines, events, health, lending, policy, raising, restoring, streaming, wire
+from . import (
+    ambient,
+    budget,
+    channel,
+    deadlines,
+    events,
+    health,
+    interface,
+    lending,
+    policy,
+    raising,
+    restoring,
+    streaming,
+    wire,
+)
 from .cost import Costs, Estimate
 from .difference import Raised
 from .errors import (
@@ -112,6 +126,8 @@ class Driver:
         """Of what this thread does, by the clock."""
         self.policy: Policy = policy.decide
         self.limits: deadlines.Limits | None = None
+        self.gpu: Collection[str] = frozenset()
+        """The modules that compute on a GPU where there is one."""
         self.queue = -1
         """Calls that may wait for each executor; -1: all."""
         self.costs = Costs()
@@ -280,7 +296,12 @@ class Driver:
             raise NoWorkerLeft(f"{module}: {self.troubles(trip.path)}")
         reply, result, seat = answer
         if isinstance(reply, wire.Returned):
-            return bytes(result[0])
+            data = bytes(result[0])
+            if interface.uses_gpu(data):  # who has described it has not run it, and may have no GPU
+                for place in self.places.values():
+                    for each in place.seats:
+                        each.modules.discard(module)
+            return data
         text = reply.text if isinstance(reply, wire.Rejected) else "it answered something else"
         if "No module named" in text and not seat.startswith("embedded/"):
             text += "; install it there, or set PYTHONPATH of the worker"

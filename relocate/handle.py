@@ -94,7 +94,12 @@ class Handle:
 
             always = config.placement == "local"
             self._placement = Placement(
-                self._real, self._call_there, self._counters, slowness=self._slowness, always=always
+                self._real,
+                self._call_there,
+                self._counters,
+                slowness=self._slowness,
+                battery=self._battery,
+                always=always,
             )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
@@ -173,6 +178,7 @@ class Handle:
                     from .deadlines import Limits
 
                     made.limits = Limits(self.config.deadlines)
+                made.gpu = self._registry.gpu
                 made.missed = self._fell_back
                 if self._tracing is not None:
                     made.trace(self._tracing)
@@ -557,6 +563,11 @@ class Handle:
     def _slowness(self) -> float:
         """Of the fastest executor, in units of this machine."""
         return min((seat.prior for link in self._links for seat in link.seats), default=1.0)
+
+    def _battery(self) -> tuple[float, bool] | None:
+        from .capability import battery
+
+        return battery()
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""

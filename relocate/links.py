@@ -363,12 +363,13 @@ class Links:
     def _members(self, link: Link, executors: list[wire.Executor]) -> None:
         endpoints = [endpoint(link.url, executor) for executor in executors]
         prior = slowness(link.capability, len(executors))
+        gpus = capability.gpus() if link.capability is None else link.capability.gpus
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
             seats = []
             for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, url, self._depth, prior))
+                seats.append(known_seat or Seat(link, executor, url, self._depth, prior, gpus))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -432,7 +433,7 @@ def slowness(offered: wire.Capability | None, executors: int) -> float:
     if offered is None:
         return 1.0
     relative = offered.speed / capability.speed()
-    return Capability(offered.cores, offered.memory, offered.gpus, relative).slowness(executors)
+    return Capability(offered.cores, offered.memory, relative).slowness(executors)
 
 
 def jittered(time: float) -> float:

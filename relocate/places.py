@@ -45,8 +45,10 @@ class Seat(Health):
         "slot",
     )
 
-    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0) -> None:
-        super().__init__(prior)
+    def __init__(
+        self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0, gpus: int = 0
+    ) -> None:
+        super().__init__(prior, gpus)
         self.link = link
         self.slot = executor.slot
         self.incarnation = executor.incarnation

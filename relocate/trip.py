@@ -108,6 +108,11 @@ class Trip:
         self.nested = bool(driver.lending) and threading.get_ident() in driver.lending
         """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
 
+    @property
+    def gpu(self) -> bool:
+        """Whether its module computes on a GPU where there is one."""
+        return self.module in self.driver.gpu
+
     def make(
         self, request: wire.Call | wire.Describe, segments: wire.Segments
     ) -> tuple[wire.Returned | wire.Raised | wire.Rejected, list[wire.Buffer], str] | None:
