@@ -29,13 +29,11 @@ NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 LOCALE = tuple(
     getattr(_locale, n) for n in ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY") if hasattr(_locale, n)
 )
+ORDINARY = ("C",) * len(LOCALE)
 RECURSION = 1000
 locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
 
-
-_locales: dict[str, dict[int, str]] = {}
-"""The names of categories, by the name of the whole."""
 
 Homes = tuple[tuple[str, str], ...]
 """Names of modules, and what they call a context variable."""
@@ -80,8 +78,9 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
         state["recursion"] = limit
     if (digits := sys.get_int_max_str_digits()) != DIGITS:
         state["digits"] = digits
-    if names := _names_of_locale():
-        state["locale"] = names
+    names = tuple(map(_locale.setlocale, LOCALE))
+    if names != ORDINARY:
+        state["locale"] = {category: name for category, name in zip(LOCALE, names, strict=True) if name != "C"}
     if len(context) and (variables := _variables(context)):
         state["variables"] = variables
     return pickle.dumps(state, 5) if state else b""
@@ -90,17 +89,6 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
 def _keeps_errors_in_context(numpy: ModuleType) -> bool:
     """Whether NumPy's handling of errors is a context variable: from NumPy 2 on."""
     return not getattr(numpy, "__version__", "1.").startswith("1.")
-
-
-def _names_of_locale() -> dict[int, str]:
-    """The name of each category that is not C."""
-    whole = _locale.setlocale(_locale.LC_ALL)
-    found = _locales.get(whole)
-    if found is None:
-        found = {category: name for category in LOCALE if (name := _locale.setlocale(category)) != "C"}
-        if _locale.setlocale(_locale.LC_ALL) == whole:  # no other thread has just set another one
-            _locales[whole] = found
-    return found
 
 
 def _variables(context: Context) -> list[tuple[Homes, bytes]]:

@@ -196,7 +196,8 @@ class Driver:
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
             raise
-        trip.lent = sent.lent
+        if sent.lent:
+            trip.lent = sent.lent
         if calling is not None:
             calling.trip = trip
             trip.cancelled = calling.cancelled
@@ -220,7 +221,7 @@ class Driver:
                 code, why = reply.code, reply.text
                 if code != "generator":
                     events.emit("call rejected", function=target.name, executor=seat, code=code, reason=why)
-            elif sent.lent.unfit:
+            elif sent.lent and sent.lent.unfit:
                 code, why = "arguments", "what a generator or function of the program gives cannot travel"
             else:
                 try:
@@ -450,12 +451,12 @@ class Driver:
                         raise RelocateError(f"{trip.name} was cancelled")
                     now = self.clock()
                     decision = self._decide(trip, now)
-                    if isinstance(decision, policy.Run):
+                    if type(decision) is policy.Run:
                         seat: Seat = decision.seat  # type: ignore[assignment]
                         trip.seat = seat
                         seat.outstanding += 1
-                        for pool in self._large:
-                            pool.changed(seat)
+                        if self._large:
+                            self._changed(seat)
                         return seat
                     if isinstance(decision, policy.RunHere):
                         return None
@@ -477,8 +478,7 @@ class Driver:
                         self._line.remove(waiting)
                     if waiting.seat is not None:  # given just when this thread was interrupted
                         waiting.seat.outstanding -= 1
-                        for pool in self._large:
-                            pool.changed(waiting.seat)
+                        self._changed(waiting.seat)
                         self._serve()
 
     def awake(self, trip: Trip) -> None:
@@ -566,10 +566,15 @@ class Driver:
                 seat.put(kept)
             if failed:
                 seat.failed(self.clock(), self._chance())
-            for pool in self._large:
-                pool.changed(seat)
+            if self._large:
+                self._changed(seat)
             if self._line:
                 self._serve(one=True)
+
+    def _changed(self, seat: Seat) -> None:
+        """Another number of calls is on this seat; called with the lock held."""
+        for pool in self._large:
+            pool.changed(seat)
 
     def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
@@ -626,10 +631,10 @@ class Driver:
             pools = self.pools(trip.path, trip.here)
             found = policy.hedge(trip, pools, self.clock(), self._chance(), self._hedges, trip.seat, begun=begun)
             if found is not None:
-                trip.spare = found  # type: ignore[assignment]
-                found.outstanding += 1  # type: ignore[misc]
-                for pool in self._large:
-                    pool.changed(found)
+                seat: Seat = found  # type: ignore[assignment]
+                trip.spare = seat
+                seat.outstanding += 1
+                self._changed(seat)
             return trip.spare
 
     def outrun(self, trip: Trip, seat: Seat, sent: float) -> None:
@@ -669,10 +674,10 @@ class Driver:
             if isinstance(decision, policy.Wait):
                 continue
             if isinstance(decision, policy.Run):
-                waiting.seat = decision.seat  # type: ignore[assignment]
-                decision.seat.outstanding += 1  # type: ignore[misc]
-                for pool in self._large:
-                    pool.changed(decision.seat)
+                seat: Seat = decision.seat  # type: ignore[assignment]
+                waiting.seat = seat
+                seat.outstanding += 1
+                self._changed(seat)
                 self._line.remove(waiting)
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):

@@ -225,21 +225,18 @@ class Trip:
 
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
-        again = self.attempts - 1 - self.hedged if self.attempts > 1 else 0
         driver = self.driver
         if driver.tracing is not None:
             driver.tracing.settled(seat, self.attempts)
+        if self.piece:
+            outcome = ""
+        again, elsewhere = 0, False
+        if self.attempts > 1:
+            again = self.attempts - 1 - self.hedged
+            elsewhere = bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}."))
+        seconds = driver.clock() - self.began
         driver.counters.settled(
-            self.name,
-            "" if self.piece else outcome,
-            seat,
-            self.sent,
-            self.received,
-            again,
-            bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}.")),
-            self.hedged,
-            self.module,
-            driver.clock() - self.began,
+            self.name, outcome, seat, self.sent, self.received, again, elsewhere, self.hedged, self.module, seconds
         )
 
     def own(self, error: BaseException) -> BaseException:

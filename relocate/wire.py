@@ -400,7 +400,7 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     """Frames of ``message`` carrying ``segments``."""
-    if isinstance(message, SAYING) and sum(len(text) for _, text in message.output) > INLINE:
+    if isinstance(message, SAYING) and message.output and sum(len(text) for _, text in message.output) > INLINE:
         segments = [*segments, _encoder.encode(message.output)]
         message.output, message.tail = [], True
     if not segments:
@@ -471,8 +471,7 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
         RemoteProtocolError: the frames are not a message of this protocol.
     """
     message = _decode(frames[0] if frames else b"")
-    body = getattr(message, "body", b"")
-    if body:
+    if body := getattr(message, "body", None):
         if len(frames) != 1:
             raise RemoteProtocolError("a message with a body inside its header has further frames")
         return message, [body]

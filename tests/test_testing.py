@@ -126,8 +126,8 @@ def test_a_channel_to_the_dead_is_lost() -> None:
     opened = network.open_channel(seat)
     desk.kill()
     describe = wire.Describe(b"c" * 16, "shop")
+    opened.send(describe, wire.pack(describe))
     with pytest.raises(Lost):
-        opened.send(describe, wire.pack(describe))
         opened.reply(lambda *_: [])
 
 
