@@ -511,7 +511,8 @@ class Driver:
             if not aims or aims[0].place not in self.places:  # it was unmounted
                 since = None
         if trip.starved is not None:
-            pools = [policy.Pool(self._roomiest(path, trip.starved))]
+            roomiest = self._roomiest(path, trip.starved)
+            pools = [policy.Pool(map(Idle, roomiest) if idle else roomiest)]
         elif idle or since is not None:
             ranks: list[list[Any]] = self.ranks(path) if since is None else self._ranked(since, path)
             ranks = [[p for p in rank if trip.here or not p.local] for rank in ranks]

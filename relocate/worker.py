@@ -399,7 +399,7 @@ class Supervisor:
         slot.endpoint = ""
         unused = call == executor.NOTHING and (not was_ready or time.monotonic() - slot.started < QUICK)
         # Killed from outside, unless it was the kernel because the import of the modules takes too much memory.
-        excused = code == -signal.SIGKILL and (was_ready or not self._settings.modules)
+        excused = code == -signal.SIGKILL and not starved and (was_ready or not self._settings.modules)
         if unused and not excused:
             self._back_off(slot)
         else:
@@ -478,6 +478,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None and memory.of_process(slot.process.pid) > self._settings.memory:
                 slot.starved = True
+                if not slot.endpoint:
+                    self._failed(slot, "an executor takes more than --memory before it is ready; allow it more")
                 with contextlib.suppress(OSError):
                     slot.process.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,13 @@ print(*hungry.take(300, 0.5))
     assert "died of SIGKILL, for want of memory" in done.stdout
     assert small.process.poll() is None
     small.stop()
+
+
+def test_an_allowance_that_is_too_small_for_any_call_is_named(place: Place) -> None:
+    process = place.start(sys.executable, "-m", "relocate", "worker", "--listen=tcp://127.0.0.1:0", "--memory=1MiB")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert said == "relocate: an executor takes more than --memory before it is ready; allow it more\n"
 
 
 @pytest.mark.parametrize("text", ["2", "2GB", "0GiB", "-1GiB", "much"])
