@@ -38,7 +38,7 @@ OBITUARY = 1.0
 """Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
 NOTHING = nullcontext()
 WORD = 0.1
-"""The same for each end.  The word usually comes within milliseconds; without it the worker is in doubt."""
+"""The same for each end of a call that had run for longer.  Without a word its worker is in doubt."""
 
 
 class Trip:
@@ -196,7 +196,7 @@ class Trip:
                     self._give_back(None, False)  # if an interrupt came between
             self.tried = [*self.tried, seat.id]
             events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
-            self._judge(request.call)
+            self._judge(request.call, driver.clock() - began)
 
     def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
         """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
@@ -271,10 +271,14 @@ class Trip:
         finally:
             seat.depth = depth
 
-    def _judge(self, call: bytes) -> None:
+    def _judge(self, call: bytes, lasted: float) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""
         for seat in self.ends:
-            self._hear(seat)
+            if seat.id not in self._heard:
+                self._hear(seat, lasted)
+        if len(self.ends) >= CRASHES:
+            for seat in self.ends:
+                self._obituary(seat)
         self._starve(call)
         if len(self.ends) < CRASHES:
             return
@@ -307,24 +311,26 @@ class Trip:
         """Try a call that was ended for want of memory where there is the most, or give it up."""
         known = [(seat, self._verdicts.get(seat.id)) for seat in self.ends]
         starved = [seat for seat, word in known if word is not None and word.memory and word.call == call]
-        if len(starved) > 1:
-            where = " and ".join(f"{seat.label} ({room(seat.link) / 2**30:.1f} GiB)" for seat in starved)
+        if not starved:
+            return
+        if self.starved is not None and starved[-1] is self.ends[-1]:
+            where = ", ".join(f"{seat.label} ({room(seat.link) / 2**30:.1f} GiB)" for seat in starved)
             raise OutOfMemory(
                 f"{self.name} ran out of memory on {where}, and no worker has more; it is not tried again: "
                 "give it less, or add a worker with more memory"
             )
-        if starved:
-            self.starved = starved[0].link
+        self.starved = max((seat.link for seat in starved), key=room)
 
-    def _hear(self, seat: Seat) -> None:
-        """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt."""
-        if seat.id in self._heard:
-            return
+    def _hear(self, seat: Seat, lasted: float) -> None:
+        """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt.
+
+        But a call that had not run for as long is not kept waiting: it was not cut off, which shows by silence.
+        """
         self._heard += (seat.id,)
-        obituary = self._waited_for(seat, WORD)
+        obituary = self._waited_for(seat, WORD if lasted > WORD else 0.0)
         if obituary is not None:
             self._verdicts = {**self._verdicts, seat.id: obituary}
-        elif seat.link.state == "up":
+        elif seat.link.state == "up" and lasted > WORD:
             self.driver.doubt(self, seat.link)
 
     def _obituary(self, seat: Seat) -> wire.Obituary | None:

@@ -232,25 +232,44 @@ def test_kills_from_outside_are_tolerated_up_to_five(
     assert len(desk.calls) == min(kills + 1, 5)
 
 
-def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_most(network: Network) -> None:
+def of_sizes(network: Network, seconds: float) -> tuple[dict[str, Worker], ModuleType]:
+    """Workers with more or less memory, and the module that they have, whose calls take so long."""
+    clock = network.clock
+    hungry = testing.module("shop", "def price(n): pause(); return n * 3", pause=lambda: clock.advance(seconds))
     made = {}
     for name, gib, each in (("small", 8, 0), ("large", 16, 0), ("limited", 64, 2)):
-        made[name] = network.worker(name, modules=[shop()], up=False)
+        made[name] = network.worker(name, modules=[hungry], up=False)
         made[name].capability = wire.Capability(4, gib << 30, 0, 1e7, each << 30)
         made[name].start()
-    program = Program(network, ["small", "limited", "large"], local=[shop()])
+    return made, hungry
+
+
+def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_most(network: Network) -> None:
+    made, hungry = of_sizes(network, 0.5)
+    program = Program(network, ["small", "large", "limited"], local=[hungry])
     proxy = program.load("shop")
     made["small"].next(Kill(memory=True))
     assert proxy.price(1) == 3
     assert (made["small"].calls, made["large"].calls) == (["shop.price"], ["shop.price"])
-    made["small"].next(Kill(memory=True))
-    made["large"].next(Kill(memory=True))
+    for worker in made.values():
+        worker.next(*[Kill(memory=True)] * 3)
     with pytest.raises(errors.OutOfMemory) as caught:
         proxy.price(1)
     assert isinstance(caught.value, MemoryError)
-    assert str(caught.value).startswith("shop.price ran out of memory on small/0 (8.0 GiB) and large/0 (16.0 GiB)")
+    assert str(caught.value).startswith("shop.price ran out of memory on small/0 (8.0 GiB), large/0 (16.0 GiB)")
+    assert len(made["large"].calls) == 2
     assert made["limited"].calls == []
     at_rest(network)
+
+
+def test_one_that_ends_before_the_word_of_it_comes_is_tried_there_in_the_end(network: Network) -> None:
+    made, hungry = of_sizes(network, 0.0)
+    proxy = Program(network, ["small", "large", "limited"], local=[hungry]).load("shop")
+    for worker in made.values():
+        worker.next(*[Kill(memory=True)] * 3)
+    with pytest.raises(errors.OutOfMemory, match=r"large/0 \(16\.0 GiB\), and no worker has more"):
+        proxy.price(1)
+    assert [len(worker.calls) for worker in made.values()] == [2, 1, 0]
 
 
 def test_where_no_other_worker_has_as_much_memory_it_is_tried_again_on_its_own(network: Network) -> None:
