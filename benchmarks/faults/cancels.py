@@ -19,6 +19,8 @@ LIMIT = 0.1
 """Seconds from the deadline."""
 GIVEN = 0.05
 """Seconds that each call may take."""
+BUSY = "other work had the processors at times, and who gets none to heed with is given up to half a second"
+"""Why it may take longer than `LIMIT`, as the supervisor's looks at the executor have shown."""
 SPINNERS = 4
 """Other processes, each of which wants a processor for itself."""
 
@@ -87,6 +89,7 @@ def _until_free(times: int, case: str, strike: Callable[[Any, int, int], float],
                 times=delays,
                 aim=f"p99 ≤ {milliseconds(LIMIT)}" if aimed else "",
                 figure=f"p99 {milliseconds(p99)}, {ended} executors ended",
+                note=BUSY if aimed and p99 > LIMIT else "",
             )
             row.doubled = 0  # each call of the ledger's is several of the program's
             row.met = (p99 <= LIMIT or not aimed) and not (row.failed or row.wrong or row.lost or row.hung)
