@@ -63,6 +63,8 @@ WATCH = 1.0
 """Seconds for which deadlines are looked at after there was one."""
 HEED = 0.07
 """Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else."""
+HEEDING = 0.005
+"""Seconds of processor time in which it could have."""
 HEED_BUSY = 0.5
 """The same where the executor could not heed, as other processes have all processors."""
 
@@ -99,12 +101,12 @@ class Condemned:
     """When it is ended."""
     last: float
     """The same, however busy the machine is."""
-    used: int
+    used: float
     """Processor time that it had before, see `standing`."""
 
-    def is_spared(self, state: str, used: int, now: float) -> bool:
+    def is_spared(self, state: str, used: float, now: float) -> bool:
         """Whether the executor waits for a processor, and has not had one with which it could have heeded."""
-        return state == "R" and used <= self.used + 1 and now < self.last
+        return state == "R" and used < self.used + HEEDING and now < self.last
 
 
 @dataclass
@@ -569,16 +571,16 @@ def running(slate: Any) -> tuple[bytes, float]:
     return (call, moment) if call == slate[executor.RUNNING] else (call, 0.0)
 
 
-def standing(pid: int) -> tuple[str, int]:
-    """A process's state as proc(5) has it, ``R`` if it runs or waits for a processor, and its ticks of processor time.
+def standing(pid: int) -> tuple[str, float]:
+    """The state of a process as proc(5) has it, ``R`` if it runs or waits for a processor, and seconds that it ran.
 
-    Nothing and 0 where the system does not tell.
+    Both are of its main thread.  Nothing and 0 where the system does not tell.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return fields[0].decode(), int(fields[11]) + int(fields[12])
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        return state.decode(), int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
-        return "", 0
+        return "", 0.0
 
 
 def shared_file() -> IO[bytes]:
