@@ -35,6 +35,8 @@ locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
 
 
+_dictionary: Any = vars(ModuleType)["__dict__"]
+
 Homes = tuple[tuple[str, str], ...]
 """Names of modules, and what they call a context variable."""
 
@@ -102,13 +104,21 @@ def _variables(context: Context) -> list[tuple[Homes, bytes]]:
     return found
 
 
+def _names_in(module: Any) -> dict[str, Any]:
+    """The dictionary of a module as it is: a proxy would load what is still to be made."""
+    own: dict[str, Any] = (
+        _dictionary.__get__(module) if isinstance(module, ModuleType) else getattr(module, "__dict__", {})
+    )
+    return own
+
+
 @lru_cache(1024)
 def _homes(variable: ContextVar[Any]) -> Homes:
     """The modules that have a context variable, and under what name."""
     return tuple(
         (module, name)
         for module, holder in list(sys.modules.items())
-        for name, value in list(getattr(holder, "__dict__", {}).items())
+        for name, value in list(_names_in(holder).items())
         if value is variable and module != "__main__"
     )
 

@@ -82,6 +82,7 @@ class Handle:
         self._registry: Registry = Registry(
             self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
         )
+        self._registry.wait = self._finder.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
@@ -95,7 +96,12 @@ class Handle:
 
             always = config.placement == "local"
             self._placement = Placement(
-                self._real, self._call_there, self._counters, slowness=self._fleet.slowness, always=always
+                self._real,
+                self._call_there,
+                self._counters,
+                slowness=self._fleet.slowness,
+                battery=self._battery,
+                always=always,
             )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
@@ -131,6 +137,7 @@ class Handle:
             from .deadlines import Limits
 
             made.limits = Limits(self.config.deadlines)
+        made.gpu = self._registry.gpu
         made.missed = self._fell_back
         if self._tracing is not None:
             made.trace(self._tracing)
@@ -387,6 +394,11 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member, far=far)
+
+    def _battery(self) -> tuple[float, bool] | None:
+        from .capability import battery
+
+        return battery()
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""
