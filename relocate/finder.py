@@ -23,7 +23,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .interface import Interface
     from .methods import Methods
     from .proxy import Registry
+    from .tables import Tables
 
 
 class Finder:
@@ -65,16 +66,21 @@ class Finder:
         """A worker's source of a module, whether that is a package, and its file."""
         self.methods: Methods | None = None
         """Those that are replaced in classes, when the modules that hold them are executed."""
+        self.tables: Tables | None = None
+        """Those of other modules that are filled, when these are executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a proxy, if ``fullname`` is designated and can be relocated."""
         if not self.designated(fullname):
-            if self.methods is not None and self.methods.concerns(fullname):
+            watching: list[Executing] = [w.executing for w in (self.methods, self.tables) if w and w.concerns(fullname)]
+            if watching:
                 spec = self._next(fullname, path, target)
                 if spec is not None:
-                    return watched(spec, self.methods)
+                    for executing in watching:
+                        spec = watched(spec, executing)
+                    return spec
             if getattr(self._mine, "real", False):
                 return None
             if fullname in self._ancestors and self._next(fullname, path, target) is None:
@@ -229,14 +235,15 @@ class Finder:
         if getattr(self._mine, "real", False):
             yield
             return
-        self._aside = self._take_out()
-        sys.modules.update(self.loaded)
-        self._mine.real = True
-        try:
-            yield
-        finally:
-            self._mine.real = False
-            self._restore()
+        with self.tables.withdrawn() if self.tables is not None else nullcontext():
+            self._aside = self._take_out()
+            sys.modules.update(self.loaded)
+            self._mine.real = True
+            try:
+                yield
+            finally:
+                self._mine.real = False
+                self._restore()
 
     @contextmanager
     def _rebuilt_classes(self) -> Iterator[None]:
@@ -367,10 +374,13 @@ class ProxyLoader:
         return getattr(local.loader, name)
 
 
-def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
-    """``spec``, so that ``methods`` is told when its module is executed."""
+Executing = Callable[[ModuleType], AbstractContextManager[None]]
+
+
+def watched(spec: ModuleSpec, executing: Executing) -> ModuleSpec:
+    """``spec``, so that its module is executed within ``executing``."""
     if hasattr(spec.loader, "exec_module"):
-        loader: Any = WatchedLoader(spec.loader, methods)
+        loader: Any = WatchedLoader(spec.loader, executing)
         spec.loader = loader
     return spec
 
@@ -378,16 +388,16 @@ def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
 class WatchedLoader:
     """Stands for a module's loader until the module is executed."""
 
-    def __init__(self, loader: Any, methods: Methods) -> None:
+    def __init__(self, loader: Any, executing: Executing) -> None:
         self._loader = loader
-        self._methods = methods
+        self._executing = executing
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute it, by its own loader."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        with self._methods.executing(module):
+        with self._executing(module):
             self._loader.exec_module(module)
 
     def __getattr__(self, name: str) -> Any:

@@ -65,6 +65,7 @@ class Handle:
         from .observe import Counters
         from .places import Link
         from .proxy import Registry
+        from .tables import Tables
 
         self.config = config
         self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound, tell=events.emit)
@@ -83,6 +84,9 @@ class Handle:
         )
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
+        self._tables = Tables(self._registry)
+        self._registry.entered = self._tables.described
+        self._finder.tables = self._tables
         self._finder.on_load = self._on_load
         if config.policy:
             from .policies import find
@@ -212,6 +216,7 @@ class Handle:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
+        self._tables.undo()
         self._methods.undo()
         reducers.remove(self._name_of)
         self.close()
@@ -599,11 +604,12 @@ class Handle:
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
         from . import interface as face
+        from . import tables
 
         self._specs[module] = spec
         file, path = _files(spec)
         if self._leads_here(module):
-            return face.describe(self._finder.real(module))
+            return tables.describe(self._finder.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._start_embedded()

@@ -125,6 +125,24 @@ class Opaque(msgspec.Struct, tag="object"):
     kind: str
 
 
+Step = tuple[str, bytes]
+"""From an object to one of its attributes, by name; or, without a name, to an item, by its pickled key."""
+
+
+class Entry(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What a module has entered in a table of another one, ``module``; see `tables`.
+
+    ``path`` leads from there to the table.  ``key`` is empty for an item of a list or set, ``value`` if
+    only the real module can make the entry; if that is a function, ``label`` is what it is called.
+    """
+
+    module: str
+    path: list[Step]
+    key: bytes = b""
+    value: bytes = b""
+    label: str = ""
+
+
 Member = Function | Constant | Reference | SimpleClass | RealClass | Opaque
 
 
@@ -145,6 +163,8 @@ class Interface(msgspec.Struct):
 
     Not a part of `Function`, as one that has only moved in its file is described the same.
     """
+    entries: list[Entry] = []
+    """In tables of other modules."""
 
     @property
     def needs(self) -> set[str]:
@@ -337,7 +357,7 @@ def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> M
     home = getattr(value, "__module__", None)
     if _is_function(value):
         return _function(module, name, value, exported)
-    if isinstance(home, str) and home != module.__name__ and _found(home, getattr(value, "__qualname__", None), value):
+    if isinstance(home, str) and home != module.__name__ and found(home, getattr(value, "__qualname__", None), value):
         return Reference(home, value.__qualname__)
     described = capture(value)
     if described.plain or (described.pickled and not _is_name_in(module.__name__, described)):
@@ -353,7 +373,7 @@ def _is_function(value: Any) -> bool:
     return callable(value) and isinstance(getattr(value, "__name__", None), str) and not hasattr(value, "__origin__")
 
 
-def _found(home: str | None, qualname: Any, value: object) -> bool:
+def found(home: str | None, qualname: Any, value: object) -> bool:
     if not isinstance(home, str) or not isinstance(qualname, str) or "<" in qualname:
         return False
     holder: Any = sys.modules.get(home)
@@ -368,7 +388,7 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
     if not isinstance(label, str):
         label = name
     home, qualname = module.__name__, name
-    if _found(said, label, value):
+    if found(said, label, value):
         assert isinstance(said, str)
         home, qualname = said, label
     inside = home == module.__name__ or home.startswith(module.__name__ + ".")
@@ -486,12 +506,12 @@ def _hint(annotation: Any) -> Value:
 
 def _class(module: types.ModuleType, name: str, value: type) -> Member:
     home, qualname = value.__module__, value.__qualname__
-    if home != module.__name__ and _found(home, qualname, value):
+    if home != module.__name__ and found(home, qualname, value):
         inside = home.startswith(module.__name__ + ".")
         if not inside:
             return Reference(home, qualname)
     simple = _simple(value)
-    if simple is not None and _found(home, qualname, value):
+    if simple is not None and found(home, qualname, value):
         return simple
     return RealClass(module.__name__, name)
 

@@ -215,6 +215,8 @@ class Registry:
         self.designated = designated
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+        self.entered: Callable[[Interface], object] = bool
+        """Told of an interface that has entries in tables, when its functions are made."""
         self.through = BuiltinProxy.__call__.__code__
         """The code that stands between a caller and the stub of a C function."""
 
@@ -363,6 +365,8 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     for (name, member), stub in zip(functions, _functions(functions, described, inner, registry, lines), strict=True):
         # Names that the module gives to one object are one object here too.
         inner[name] = registry.made.setdefault((member.home, member.qualname), stub)
+    if interface.entries or (before is not None and before.entries):
+        registry.entered(interface)
 
 
 def inner_slot(module: ProxyModule, name: str) -> Any:
