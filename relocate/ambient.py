@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import Context, ContextVar, copy_context
 from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -92,13 +93,18 @@ def _variables(context: Context) -> list[tuple[Homes, bytes]]:
     return found
 
 
+_dictionary: Any = vars(ModuleType)["__dict__"]
+"""As it is: that of a proxy would have all its classes made, for which the real module is loaded."""
+
+
 @lru_cache(1024)
 def _homes(variable: ContextVar[Any]) -> Homes:
     """The modules that have a context variable, and under what name."""
     return tuple(
         (module, name)
         for module, holder in list(sys.modules.items())
-        for name, value in list(getattr(holder, "__dict__", {}).items())
+        if isinstance(holder, ModuleType)
+        for name, value in list(_dictionary.__get__(holder).items())
         if value is variable and module != "__main__"
     )
 

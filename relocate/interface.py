@@ -125,8 +125,8 @@ class Opaque(msgspec.Struct, tag="object"):
     kind: str
 
 
-Step = tuple[str, bytes]
-"""From an object to one of its attributes, by name; or, without a name, to an item, by its pickled key."""
+Step = tuple[str, bytes, bytes]
+"""From an object to one of its attributes, by name; or to an item, by its key, and what that is when empty, pickled."""
 
 
 class Entry(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -163,6 +163,8 @@ class Interface(msgspec.Struct):
 
     Not a part of `Function`, as one that has only moved in its file is described the same.
     """
+    answers: bool = False
+    """Whether it has a ``__getattr__``, which may give more than it tells by ``dir()``."""
     entries: list[Entry] = []
     """In tables of other modules."""
 
@@ -233,6 +235,7 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
         dynamic=[d for d in dynamic if d in members],
         members=members,
         lines=lines,
+        answers=callable(module.__dict__.get("__getattr__")),
     )
 
 

@@ -19,14 +19,16 @@ import importlib
 import marshal
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.machinery import PathFinder
 from inspect import CO_ASYNC_GENERATOR
 from types import FunctionType, ModuleType
 from typing import Any
 
 from . import interface as face
-from . import opaque
+from . import opaque, output
 from .interface import Function, Interface, Signature, Value
 from .stubs import parameters, placed, source, trimmed
 
@@ -236,6 +238,34 @@ class Registry:
             found = getattr(found, part)
         return found
 
+    def asked(self, module: ModuleType, name: str) -> Any:
+        """What the ``__getattr__`` of the real module gives: a deprecated name, say.
+
+        Raises:
+            AttributeError: nothing; or the real module is not installed here.
+        """
+        path = namespace_of(module).get("__path__")
+        if path is not None and PathFinder.find_spec(f"{module.__name__}.{name}", path) is not None:
+            # ``from package import module`` asks first.
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        try:
+            real = self.real(module.__name__)
+        except ImportError as error:
+            raise AttributeError(
+                f"{module.__name__}.{name} needs the real module, which is not installed here ({error})"
+            ) from error
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            value = getattr(real, name)
+        for one in given:
+            if one.filename == __file__:  # meant for who has asked
+                output.warn(str(one.message), one.category)
+            else:
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        home = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+        target = self.targets.get(home) if callable(value) else None
+        return self.made[home] if target is not None and self.function(target) is value else value
+
 
 class ProxyModule(ModuleType):
     """A module generated from an interface."""
@@ -253,6 +283,9 @@ class ProxyModule(ModuleType):
             made = namespace_of(self)
             if name in made:  # another thread has just made it
                 return made[name]
+            interface: Interface | None = inner_slot(self, "_relocate_interface")
+            if interface is not None and interface.answers and not name.startswith("__"):
+                return self._relocate_registry.asked(self, name)
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = namespace_of(self).setdefault(name, _make_late(self, name, member))
         late.pop(name, None)

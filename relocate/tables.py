@@ -24,6 +24,7 @@ Rules:
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import io
@@ -38,7 +39,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from . import interface as face
 from .interface import Entry, Function, Interface, Step
-from .proxy import Registry
+from .proxy import Registry, namespace_of
 
 MAPPINGS = (dict, WeakKeyDictionary, WeakValueDictionary, MappingProxyType)
 LISTS = (list, deque)
@@ -84,9 +85,9 @@ class _Search:
                 OWN, "__main__",
             ):  # fmt: skip
                 continue
-            for attribute, value in list(vars(other).items()):
+            for attribute, value in list(namespace_of(other).items()):
                 if not attribute.startswith("__"):
-                    self._look(value, name, ((attribute, b""),))
+                    self._look(value, name, ((attribute, b"", b""),))
 
     def _look(self, value: Any, module: str, path: tuple[Step, ...]) -> None:
         what = self._what(type(value))
@@ -99,7 +100,7 @@ class _Search:
                     self._enter(module, path, item, key)
                 elif len(path) <= DEPTH and self._what(type(item)) in (MAPPINGS, LISTS, SETS):
                     with suppress(Exception):  # a key that cannot travel leads nowhere
-                        self._look(item, module, (*path, ("", self._pickled(key))))
+                        self._look(item, module, (*path, ("", self._pickled(key), self._emptied(item))))
         elif what in (LISTS, SETS):
             self._seen.add(id(value))
             for item in list(value):
@@ -109,7 +110,12 @@ class _Search:
             self._seen.add(id(value))
             for attribute, inner in list(_attributes(value).items()):
                 if not (isinstance(attribute, str) and attribute.startswith("__")):
-                    self._look(inner, module, (*path, (attribute, b"")))
+                    self._look(inner, module, (*path, (attribute, b"", b"")))
+
+    def _emptied(self, table: Any) -> bytes:
+        empty = copy.copy(table)
+        empty.clear()
+        return self._pickled(empty)
 
     def _what(self, kind: type) -> tuple[type, ...] | None:
         """What there may be in an object of type ``kind``; None: nothing."""
@@ -259,6 +265,8 @@ class Tables:
         """By module with tables and by described module."""
         self._made: dict[int, tuple[Entry, _Made, Callable[[], object]]] = {}
         """By entry's id; the last is to be called when the table has changed."""
+        self._begun: list[tuple[Any, Any, Any]] = []
+        """Tables that were made here as items of others: these, the key, the table."""
         self._withdrawn = False
 
     def concerns(self, module: str) -> bool:
@@ -297,7 +305,7 @@ class Tables:
     def withdrawn(self) -> Iterator[None]:
         """While real modules are loaded, which make their entries themselves."""
         self._withdrawn = True
-        for entry, made, _ in list(self._made.values()):
+        for entry, made, _ in reversed(list(self._made.values())):
             if not isinstance(made.table, LISTS):  # whose order counts
                 self._undo(entry)
         try:
@@ -310,8 +318,12 @@ class Tables:
     def undo(self) -> None:
         """Take all entries back."""
         self._wanted.clear()
-        for entry, _, _ in list(self._made.values()):
+        for entry, _, _ in reversed(list(self._made.values())):
             self._undo(entry)
+        for holder, key, made in reversed(self._begun):
+            if not made and holder.get(key) is made:
+                del holder[key]
+        self._begun.clear()
 
     def _undo(self, entry: Entry) -> None:
         _, made, changed = self._made.pop(id(entry), (None, None, bool))
@@ -329,8 +341,8 @@ class Tables:
             return
         key = _unpickled(entry.key, self._stub) if entry.key else None
         value = self._value(entry, name, table, key)
-        if value is _MISSING:
-            return
+        if value is _MISSING or (id(entry) in self._made and self._made[id(entry)][1].table is table):
+            return  # nothing; or it was made meanwhile, as a stub may have to be imported
         made = _Made(table, key, value)
         if entry.key:
             table[key] = value
@@ -370,9 +382,13 @@ class Tables:
 
     def _table(self, holder: Any, path: list[Step]) -> tuple[Any, Callable[[], object]]:
         changed: Callable[[], object] = bool
-        for name, key in path:
-            if key:
-                holder = holder[_unpickled(key, self._stub)]
+        for name, pickled, empty in path:
+            if pickled:
+                key = _unpickled(pickled, self._stub)
+                if key not in holder:
+                    holder[key] = made = _unpickled(empty, self._stub)
+                    self._begun.append((holder, key, made))
+                holder = holder[key]
                 continue
             holder, owner = vars(holder)[name], holder
             if isinstance(holder, MappingProxyType):  # of a generic function, which has a cache besides
