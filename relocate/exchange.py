@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection
 from types import ModuleType
 from typing import Any
 
-
 _dictionary: Any = vars(ModuleType)["__dict__"]
 """As it is: that of a proxy would have all its classes made, for which the real module is loaded."""
 

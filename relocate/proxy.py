@@ -259,7 +259,7 @@ class Registry:
             value = getattr(real, name)
         for one in given:
             if one.filename == __file__:  # meant for who has asked
-                output.warn(str(one.message), one.category)
+                output.warn(one.message, one.category)
             else:
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         home = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
