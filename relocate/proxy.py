@@ -19,7 +19,6 @@ import importlib
 import marshal
 import pickle
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.machinery import PathFinder
@@ -254,14 +253,10 @@ class Registry:
             raise AttributeError(
                 f"{module.__name__}.{name} needs the real module, which is not installed here ({error})"
             ) from error
-        with warnings.catch_warnings(record=True) as given:
-            warnings.simplefilter("always")
-            value = getattr(real, name)
-        for one in given:
-            if one.filename == __file__:  # meant for who has asked
-                output.warn(one.message, one.category)
-            else:
-                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        # On behalf of who has asked: a warning is about that line, and given once for it.
+        caller = output.calling()
+        code = compile("get(real, name)", caller.f_code.co_filename, "eval").replace(co_firstlineno=caller.f_lineno)
+        value = eval(code, caller.f_globals, {"get": getattr, "real": real, "name": name})
         home = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
         target = self.targets.get(home) if callable(value) else None
         return self.made[home] if target is not None and self.function(target) is value else value

@@ -3,11 +3,10 @@
     python tests/suites/run.py                  all suites, and write the ledger
     python tests/suites/run.py statistics json  only these; the ledger stays as it is
 
-Suites run as they are: no test is edited, left out or softened; what they draw at random is the same in both runs.
-Those that a package does not install
-come from its source distribution, which pip downloads and which is kept in the user's cache.  A test
-that passes plainly and not relocated is a difference.  Each difference must be explained below, and each
-explanation must still be needed; otherwise the exit status is 1.
+Suites run as they are: no test is edited, left out or softened; what they draw at random is the same in
+both runs.  Those that a package does not install come from its source distribution, which pip downloads
+and which is kept in the user's cache.  A test that passes plainly and not relocated is a difference.  Each
+difference must be explained below, and each explanation must still be needed; otherwise the exit status is 1.
 """
 
 from __future__ import annotations
