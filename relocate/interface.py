@@ -473,10 +473,12 @@ def _signatures(value: Any) -> tuple[Signature | None, Signature | None]:
     except (TypeError, ValueError):
         return actual, None
     shown = _signature(said)
-    if actual is None:
-        # The parser of a C function is its text signature; of any other callable we know nothing.
-        return (shown, None) if inspect.isbuiltin(value) else (None, shown)
-    return actual, shown
+    if actual is not None or not inspect.isbuiltin(value):
+        return actual, shown  # of a callable that is no function we know nothing
+    if value.__self__ is None and (getattr(value, "__text_signature__", "") or "").startswith("($"):
+        # Made without its module: it is not given what it calls ``$self``, which `inspect` does not know.
+        return Signature(shown.parameters[1:], shown.returns), shown
+    return shown, None  # the parser of a C function is its text signature
 
 
 def _signature(signature: inspect.Signature) -> Signature:

@@ -27,7 +27,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from . import interface as face
-from . import opaque, output
+from . import opaque
 from .interface import Function, Interface, Signature, Value
 from .stubs import parameters, placed, source, trimmed
 
@@ -253,6 +253,8 @@ class Registry:
             raise AttributeError(
                 f"{module.__name__}.{name} needs the real module, which is not installed here ({error})"
             ) from error
+        from . import output  # not before: it loads much
+
         # On behalf of who has asked: a warning is about that line, and given once for it.
         caller = output.calling()
         code = compile("get(real, name)", caller.f_code.co_filename, "eval").replace(co_firstlineno=caller.f_lineno)
