@@ -293,6 +293,8 @@ class Finder:
         self._lock = _lock()
         if self._aside:
             self._restore()
+            if self.tables is not None:
+                self.tables.restore()
 
     def _take_out(self) -> dict[str, ModuleType]:
         names = [n for n in list(sys.modules) if self.designated(n)]

@@ -311,9 +311,13 @@ class Tables:
         try:
             yield
         finally:
-            self._withdrawn = False
-            for module in list(self._wanted):
-                self.fill(module)
+            self.restore()
+
+    def restore(self) -> None:
+        """The end of `withdrawn`; in a forked child that of another thread's, which is not here."""
+        self._withdrawn = False
+        for module in list(self._wanted):
+            self.fill(module)
 
     def undo(self) -> None:
         """Take all entries back."""

@@ -241,3 +241,44 @@ def test_what_a_table_has_got_meanwhile_stays_and_one_that_takes_nothing_is_left
     )
     done = place.python("main.py")
     assert (done.stdout, done.stderr) == ("True {}\n{'one': 1, 'two': 2}\n", "")
+
+
+def test_a_child_forked_while_a_thread_loads_the_real_module_has_its_entries(place: Place) -> None:
+    place.write("hub.py", "import threading\nTABLE = {}\ngate = begun = None")
+    shop = """
+        import hub
+
+        def price(n):
+            return 2 * n
+
+        class Item: ...
+
+        if hub.gate:
+            hub.begun.set()
+            hub.gate.wait()
+        hub.TABLE["price"] = price
+    """
+    place.write("shop.py", shop)
+    place.write(
+        "main.py",
+        """
+        import os, threading, warnings
+        import hub, relocate
+        warnings.simplefilter("ignore")  # Python's own, of forks with threads
+        hub.gate, hub.begun = threading.Event(), threading.Event()
+        with relocate.enable(modules=["shop"], workers="local:1"):
+            import shop
+            thread = threading.Thread(target=lambda: shop.Item)
+            thread.start()
+            hub.begun.wait()
+            assert not hub.TABLE
+            child = os.fork()
+            if not child:
+                os._exit(hub.TABLE.get("price") is not shop.price)
+            hub.gate.set()
+            thread.join()
+            print(os.waitpid(child, 0)[1], hub.TABLE["price"] is shop.price)
+        """,
+    )
+    done = place.python("main.py")
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
