@@ -32,7 +32,7 @@ ROWS = tuple(
         "executor links trip streaming nsfile",
         "driver worker registry",
         "explain",
-        "finder exchange far verbs",
+        "finder exchange far verbs fleet",
         "servers",
         "handle check launch registry_command",
         "commands",

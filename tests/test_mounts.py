@@ -113,7 +113,7 @@ def test_an_unmounted_worker_finishes_what_it_runs_and_is_let_go(
     answers: list[int] = []
     running = threading.Thread(target=lambda: answers.append(module.wait_for(tmp_path / "go")))
     running.start()
-    (link,) = (k for k in handle._links if k.url == desk.url)
+    (link,) = (k for k in handle._fleet.links if k.url == desk.url)
     until(lambda: link.seats and link.seats[0].outstanding, "the call that waits")
     handle.namespace.unmount(f"/n/{link.name}")
     assert module.where() == above
@@ -122,8 +122,8 @@ def test_an_unmounted_worker_finishes_what_it_runs_and_is_let_go(
     running.join()
     assert answers == [there]
     until(lambda: link.socket is None, "the end of the link")
-    assert handle._driver.links is not None
-    until(lambda: link not in handle._driver.links.links, "its being forgotten")
+    assert handle._fleet.driver.links is not None
+    until(lambda: link not in handle._fleet.driver.links.links, "its being forgotten")
 
 
 def test_executors_of_this_program_can_be_mounted_and_unmounted(workers: Workers, moving: None) -> None:
