@@ -380,6 +380,8 @@ def found(home: str | None, qualname: Any, value: object) -> bool:
     if not isinstance(home, str) or not isinstance(qualname, str) or "<" in qualname:
         return False
     holder: Any = sys.modules.get(home)
+    if getattr(holder, "__name__", home) != home:
+        return False  # a second name that C has given to a module, which may not be there elsewhere
     for part in qualname.split("."):
         holder = getattr(holder, part, None)
     return holder is value
