@@ -104,8 +104,9 @@ class Handle:
         self._starting = threading.RLock()
         self._ahead: threading.Thread | None = None
         self._mine = threading.local()
-        self._far = Far(self._call, self._set_inside, lambda: getattr(self._mine, "inside", False))
+        self._far = Far(self._ask_there, self._set_inside, lambda: getattr(self._mine, "inside", False))
         self._finder.source = self._far.source
+        self._finder.kept = lambda: self._far.kept
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._servers: Servers | None = None
@@ -473,6 +474,7 @@ class Handle:
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
         self._cache.forget(module, _files(self._specs.get(module))[0])
+        self._far.forget(module)
         if self._placement is not None:
             self._placement.forget()
         if any(link.is_embedded for link in self._links):
@@ -484,6 +486,7 @@ class Handle:
         known = [vars(directory).copy() for directory in self._directories]
         _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting, known))
         self._finder.forked()
+        self._far.forked()
         self.namespace.forked()
         self._starting = threading.RLock()
         self._mine = threading.local()
@@ -520,6 +523,12 @@ class Handle:
             return self._driver.call(target, args, kwargs)
         finally:
             mine.inside = False
+
+    def _ask_there(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As `_call`, for what only a worker can answer, wherever calls are placed."""
+        if not self._enabled:
+            return target.local(self._real)(*args, **kwargs)
+        return self._call_there(target, args, kwargs)
 
     def _on_load(self, module: ModuleType) -> None:
         """A real module is loaded: its classes get their stubs, and its functions travel by name."""

@@ -24,7 +24,7 @@ ROWS = tuple(
         "session raising restoring policy verify methods leases",
         # Pure above, I/O below.
         """keys embedded observe cache places quiet running caller answering items tally spelling
-        deadlines policies capability events""",
+        deadlines policies capability events resources""",
         "channel placement mounts control metrics",
         "contact direct hedging",
         "door reception",

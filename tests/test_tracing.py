@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import sys
 from typing import Any
@@ -150,7 +151,7 @@ def loaded():
 print(loaded(), work.apply(loaded), handle._driver.make == handle._driver._call)
 """
     assert place.python("-c", program).stdout == "[] [] True\n"
-    assert ambient.capture() == b""
+    assert contextvars.Context().run(ambient.capture) == b""
 
 
 def test_the_variable_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
