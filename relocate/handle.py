@@ -267,6 +267,16 @@ class Handle:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
         return self._counters.statistics()
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """What still holds real functions and modules, in words, where `enable` came after their import.
+
+        Lists, closures, defaults, objects and the like: calls through these run here and are not counted.  It
+        is looked for now, in all that is in memory, which takes a while in a large program: at most 64 functions
+        and modules, and not in the variables of functions that are running.
+        """
+        return self._exchange.unreached()
+
     def workers(self, timeout: float = 0.0) -> list[dict[str, Any]]:
         """How things stand with each place, in the order of the configuration.
 
@@ -379,6 +389,8 @@ class Handle:
             self._start_embedded()
         try:
             self._exchange.make(loaded)
+            if events.is_heard() and (unreached := self.unreached):
+                events.emit("not reached", count=len(unreached), references=list(unreached))
             for real in list(self._finder.loaded.values()):
                 self._on_load(real)
             for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:

@@ -17,7 +17,7 @@ ROWS = tuple(
     set(row.split())
     for row in (
         "errors origin purity opaque reducers",
-        "closures",
+        "closures unreached",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire",
         "proxy",
