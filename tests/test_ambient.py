@@ -340,3 +340,60 @@ def test_looking_for_variables_loads_no_real_module(place: Place) -> None:
     program = "shared.VAR.set('here')\nimport relocate\nsay(called.get(), relocate.active()._finder.loaded)\n"
     done = place.relocate("run", "-M", "called", "-w", "1", str(place.write("main.py", SAID + program)))
     assert done.stdout == "here {}\n", done.stderr
+
+
+def test_a_call_that_is_compared_changes_the_state_once(place: Place) -> None:
+    place.write("shared.py", SHARED)
+    place.write("called.py", CALLED)
+    program = """
+        import relocate
+        with relocate.enable(modules=["called"], workers=1, verify=1.0) as handle:
+            import called
+            for i in range(3):
+                called.append(i)
+                called.prec(5 + i)
+            say(shared.MORE.get(), decimal.getcontext().prec, called.seen(), called.third(1), called.exact(), flags())
+            seen = handle.statistics()
+            say(seen.remote, seen.verified, seen.differing)
+    """
+    done = place.python(str(place.write("main.py", SAID + textwrap.dedent(program))))
+    assert done.stdout == "(0, 1, 2) 7 False 0.3333333 False []\n9 9 0\n", done.stderr
+
+
+def test_a_call_that_writes_into_a_lent_array_and_runs_again_leaves_its_state_once(place: Place) -> None:
+    place.write("shared.py", SHARED)
+    body = """
+    def write(array, at):
+        shared.MORE.set((*shared.MORE.get(), at))
+        if at:
+            array[0] = at
+    """
+    place.write("called.py", CALLED + body)
+    program = """
+        import numpy
+        large = numpy.zeros(100_000)
+        for at in (0, 0, 1):  # at the third call the memory is lent read-only, and the function objects
+            called.write(large, at)
+        say(shared.MORE.get(), large[0])
+    """
+    script = place.write("main.py", SAID + textwrap.dedent(program))
+    done = place.relocate("run", "-M", "called", "-w", "1", "--no-fallback", str(script))
+    assert done.stdout == "(0, 0, 1) 1.0\n", done.stderr
+
+
+def test_state_comes_back_from_an_executor_that_is_tried_second(place: Place) -> None:
+    place.write("shared.py", SHARED)
+    body = """
+    def once(mark, value):
+        import os
+        shared.VAR.set(value)
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), 9)
+    """
+    place.write("called.py", CALLED + body)
+    program = "called.once('mark', 'again')\nsay(shared.VAR.get())\n"
+    script = place.write("main.py", SAID + program)
+    done = place.relocate("run", "-M", "called", "-w", "1", "--report", "report.json", str(script))
+    assert done.stdout == "again\n", done.stderr
+    assert place.report()["retried"] == 1

@@ -85,6 +85,12 @@ MODULE = '''
     def deep(n):
         return 0 if n == 0 else 1 + deep(n - 1)
 
+    def nest(n):
+        made = []
+        for _ in range(n):
+            made = [made]
+        return made
+
     def endless(n):
         return endless(n + 1)
 
@@ -278,7 +284,8 @@ PROGRAMS = {
     "heaps, sorted lists and dictionaries": """
         import collections, goods
         heap, items, found = [5, 9], [1, 3, 9], collections.defaultdict(list, a=[0])
-        print(goods.push(heap, 2), heap, goods.insort(items, 4), items, goods.into(found, "abc"), dict(found), type(found))
+        print(goods.push(heap, 2), heap, goods.insort(items, 4), items, goods.into(found, "abc"))
+        print(dict(found), type(found))
         plain = {}
         print(goods.into(plain, "xy"), plain)
         one = [0]
@@ -454,6 +461,16 @@ def test_an_exception_that_cannot_travel_is_its_nearest_base_and_keeps_its_text(
     assert done.stdout == (
         "Held 5 True ['relocate: of this exception cannot travel, and stayed on the worker: attribute lock']\n"
     ), done.stderr
+
+
+def test_what_is_nested_too_deeply_to_travel_runs_here_and_nothing_crashes(goods: Place) -> None:
+    program = """
+        import goods
+        deep = goods.nest(60_000)
+        print(len(deep), goods.size(deep), goods.size([deep, deep]))
+    """
+    report = alike(goods, program + "    print(goods.add(1))\n", "goods")
+    assert (report["remote"], report["local"]) == (1, 3)
 
 
 def test_ctrl_c_ends_a_call_and_the_next_one_works(goods: Place) -> None:
