@@ -20,11 +20,12 @@ CALL = 0.010
 
 
 def run(stage: Stage) -> Iterator[Row]:
-    """Two rows for each number of executors, and what bare processes reach with the same work.
+    """Three rows for each number of executors and kind of work.
 
     The ratio is the speed-up over calls made here, one after the other, divided by the number of
     executors.  What the machine itself withholds (processors that share a core, neighbours) shows in
-    the bare processes' rows.
+    the row of the bare processes, which do the same work, and what relocate withholds in the third,
+    which is their time divided by relocate's.
     """
     steps = calibrate()
     for width in sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}):
@@ -80,6 +81,12 @@ def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
                     found.high,
                     at_least=TARGET if name == "relocated" else None,
                 )
+            beside = ratio(taken["bare"], taken["relocated"])
+            yield Row(
+                "parallel", case, f"{width} bare process(es)",
+                median(taken["relocated"]) / calls, median(taken["bare"]) / calls, "ms",
+                beside.middle, beside.low, beside.high, at_least=TARGET,
+            )  # fmt: skip
 
 
 def turns(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:

@@ -36,6 +36,7 @@ NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 LOCALE = tuple(
     getattr(_locale, n) for n in ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY") if hasattr(_locale, n)
 )
+ORDINARY = ("C",) * len(LOCALE)
 RECURSION = 1000
 locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
@@ -94,26 +95,34 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
     state: dict[str, Any] = {}
     if trace is not None:
         state["trace"] = trace
+    context = copy_context()
     decimal = sys.modules.get("decimal")
     if decimal is not None:
-        context = decimal.getcontext()
-        plain = (context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp)
-        if plain != DECIMAL or context.traps != (usual := _plain()).traps or context.flags != usual.flags:
-            state["decimal"] = _pack(context)
+        # To ask for a context makes one; where none was made it would be this one's copy, without its flags.
+        rules = decimal.getcontext() if len(context) else decimal.DefaultContext
+        plain, usual = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp), _plain()
+        if plain != DECIMAL or rules.traps != usual.traps or (len(context) and rules.flags != usual.flags):
+            state["decimal"] = _pack(rules)
     numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "geterr") and (errors := numpy.geterr()) != NUMPY:
-        state["numpy"] = errors
+    if numpy is not None and (len(context) or not _keeps_errors_in_context(numpy)):
+        errors = numpy.geterr() if hasattr(numpy, "geterr") else NUMPY
+        if errors != NUMPY:
+            state["numpy"] = errors
     if (limit := sys.getrecursionlimit()) != RECURSION:
         state["recursion"] = limit
     if (digits := sys.get_int_max_str_digits()) != DIGITS:
         state["digits"] = digits
-    for category in LOCALE:
-        if (name := _locale.setlocale(category)) != "C":
-            state.setdefault("locale", {})[category] = name
-    context = copy_context()
+    names = tuple(map(_locale.setlocale, LOCALE))
+    if names != ORDINARY:
+        state["locale"] = {category: name for category, name in zip(LOCALE, names, strict=True) if name != "C"}
     if len(context) and (variables := _variables(context)):
         state["variables"] = variables
     return pickle.dumps(state, 5) if state else b""
+
+
+def _keeps_errors_in_context(numpy: ModuleType) -> bool:
+    """Whether NumPy's handling of errors is a context variable: from NumPy 2 on."""
+    return not getattr(numpy, "__version__", "1.").startswith("1.")
 
 
 def _variables(context: Context, begun: Context | None = None) -> list[tuple[Homes, bytes]]:

@@ -3,7 +3,7 @@
 ``interfaces/<digest>`` holds an encoded interface.  ``names/<key>`` says which digest a module had
 last time, for these workers and this Python, and what its files here looked like then: if they have
 changed, the entry does not count.  Where there are no files here, the entry counts, and the first
-call finds out if it is stale, as the digest travels with it.
+call finds out if it is stale, as the digest travels with it.  ``code/<key>`` holds compiled stubs.
 
 A cache that cannot be read or written is as good as empty: it never stands in the way.
 """
@@ -11,9 +11,11 @@ A cache that cannot be read or written is as good as empty: it never stands in t
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import sys
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import msgspec
@@ -47,6 +49,19 @@ class Cache:
         with contextlib.suppress(OSError):
             _write(self._folder / "interfaces" / interface.digest.hex(), data)
             _write(self._name(module, file), msgspec.msgpack.encode(entry))
+
+    def compiled(self, text: str, name: str) -> CodeType:
+        """The code of ``text``, which tracebacks call ``name``; to compile it takes most of the time of an import."""
+        key = f"{FORMAT}\0{sys.version}\0{sys.flags.optimize}\0{name}\0{text}"
+        path = self._folder / "code" / blake3(key.encode()).hexdigest()
+        with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
+            code = marshal.loads(path.read_bytes())
+            if isinstance(code, CodeType):
+                return code
+        code = compile(text, name, "exec", dont_inherit=True)
+        with contextlib.suppress(OSError):
+            _write(path, marshal.dumps(code))
+        return code
 
     def forget(self, module: str, file: str | None) -> None:
         """Drop what is known of ``module``."""

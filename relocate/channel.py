@@ -64,24 +64,23 @@ class Channel(Protocol):
     def closed(self) -> bool:
         """Whether `close` was called."""
 
-    def exchange(
-        self,
-        request: wire.Call | wire.Describe | None,
-        frames: list[wire.Buffer],
-        answer: Answer,
-        deadline: float = policy.NEVER,
-    ) -> Exchanged:
-        """Send ``frames`` of ``request`` and wait for the reply; meanwhile ``answer`` what it asks and says.
+    def send(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer]) -> None:
+        """Send ``frames``, those of ``request``.
+
+        Raises:
+            Lost: the peer is gone.
+        """
+
+    def reply(self, answer: Answer, deadline: float = policy.NEVER) -> Exchanged:
+        """Wait for the reply to what was sent; meanwhile ``answer`` what the executor asks and says.
 
         Args:
-            request: a call; None: go on with the one under way, after `TimeUp`.
-            frames: of the request.
             answer: gives what is to be sent back meanwhile.
             deadline: by `time.monotonic`.
 
         Raises:
             Lost: the peer died or was cut off; the outcome is unknown.
-            TimeUp: the deadline passed before.
+            TimeUp: the deadline passed before; the reply can be waited for again.
         """
 
     def close(self) -> None:
@@ -306,18 +305,15 @@ class ZmqChannel:
         self._socket.send_multipart(wire.pack(opening))
         self._poll = [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)]
 
-    def exchange(
-        self,
-        request: wire.Call | wire.Describe | None,
-        frames: list[wire.Buffer],
-        answer: Answer,
-        deadline: float = policy.NEVER,
-    ) -> Exchanged:
+    def send(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer]) -> None:
         """See `Channel`."""
-        if request is not None:
-            self._session.send(request)
-            send(self._socket, frames)
-            self._connect_by = None if self._connected else time.monotonic() + self._heartbeat
+        self._session.send(request)
+        send(self._socket, frames)
+        if not self._connected:
+            self._connect_by = time.monotonic() + self._heartbeat
+
+    def reply(self, answer: Answer, deadline: float = policy.NEVER) -> Exchanged:
+        """See `Channel`."""
         while True:
             exchanged = self._await(deadline)
             self._connected = True

@@ -274,21 +274,20 @@ class DirectChannel:
         self._heartbeat = heartbeat
         self.closed = False
 
-    def exchange(
-        self,
-        request: wire.Call | wire.Describe | None,
-        frames: list[wire.Buffer],
-        answer: channel.Answer,
-        deadline: float = policy.NEVER,
-    ) -> channel.Exchanged:
+    def send(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer]) -> None:
+        """See `channel.Channel`."""
+        self._session.send(request)
+        try:
+            if self._opening:
+                self._stream.send(self._opening)
+                self._opening = []
+            self._stream.send(frames, patient=True)
+        except Ended:
+            raise Lost("connection lost") from None
+
+    def reply(self, answer: channel.Answer, deadline: float = policy.NEVER) -> channel.Exchanged:
         """See `channel.Channel`."""
         try:
-            if request is not None:
-                self._session.send(request)
-                if self._opening:
-                    self._stream.send(self._opening)
-                    self._opening = []
-                self._stream.send(frames, patient=True)
             while True:
                 got = self._await(deadline)
                 reply, segments = self._session.receive(got)

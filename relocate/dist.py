@@ -210,7 +210,8 @@ class Crew:
         sent = restoring.Sent(args, {})
         printed: list[tuple[str, str]] = []
         answer = partial(_collects, printed)
-        reply, result, _ = channel.exchange(request, wire.pack(request, sent.segments), answer)
+        channel.send(request, wire.pack(request, sent.segments))
+        reply, result, _ = channel.reply(answer)
         if isinstance(reply, (wire.Returned, wire.Raised)):
             value = sent.accept(result)[0] if reply.refers else wire.loads(result)
             if isinstance(reply, wire.Raised):

@@ -180,7 +180,8 @@ class Driver:
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
             raise
-        trip.lent = sent.lent
+        if sent.lent:
+            trip.lent = sent.lent
         if calling is not None:
             calling.trip = trip
             trip.cancelled = calling.cancelled
@@ -204,7 +205,7 @@ class Driver:
                 code, why = reply.code, reply.text
                 if code != "generator":
                     events.emit("call rejected", function=target.name, executor=seat, code=code, reason=why)
-            elif sent.lent.unfit:
+            elif sent.lent and sent.lent.unfit:
                 code, why = "arguments", "what a generator or function of the program gives cannot travel"
             else:
                 try:
@@ -332,9 +333,9 @@ class Driver:
 
     def pools(self, path: tuple[str, ...], here: bool) -> list[policy.Pool]:
         """The same, as the policy wants them, with or without the local copy; called with the lock held."""
-        ranks = self.ranks(path)
-        found = self._pools_of.get((path, here))
+        found = self._pools_of.get((path, here)) if self._ranks[0] is self.namespace.snapshot else None
         if found is None:
+            ranks = self.ranks(path)
             found = self._pools_of[path, here] = [self._pool(tuple(p for p in r if here or not p.local)) for r in ranks]
         return found
 
@@ -428,12 +429,12 @@ class Driver:
                         raise RelocateError(f"{trip.name} was cancelled")
                     now = self.clock()
                     decision = self._decide(trip, now)
-                    if isinstance(decision, policy.Run):
+                    if type(decision) is policy.Run:
                         seat: Seat = decision.seat  # type: ignore[assignment]
                         trip.seat = seat
                         seat.outstanding += 1
-                        for pool in self._large:
-                            pool.changed(seat)
+                        if self._large:
+                            self._changed(seat)
                         return seat
                     if isinstance(decision, policy.RunHere):
                         return None
@@ -455,8 +456,7 @@ class Driver:
                         self._line.remove(waiting)
                     if waiting.seat is not None:  # given just when this thread was interrupted
                         waiting.seat.outstanding -= 1
-                        for pool in self._large:
-                            pool.changed(waiting.seat)
+                        self._changed(waiting.seat)
                         self._serve()
 
     def awake(self, trip: Trip) -> None:
@@ -467,6 +467,8 @@ class Driver:
                     waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
+        if trip.course is None and not trip.nested and not self.lending:
+            return self._ask(trip, self.pools(trip.path, trip.here), now)
         decision = self._choose(trip, now, idle=trip.nested)
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
             busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
@@ -492,6 +494,9 @@ class Driver:
             pools = [policy.Pool(map(Idle, rank) if idle else rank) for rank in ranks]
         else:
             pools = self.pools(path, trip.here)
+        return self._ask(trip, pools, now)
+
+    def _ask(self, trip: Trip, pools: list[policy.Pool], now: float) -> policy.Decision:
         try:
             decision = self.policy(trip, pools, now, self._chance(), self._retries)
         except Exception as error:
@@ -530,22 +535,27 @@ class Driver:
                 seat.put(kept)
             if failed:
                 seat.failed(self.clock(), self._chance())
-            for pool in self._large:
-                pool.changed(seat)
+            if self._large:
+                self._changed(seat)
             if self._line:
                 self._serve(one=True)
+
+    def _changed(self, seat: Seat) -> None:
+        """Another number of calls is on this seat; called with the lock held."""
+        for pool in self._large:
+            pool.changed(seat)
 
     def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
-        seat.timed(now - sent)
-        retries = self._retries
-        if retries.tokens < retries.most:
-            retries.deposit()
         if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
             seat.answers += 1
             seat.answered_at = now
             return
+        there = estimate.there
+        calls = EACH + 1 if there.p95 < SHORT else 1
+        seat.timed(now - sent)
+        self._retries.deposit(calls)
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
@@ -554,12 +564,10 @@ class Driver:
                     for pool in self._large:
                         pool.warmed(trip.module, seat)
             return
-        there = estimate.there
         seconds = seat.run(now, sent)
         if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:
                 self._eject(trip, seat, now)
-        calls = EACH + 1 if there.p95 < SHORT else 1
         there.add(seconds)
         self._hedges.ran(seconds, calls)
 
@@ -576,10 +584,10 @@ class Driver:
             pools = self.pools(trip.path, trip.here)
             found = policy.hedge(trip, pools, self.clock(), self._chance(), self._hedges, trip.seat, begun=begun)
             if found is not None:
-                trip.spare = found  # type: ignore[assignment]
-                found.outstanding += 1  # type: ignore[misc]
-                for pool in self._large:
-                    pool.changed(found)
+                seat: Seat = found  # type: ignore[assignment]
+                trip.spare = seat
+                seat.outstanding += 1
+                self._changed(seat)
             return trip.spare
 
     def outrun(self, trip: Trip, seat: Seat, sent: float) -> None:
@@ -619,10 +627,10 @@ class Driver:
             if isinstance(decision, policy.Wait):
                 continue
             if isinstance(decision, policy.Run):
-                waiting.seat = decision.seat  # type: ignore[assignment]
-                decision.seat.outstanding += 1  # type: ignore[misc]
-                for pool in self._large:
-                    pool.changed(decision.seat)
+                seat: Seat = decision.seat  # type: ignore[assignment]
+                waiting.seat = seat
+                seat.outstanding += 1
+                self._changed(seat)
                 self._line.remove(waiting)
             waiting.bell.notify()
             if one and isinstance(decision, policy.Run):

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
 """What relocate itself imports, beside the standard library."""
 
+AHEAD = 0.05
+"""Seconds that a program may go on importing before what the first call needs is loaded beside it."""
+
 _active: list[Handle] = []
 _abandoned: list[Any] = []
 
@@ -79,7 +82,7 @@ class Handle:
         )
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(
-            self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates
+            self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
         )
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
@@ -103,6 +106,8 @@ class Handle:
         """Names of modules, among those that called, that are not designated."""
         self._starting = threading.RLock()
         self._ahead: threading.Thread | None = None
+        self._hurry = threading.Event()
+        """Set when somebody waits for that thread."""
         self._mine = threading.local()
         self._far = Far(self._ask_there, self._set_inside, lambda: getattr(self._mine, "inside", False))
         self._finder.source = self._far.source
@@ -436,16 +441,21 @@ class Handle:
     def _start_ahead(self) -> None:
         """In a thread: the first call will need the workers and the links to them."""
         with contextlib.suppress(Exception):  # the first call will say what is wrong
+            with self._starting:
+                if self._enabled:
+                    self._start_embedded()
+            # The program goes on importing, and two that import wait for one another.
+            self._hurry.wait(AHEAD)
             driver = self._driver
             with self._starting:
                 if self._enabled and driver.links is None:
-                    self._start_embedded()
                     self._start()
 
     def settle(self) -> None:
         """Wait until what was begun ahead is done: a fork in between would leave the child with its locks."""
         ahead = self._ahead
         if ahead is not None and ahead is not threading.current_thread():
+            self._hurry.set()
             ahead.join(10)
 
     def close(self) -> None:
@@ -634,6 +644,7 @@ class Handle:
             found = face.decode(data)
             self._cache.put(module, file, path, found, data)
         elif self._ahead is None:
+            self._hurry = threading.Event()
             self._ahead = threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True)
             self._ahead.start()
         return found

@@ -80,7 +80,7 @@ class Race:
                 left = pause  # nobody is idle, or the budget is spent: that may change
                 pause *= 2
             try:
-                return self.opened.exchange(None, [], self._answer, min(trip.deadline, now + left))
+                return self.opened.reply(self._answer, min(trip.deadline, now + left))
             except channel.TimeUp:
                 continue
         try:
@@ -90,7 +90,7 @@ class Race:
                 self._end(request)
             finally:
                 self._give_back()
-        return exchanged or self.opened.exchange(None, [], self._answer, trip.deadline)
+        return exchanged or self.opened.reply(self._answer, trip.deadline)
 
     def _either(self, request: wire.Call, frames: list[wire.Buffer]) -> channel.Exchanged | None:
         """What the first one answers; None if only one is left, which becomes the first attempt."""
@@ -99,6 +99,7 @@ class Race:
         clock = trip.driver.clock
         try:
             self._other = spare.take() or self._links.open_channel(spare)
+            self._other.send(request, frames)
         except channel.Lost:
             self._lost = True
             return None
@@ -106,16 +107,14 @@ class Race:
         trip.attempts += 1
         trip.hedged += 1
         trip.sent += sum(map(len, frames))
-        sending: wire.Call | None = request
         glance = GLANCE[0]
         while True:
             for second in (True, False):
                 looked_at = self._other if second else self.opened
                 until = min(trip.deadline, clock() + glance)
                 try:
-                    exchanged = looked_at.exchange(sending, frames if sending else [], self._answer, until)
+                    exchanged = looked_at.reply(self._answer, until)
                 except channel.TimeUp:
-                    sending = None
                     if clock() >= trip.deadline:
                         raise
                     continue
@@ -155,8 +154,8 @@ class Race:
         if spare is None:
             return
         if self._lost:
-            self.trip.ends.append(spare)
-            self.trip.tried.append(spare.id)
+            self.trip.ends = [*self.trip.ends, spare]
+            self.trip.tried = [*self.trip.tried, spare.id]
         else:
             self._links.cancel(spare, request.call, gentle=True)
 

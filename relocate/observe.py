@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ class Statistics(msgspec.Struct, frozen=True):
     latencies: dict[str, Latency] = {}
 
 
+Note = tuple[str, str, str | None, int, int, int, bool, int, str, float]
+"""The arguments of `Counters.settled`."""
+MANY = 256
+"""Notes that may be left to be counted later."""
 TOTALS = ("returned", "raised", "failed", "retried", "hedged", "rerouted", "bytes_out", "bytes_in")
 
 
@@ -80,6 +85,8 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._notes: deque[Note] = deque()
+        """Calls that are settled and not yet counted."""
         self._totals = dict.fromkeys(TOTALS, 0)
         self._latencies: dict[str, Histogram] = {}
         self._members: dict[str, list[int]] = {}
@@ -101,7 +108,7 @@ class Counters:
         module: str = "",
         seconds: float = 0.0,
     ) -> None:
-        """Count one call.
+        """Count one call: not at once, but when somebody looks, or `catch_up` is called.
 
         Args:
             name: the function's name.
@@ -115,8 +122,23 @@ class Counters:
             module: the function's, if its latency is to be counted.
             seconds: from the call to its outcome.
         """
-        with self._lock:
-            totals = self._totals
+        notes = self._notes
+        notes.append((name, outcome, seat, sent, received, retried, rerouted, hedged, module, seconds))
+        if len(notes) > MANY:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Count what has been settled.  While an answer is waited for, this costs nothing."""
+        notes = self._notes
+        if notes:
+            with self._lock:
+                self._count()
+
+    def _count(self) -> None:
+        """The same, with the lock held."""
+        totals, notes = self._totals, self._notes
+        while notes:
+            name, outcome, seat, sent, received, retried, rerouted, hedged, module, seconds = notes.popleft()
             totals["bytes_out"] += sent
             totals["bytes_in"] += received
             if hedged:
@@ -125,13 +147,13 @@ class Counters:
                 totals["retried"] += retried
                 totals["rerouted"] += rerouted
             if not outcome:
-                return
+                continue
             totals[outcome] += 1
             where = self._members.get(name)
             if where is None:
                 where = self._members[name] = [0, 0]
             if outcome == "failed":
-                return
+                continue
             if module:
                 latency = self._latencies.get(module)
                 if latency is None:
@@ -173,6 +195,7 @@ class Counters:
     def statistics(self) -> Statistics:
         """The record as of now."""
         with self._lock:
+            self._count()
             remote = sum(w[0] for w in self._members.values())
             local = sum(w[1] for w in self._members.values())
             return Statistics(
@@ -196,6 +219,7 @@ class Counters:
     def sample(self) -> dict[str, Any]:
         """The counts as of now, of which two tell what happened between them (`relocate top`)."""
         with self._lock:
+            self._count()
             return {
                 **self._totals,
                 "executors": {seat: [self._calls.get(seat, 0), self._deaths.get(seat, 0)] for seat in self._seats()},

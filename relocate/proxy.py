@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from . import interface as face
@@ -199,6 +199,11 @@ class Late:
         return repr(self._object())
 
 
+def compiled(text: str, name: str) -> CodeType:
+    """The code of ``text``, which tracebacks call ``name``."""
+    return compile(text, name, "exec", dont_inherit=True)
+
+
 class Registry:
     """The objects made so far, by home, so that two modules that offer one function share one proxy."""
 
@@ -208,11 +213,14 @@ class Registry:
         real: Real,
         loaded: Callable[[str], ModuleType | None],
         designated: Callable[[str], bool],
+        compiled: Callable[[str, str], CodeType] = compiled,
     ) -> None:
         self.call = call
         self.real = real
         self.loaded = loaded
         self.designated = designated
+        self.compiled = compiled
+        """Gives the code of a text, which is also given a name."""
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
         self.through = BuiltinProxy.__call__.__code__
@@ -437,9 +445,12 @@ def _functions(
     """The function objects; all are compiled in one go, as that costs a third of one by one."""
     if not functions:
         return []
-    text = "\n".join(source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions))
+    count = len(functions)
+    texts = [source(i, f.actual, generates=f.generates, awaits=f.awaits) for i, (_, f) in enumerate(functions)]
+    texts += [source(count + i, f.shown) for i, (_, f) in enumerate(functions) if f.shown is not None]
+    text = "\n".join(texts)
     makers: dict[str, Any] = {}
-    exec(compile(text, f"<relocated {described.name}>", "exec", dont_inherit=True), inner, makers)
+    exec(registry.compiled(text, f"<relocated {described.name}>"), inner, makers)
     made = []
     for index, (name, function) in enumerate(functions):
         target = Target(described, name, function)
@@ -450,7 +461,7 @@ def _functions(
             stub = _looking_asynchronous(stub)
         _dress(stub, function, function.actual, registry, lines.get(name))
         if function.shown is not None:
-            stub.__wrapped__ = _shown(function, inner, registry, lines.get(name))
+            stub.__wrapped__ = _shown(function, makers[f"_{count + index}"], registry, lines.get(name))
             stub.__annotations__ = stub.__wrapped__.__annotations__
         real = partial(registry.function, target)
         if function.builtin:
@@ -471,12 +482,12 @@ def _looking_asynchronous(stub: FunctionType) -> FunctionType:
     return made
 
 
-def _shown(function: Function, inner: dict[str, Any], registry: Registry, line: tuple[str, int] | None) -> FunctionType:
+def _shown(
+    function: Function, maker: Callable[..., FunctionType], registry: Registry, line: tuple[str, int] | None
+) -> FunctionType:
     """What `inspect.signature` finds behind ``__wrapped__``: only the parameter list matters."""
-    makers: dict[str, Any] = {}
-    exec(compile(source(0, function.shown), "<relocated signature>", "exec", dont_inherit=True), inner, makers)
     values = [v for v in map(_default, parameters(function.shown)) if v is not None]
-    wrapped: FunctionType = makers["_0"](None, trimmed, *(v[0] for v in values))
+    wrapped = maker(None, trimmed, *(v[0] for v in values))
     _dress(wrapped, function, function.shown, registry, line)
     return wrapped
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -57,8 +57,24 @@ class Trip:
     """Second attempts beside a first one."""
     spare: Seat | None = None
     """The seat of a second attempt, see `hedging`."""
+    lent = restoring.NOTHING
+    course: Calling | None = None
+    """Of the stream that it belongs to."""
+    tried: Sequence[str] = ()
+    """The ids of seats on which its outcome became unknown."""
+    ends: Sequence[Seat] = ()
+    """The same seats, but for those that were about to shut down."""
+    waited = 0.0
+    attempts = 0
+    sent = 0
+    received = 0
+    seat: Seat | None = None
+    """The one it holds.  Noted by who raises its counter, so that an interrupt cannot lose it."""
     _request: bytes | None = None
     """The id of the call that is under way."""
+    _seen = 0
+    """Characters of output that were shown."""
+    _verdicts: Mapping[str, wire.Obituary | None] = {}
 
     def __init__(
         self,
@@ -79,23 +95,9 @@ class Trip:
         self.here = here
         self.piece = piece
         """Whether the call it belongs to is counted already: a further piece of a generator's."""
-        self.lent = restoring.NOTHING
-        self._seen = 0
-        """Characters of output that were shown."""
-        self.course: Calling | None = None
-        """Of the stream that it belongs to."""
-        self.tried: list[str] = []
-        self.ends: list[Seat] = []
-        self.waited = 0.0
         self.began = driver.clock()
-        self.attempts = 0
-        self.sent = 0
-        self.received = 0
-        self.seat: Seat | None = None
-        """The one it holds.  Noted by who raises its counter, so that an interrupt cannot lose it."""
         self.nested = bool(driver.lending) and threading.get_ident() in driver.lending
         """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
-        self._verdicts: dict[str, wire.Obituary | None] = {}
 
     def make(
         self, request: wire.Call | wire.Describe, segments: wire.Segments
@@ -108,7 +110,7 @@ class Trip:
         driver = self.driver
         self._request = request.call
         frames = wire.pack(request, segments)
-        size = sum(map(len, frames))
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         estimate = driver.costs.of(self.name, size)
         self.typical = estimate.there.median
         self.hedge_after = (
@@ -132,9 +134,11 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
+                opened.send(request, frames)
+                driver.counters.catch_up()
                 try:
                     until = self._until(seat, opened, began)
-                    reply, result, received = opened.exchange(request, frames, self._answer, until)
+                    reply, result, received = opened.reply(self._answer, until)
                 except channel.TimeUp:
                     if driver.clock() >= self.deadline:
                         raise
@@ -153,7 +157,7 @@ class Trip:
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
-                self.ends.append(seat)
+                self.ends = [*self.ends, seat]
             except channel.TimeUp:
                 assert seat is not None
                 assert links is not None
@@ -173,7 +177,7 @@ class Trip:
                     self._give_back(kept, failed)
                 finally:
                     self._give_back(None, False)  # if an interrupt came between
-            self.tried.append(seat.id)
+            self.tried = [*self.tried, seat.id]
             events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
             self._judge(request.call)
 
@@ -204,21 +208,18 @@ class Trip:
 
     def settle(self, outcome: str, seat: str | None) -> None:
         """Count the call; see `observe.Counters.settled`."""
-        again = self.attempts - 1 - self.hedged if self.attempts > 1 else 0
         driver = self.driver
         if driver.tracing is not None:
             driver.tracing.settled(seat, self.attempts)
+        if self.piece:
+            outcome = ""
+        again, elsewhere = 0, False
+        if self.attempts > 1:
+            again = self.attempts - 1 - self.hedged
+            elsewhere = bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}."))
+        seconds = driver.clock() - self.began
         driver.counters.settled(
-            self.name,
-            "" if self.piece else outcome,
-            seat,
-            self.sent,
-            self.received,
-            again,
-            bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}.")),
-            self.hedged,
-            self.module,
-            driver.clock() - self.began,
+            self.name, outcome, seat, self.sent, self.received, again, elsewhere, self.hedged, self.module, seconds
         )
 
     def own(self, error: BaseException) -> BaseException:
@@ -283,7 +284,7 @@ class Trip:
         """How the executor at ``seat`` ended, waited for once; None if it did not, as far as is known."""
         if seat.id not in self._verdicts:
             began = self.driver.clock()
-            self._verdicts[seat.id] = obituary_of(seat, self.driver.turn)
+            self._verdicts = {**self._verdicts, seat.id: obituary_of(seat, self.driver.turn)}
             self.waited += self.driver.clock() - began
         return self._verdicts[seat.id]
 

@@ -395,7 +395,7 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     """Frames of ``message`` carrying ``segments``."""
-    if isinstance(message, SAYING) and sum(len(text) for _, text in message.output) > INLINE:
+    if isinstance(message, SAYING) and message.output and sum(len(text) for _, text in message.output) > INLINE:
         segments = [*segments, _encoder.encode(message.output)]
         message.output, message.tail = [], True
     if not segments:
@@ -466,8 +466,7 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
         RemoteProtocolError: the frames are not a message of this protocol.
     """
     message = _decode(frames[0] if frames else b"")
-    body = getattr(message, "body", b"")
-    if body:
+    if body := getattr(message, "body", None):
         if len(frames) != 1:
             raise RemoteProtocolError("a message with a body inside its header has further frames")
         return message, [body]
@@ -622,7 +621,7 @@ def _is_plain(data: bytes) -> bool:
 def loads(segments: Segments) -> Any:
     """The value of ``segments``; arrays in it are writable if they were where they come from."""
     try:
-        return pickle.loads(segments[0], buffers=segments[1:])
+        return pickle.loads(segments[0], buffers=segments[1:]) if len(segments) > 1 else pickle.loads(segments[0])
     except (ImportError, AttributeError):
         if not opaque.askers:
             raise

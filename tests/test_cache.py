@@ -106,3 +106,32 @@ def test_without_a_folder_it_is_the_users_own(tmp_path: Path, monkeypatch: pytes
     cache = Cache("", "local")
     cache.put("shop", str(code), [], SHOP, DATA)
     assert (tmp_path / "home/relocate/names").is_dir()
+
+
+def test_text_that_was_compiled_before_is_not_compiled_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it was compiled again")
+
+    first = Cache(str(folder), "local").compiled("x = 6 * 7", "<stubs>")
+    monkeypatch.setattr("builtins.compile", refuse)
+    second = Cache(str(folder), "local").compiled("x = 6 * 7", "<stubs>")
+    assert second == first
+    found: dict[str, int] = {}
+    exec(second, found)
+    assert found["x"] == 42
+    with pytest.raises(AssertionError, match="again"):
+        Cache(str(folder), "local").compiled("x = 6 * 8", "<stubs>")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff", b"N", b"garbage"])
+def test_code_that_cannot_be_read_is_compiled_anew(folder: Path, damaged: bytes) -> None:
+    Cache(str(folder), "local").compiled("x = 1", "<stubs>")
+    [file] = (folder / "code").iterdir()
+    file.write_bytes(damaged)
+    assert Cache(str(folder), "local").compiled("x = 1", "<stubs>").co_consts[0] == 1
+    assert file.read_bytes() != damaged
+
+
+def test_a_folder_that_cannot_be_written_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert Cache(str(tmp_path / "cache"), "local").compiled("x = 1", "<stubs>").co_filename == "<stubs>"

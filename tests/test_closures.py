@@ -153,6 +153,7 @@ UNPROVEN: dict[str, Callable[..., Any]] = {
     "writes into an array": lambda x: DATA.__setitem__(0, x),
     "adds to an alias": changes_an_alias,
     "output argument": lambda x: np.add(DATA, x, out=DATA),
+    "errors of NumPy's": lambda x: np.seterr(all="raise"),
     "argument of a function that changes it": lambda x: changes_its_argument(HISTORY),
     "binds a global": rebinds,
     "binds a free variable": COUNTS,

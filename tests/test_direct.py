@@ -151,8 +151,9 @@ def test_a_door_lets_its_user_in(tmp_path: Path) -> None:
     assert stream is not None
     assert (stream.uid, stream.peer) == (os.getuid(), os.getpid())
     assert not stream.is_stopped()
+    made.send(wire.Describe(bytes(16), "m"), wire.pack(wire.Describe(bytes(16), "m")))
     with pytest.raises(channel.TimeUp):
-        made.exchange(wire.Describe(bytes(16), "m"), wire.pack(wire.Describe(bytes(16), "m")), lambda *_: [], 1.0)
+        made.reply(lambda *_: [], 1.0)
     stream.close()
     made.close()
     door.close()
@@ -196,8 +197,9 @@ input()
     made = DirectChannel(f"ipc://{tmp_path}/w", OPENING, 0.05)
     process.send_signal(signal.SIGSTOP)
     request = wire.Describe(bytes(16), "m")
+    made.send(request, wire.pack(request))
     with pytest.raises(channel.Lost, match="stopped"):
-        made.exchange(request, wire.pack(request), lambda *_: [], policy.NEVER)
+        made.reply(lambda *_: [], policy.NEVER)
     made.close()
     process.kill()
     process.communicate()

@@ -126,8 +126,9 @@ def test_a_channel_to_the_dead_is_lost() -> None:
     opened = network.open_channel(seat)
     desk.kill()
     describe = wire.Describe(b"c" * 16, "shop")
+    opened.send(describe, wire.pack(describe))
     with pytest.raises(Lost):
-        opened.exchange(describe, wire.pack(describe), lambda ask: [])
+        opened.reply(lambda *_: [])
 
 
 def test_the_examples_in_the_documentation_are_right() -> None:

@@ -114,7 +114,7 @@ _CALLS = _table(
             "signal. signal alarm setitimer",
             "atexit. register unregister",
             "decimal. setcontext",
-            "numpy. set_printoptions seterrcall setbufsize",
+            "numpy. set_printoptions seterr seterrcall setbufsize",
             "pandas. set_option",
         ),
     ),

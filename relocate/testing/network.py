@@ -317,6 +317,8 @@ class Channel:
         self._client = session.ClientSession()
         self._server = session.ServerSession(Executor.TICKET)
         self._refusal: wire.Refused | None = None
+        self._going: tuple[wire.Call | wire.Describe, list[wire.Buffer]] | None = None
+        """What has been sent and has not arrived."""
         self._coming: tuple[float, list[wire.Buffer]] | None = None
         """An answer that is late, and when it comes."""
         self._closed = False
@@ -326,18 +328,18 @@ class Channel:
         if isinstance(message, wire.Refused):
             self._refusal = message
 
-    def exchange(
-        self,
-        request: wire.Call | wire.Describe | None,
-        frames: list[wire.Buffer],
-        answer: channel.Answer,
-        deadline: float = NEVER,
-    ) -> channel.Exchanged:
+    def send(self, request: wire.Call | wire.Describe, frames: list[wire.Buffer]) -> None:
+        """See `relocate.channel.Channel`."""
+        assert not self._closed, "a channel was used after it was closed"
+        self._client.send(request)
+        self._going = request, frames
+
+    def reply(self, answer: channel.Answer, deadline: float = NEVER) -> channel.Exchanged:
         """See `relocate.channel.Channel`; the deadline is one of the simulated clock."""
         assert not self._closed, "a channel was used after it was closed"
-        if request is None:
+        if self._going is None:
             return self._go_on(deadline)
-        self._client.send(request)
+        (request, frames), self._going = self._going, None
         self._network.clock.advance(LATENCY)
         executor = self._executor
         if executor is None or not executor.alive:
