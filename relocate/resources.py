@@ -5,7 +5,7 @@ folder, as `importlib.resources` has it.  Nothing is asked for before somebody l
 kept, ``MOST`` bytes of it for each handle: what was used longest ago is dropped first, and a larger file is
 not kept at all.
 
-The functions from `listing` on run where the package is, and go through `importlib.resources` there, so
+The functions from `_entry` on run where the package is, and go through `importlib.resources` there, so
 that it may lie in a zip file or consist of several folders.
 """
 
@@ -210,9 +210,16 @@ class FarDistribution(Distribution):
 # There -------------------------------------------------------------------------------------------
 
 
+def _entry(package: str, path: tuple[str, ...]) -> Traversable:
+    found = importlib.resources.files(package)
+    for name in path:  # one by one: some of Python 3.11's take no more
+        found = found / name
+    return found
+
+
 def listing(package: str, path: tuple[str, ...]) -> dict[str, bool] | None:
     """The names in a folder of a package, and whether each is a folder; None if it is none."""
-    found = importlib.resources.files(package).joinpath(*path)
+    found = _entry(package, path)
     return {entry.name: entry.is_dir() for entry in found.iterdir()} if found.is_dir() else None
 
 
@@ -222,7 +229,7 @@ def content(package: str, path: tuple[str, ...]) -> bytes:
     Raises:
         OSError: it is none.
     """
-    found = importlib.resources.files(package).joinpath(*path)
+    found = _entry(package, path)
     if not found.is_file():
         number = errno.EISDIR if found.is_dir() else errno.ENOENT
         raise OSError(number, os.strerror(number), str(found))
