@@ -155,8 +155,8 @@ _names: Any = vars(ModuleType)["__dict__"]
 
 
 @contextmanager
-def applied(captured: bytes) -> Iterator[Context]:
-    """While it is entered, the state that `capture` gave is that of the context that it gives.
+def applied(captured: bytes, context: Context) -> Iterator[None]:
+    """While it is entered, the state that `capture` gave is that of ``context``, in which nothing runs yet.
 
     Raises:
         Unavailable: there is no such state here.
@@ -164,8 +164,9 @@ def applied(captured: bytes) -> Iterator[Context]:
     state = pickle.loads(captured)
     with ExitStack() as stack:
         if "trace" in state:
-            stack.enter_context(_span(*state["trace"]))
-        context = copy_context()
+            span = context.run(_span, *state["trace"])
+            context.run(span.__enter__)
+            stack.push(lambda kind, error, trace: context.run(span.__exit__, kind, error, trace))
         if "decimal" in state:
             import decimal
 
@@ -194,7 +195,7 @@ def applied(captured: bytes) -> Iterator[Context]:
         if "digits" in state:
             stack.callback(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
             sys.set_int_max_str_digits(state["digits"])
-        yield context
+        yield
 
 
 def told(context: Context, begun: Context, captured: bytes) -> bytes:

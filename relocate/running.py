@@ -13,6 +13,7 @@ from . import ambient, lending, raising, restoring, wire
 from .errors import ArgumentError
 from .output import Output
 
+NOTHING = nullcontext()
 MOST = 10_000
 """Ways of calling functions that are remembered."""
 
@@ -98,8 +99,9 @@ class Runner:
     ) -> tuple[BaseException | None, Any, bytes]:
         """What it raised, what it returned, and what it did to the state beside its arguments."""
         captured, done = message.ambient, b""
+        context = begun.copy()
         try:
-            with self._guard, ambient.applied(captured) if captured else nullcontext(begun.copy()) as context:
+            with self._guard, ambient.applied(captured, context) if captured else NOTHING:
                 if captured:
                     begun = context.copy()
                 try:

@@ -87,7 +87,8 @@ def test_what_is_set_there_is_what_was_set_here_and_only_for_the_call(name: str)
         expected, captured = value(), ambient.capture()
     assert expected != before
     assert value() == before
-    with ambient.applied(captured) as context:
+    context = contextvars.copy_context()
+    with ambient.applied(captured, context):
         assert context.run(value) == expected
     assert value() == before
 
@@ -101,7 +102,8 @@ def test_a_changed_default_context_is_not_a_default(monkeypatch: pytest.MonkeyPa
 def test_a_variable_whose_value_cannot_travel_keeps_its_default() -> None:
     with variable(threading.Lock()):
         captured = ambient.capture()
-    with ambient.applied(captured) if captured else nullcontext(contextvars.copy_context()) as context:
+    context = contextvars.copy_context()
+    with ambient.applied(captured, context) if captured else nullcontext():
         assert context.run(VARIABLE.get) == "nothing"
 
 
@@ -117,7 +119,10 @@ def test_a_variable_that_no_module_has_does_not_travel() -> None:
 def test_a_locale_that_is_not_there_is_told() -> None:
     with locally("C.UTF-8"):
         captured = ambient.capture().replace(b"C.UTF-8", b"xx_XX.8")
-    with pytest.raises(ambient.Unavailable, match="there is no locale"), ambient.applied(captured):
+    with (
+        pytest.raises(ambient.Unavailable, match="there is no locale"),
+        ambient.applied(captured, contextvars.copy_context()),
+    ):
         pass
 
 

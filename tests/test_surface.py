@@ -406,6 +406,29 @@ def test_a_program_prints_what_it_prints_plainly(goods: Place, what: str) -> Non
     assert alike(goods, PROGRAMS[what], "goods", "--no-fallback")["local"] == 0
 
 
+def test_to_look_at_a_module_makes_no_traffic(goods: Place) -> None:
+    program = """
+        import doctest, importlib.metadata, importlib.resources, inspect, pkgutil, pydoc, relocate, typing
+        with relocate.enable(modules=["goods", "networkx"], workers=1) as handle:
+            import goods, networkx
+            names = [*dir(goods), *vars(goods), goods.__doc__, goods.__file__, repr(goods.__spec__), repr(goods.add)]
+            pydoc.render_doc(goods), pydoc.render_doc(goods.add)
+            inspect.signature(goods.add), inspect.getsource(goods.add), inspect.getdoc(goods), inspect.getmembers(goods)
+            inspect.getmodule(goods.add), inspect.getsource(goods), inspect.unwrap(goods.add)
+            typing.get_type_hints(goods.add)
+            doctest.DocTestFinder().find(goods)
+            version = importlib.metadata.version("networkx")
+            files = importlib.resources.files("networkx")
+            text = (files / "conftest.py").read_text("utf-8")
+            with importlib.resources.as_file(files / "conftest.py") as path:
+                path.read_bytes()
+            pkgutil.get_data("networkx", "conftest.py"), [entry.name for entry in files.iterdir()]
+            print(handle.statistics().calls, version == networkx.__version__, len(text) > 100)
+    """
+    done = goods.python(str(goods.write("main.py", program)))
+    assert done.stdout == "0 True True\n", done.stderr
+
+
 def test_a_view_of_memory_is_written_into_here(goods: Place) -> None:
     program = """
         import goods

@@ -130,7 +130,7 @@ def test_a_call_that_runs_here_says_so(spans: Any) -> None:
 def test_an_executor_without_opentelemetry_runs_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     captured = ambient.capture(("work.echo", {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}))
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with ambient.applied(captured):
+    with ambient.applied(captured, contextvars.copy_context()):
         pass
 
 
