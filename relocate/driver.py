@@ -238,6 +238,8 @@ class Driver:
                     try:
                         if restore is not None:
                             trip.lent.here(restore)
+                        if reply.ambient:
+                            ambient.restore(reply.ambient)
                         if reply.output:
                             trip.show(reply.output, reply.said)
                     except BaseException:  # a warning that is an error here
