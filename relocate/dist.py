@@ -105,14 +105,14 @@ class Crew:
         self._digest = interface.digest(items)
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(8)
-        handle._start()
-        links = handle._driver.links
+        handle._fleet.start()
+        links = handle._fleet.driver.links
         assert links is not None
         self._links: Links = links
 
     def muster(self) -> bool:
         """Put the executors to work that have come since; whether any is at work."""
-        for link in self._handle._links:
+        for link in self._handle._fleet.links:
             for seat in link.seats:
                 if seat.id not in self._known and self._line and not self.is_hopeless:
                     self._known.add(seat.id)
@@ -130,7 +130,7 @@ class Crew:
         """Why nobody works."""
         if self.is_hopeless:
             return f"{BEGINNINGS} executors in a row ended while they collected the tests"
-        return self._handle._driver.troubles(("chan",))
+        return self._handle._fleet.driver.troubles(("chan",))
 
     def interrupt(self) -> None:
         """Interrupt the tests that are running."""
@@ -197,7 +197,7 @@ class Crew:
 
     def _order_for(self, seat: Seat) -> items.Order:
         name = f"gw{next(self._gateways)}"
-        known = sum(len(link.seats) for link in self._handle._links)
+        known = sum(len(link.seats) for link in self._handle._fleet.links)
         owned = seat.link.is_embedded
         basetemp = os.path.join(self._order.basetemp, f"executor-{name}") if owned else ""
         return replace(self._order, executor=name, executors=known, owned=owned, basetemp=basetemp)
@@ -223,7 +223,7 @@ class Crew:
 
     def _blame(self, seat: Seat, test: pytest.Item) -> str:
         """Why ``test`` has failed, as its executor is gone; empty if it may run again."""
-        obituary = obituary_of(seat, self._handle._driver.turn)
+        obituary = obituary_of(seat, self._handle._fleet.driver.turn)
         outside = obituary is None or obituary.returncode == -signal.SIGKILL
         if outside and test not in self._lost:
             self._lost.add(test)

@@ -19,11 +19,13 @@ never import a designated module.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -36,6 +38,13 @@ if TYPE_CHECKING:
     from .methods import Methods
     from .proxy import Registry
     from .resources import Kept
+
+
+PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""Seconds before a real module is loaded again, when that could not go on for what another thread imports."""
+
+PATIENCE = 0.5
+"""Seconds to wait for other threads' imports of what is to be taken out of `sys.modules`."""
 
 
 class Finder:
@@ -193,6 +202,17 @@ class Finder:
         found = self.loaded.get(name)
         if found is not None and (not first or first in found.__dict__):
             return found
+        for pause in PAUSES:
+            try:
+                return self._real(name, first, far=far)
+            except RuntimeError as error:
+                if type(error).__name__ != "_DeadlockError":
+                    raise
+            # Another thread imports a part of it just now, and each waits for the other's: let that one go first.
+            time.sleep(pause)
+        return self._real(name, first, far=far)
+
+    def _real(self, name: str, first: str, *, far: bool) -> ModuleType:
         try:
             self._lock.acquire()
         except RuntimeError:  # importlib's _DeadlockError
@@ -208,7 +228,7 @@ class Finder:
             self._mine.far = far
             with self._real_world(), self._rebuilt_classes():
                 if found is None:
-                    found = importlib.import_module(name)
+                    found = self._imported(name)
                     self.loaded.setdefault(name, found)
                 if first and first not in found.__dict__ and hasattr(found, first):
                     setattr(found, first, getattr(found, first))
@@ -217,6 +237,24 @@ class Finder:
             return found
         finally:
             self._lock.release()
+
+    def _imported(self, name: str) -> ModuleType:
+        """The real module, in the real world, in which another thread may just have put a proxy."""
+        from .proxy import ProxyModule
+
+        found = importlib.import_module(name)
+        while isinstance(found, ProxyModule):
+            self._aside[name] = found
+            sys.modules.pop(name, None)
+            found = importlib.import_module(name)
+        return found
+
+    def wait(self) -> None:
+        """Until no other thread loads a real module: meanwhile `sys.modules` does not hold the proxies."""
+        if not getattr(self._mine, "real", False) and self._lock.owner is not None:
+            with contextlib.suppress(RuntimeError):  # that thread waits for this one
+                self._lock.acquire()
+                self._lock.release()
 
     def reload(self, proxy: ModuleType, local: ModuleSpec | None) -> Interface:
         """What the module behind ``proxy`` is now, for `importlib.reload`; the real one, if it is loaded, is run again.
@@ -256,14 +294,45 @@ class Finder:
         if getattr(self._mine, "real", False):
             yield
             return
-        self._aside = self._take_out()
-        sys.modules.update(self.loaded)
         self._mine.real = True
+        _gate.shut(self)
         try:
-            yield
+            self._let_finish()
+            self._aside = self._take_out()
+            sys.modules.update(self.loaded)
+            try:
+                yield
+            finally:
+                self._restore()
         finally:
             self._mine.real = False
-            self._restore()
+            _gate.open(self)
+
+    def hold(self, name: str, space: Mapping[str, Any] | None, level: int) -> None:
+        """Let another thread wait with an import of what is taken out of `sys.modules` now.
+
+        It has not begun: later, it would hold import locks that the thread may want that loads real modules.
+        """
+        if getattr(self._mine, "real", False):
+            return
+        if level:
+            package = (space or {}).get("__package__") or (space or {}).get("__name__") or ""
+            for _ in range(level - 1):
+                package = package.rpartition(".")[0]
+            name = f"{package}.{name}" if name else package
+        if self.designated(name) or name in self._ancestors:
+            self.wait()
+
+    def _let_finish(self) -> None:
+        """Let other threads finish imports of designated modules that they have begun."""
+        until = time.monotonic() + PATIENCE
+        locks: dict[str, Any] = importlib._bootstrap._module_locks  # type: ignore[attr-defined]
+        me = threading.get_ident()
+        while time.monotonic() < until:
+            begun = [lock for name, of in list(locks.items()) if self.designated(name) and (lock := of()) is not None]
+            if all(getattr(lock, "owner", None) in (None, me) for lock in begun):
+                return
+            time.sleep(0.001)
 
     @contextmanager
     def _rebuilt_classes(self) -> Iterator[None]:
@@ -311,6 +380,7 @@ class Finder:
     def forked(self) -> None:
         """In a forked child: the thread that held the lock is not here."""
         self._lock = _lock()
+        _gate.forked()
         if self._aside:
             self._restore()
 
@@ -337,6 +407,52 @@ class Finder:
                         holder.__dict__[key] = rebuilt
             for heir in original.__subclasses__():
                 heir.__bases__ = tuple(rebuilt if base is original else base for base in heir.__bases__)
+
+
+class _Gate:
+    """Stands in the way of other threads' imports while real modules are loaded."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loading: list[Finder] = []
+        self._usual: Any = None
+
+    def shut(self, finder: Finder) -> None:
+        """``finder`` begins to load real modules."""
+        with self._lock:
+            self._loading.append(finder)
+            if builtins.__import__ != self._import:
+                self._usual, builtins.__import__ = builtins.__import__, self._import
+
+    def open(self, finder: Finder) -> None:
+        """It has ended."""
+        with self._lock:
+            self._loading.remove(finder)
+            if not self._loading and builtins.__import__ == self._import:  # not if another one is on top of it
+                builtins.__import__ = self._usual
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        for finder in self._loading[:]:
+            finder.hold(name, globals, level)
+        found: ModuleType = self._usual(name, globals, locals, fromlist, level)
+        return found
+
+    def forked(self) -> None:
+        """In a forked child: no thread loads anything."""
+        if builtins.__import__ == self._import:
+            builtins.__import__ = self._usual
+        self._lock = threading.Lock()
+        self._loading.clear()
+
+
+_gate = _Gate()
 
 
 def _lock() -> Any:

@@ -9,16 +9,14 @@ are replaced.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib
 import inspect
 import logging  # noqa: F401 -- its lock is taken before a fork; what was begun ahead needs it, and is waited for first
 import os
 import sys
 import threading
-import time
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from importlib.machinery import ModuleSpec
 from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -29,13 +27,10 @@ from .config import Config
 from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
-from .namespace import Namespace, Where
 
 if TYPE_CHECKING:
-    from .directory import Directory
     from .driver import Driver
     from .interface import Interface
-    from .mounts import Mounts
     from .observe import Statistics
     from .placement import Placement
     from .proxy import Registry, Target
@@ -46,11 +41,7 @@ if TYPE_CHECKING:
 OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
 """What relocate itself imports, beside the standard library."""
 
-AHEAD = 0.05
-"""Seconds that a program may go on importing before what the first call needs is loaded beside it."""
-
 _active: list[Handle] = []
-_abandoned: list[Any] = []
 
 
 class RelocateWarning(RuntimeWarning):
@@ -63,15 +54,22 @@ class Handle:
     def __init__(self, config: Config) -> None:
         from .cache import Cache
         from .far import Far
+        from .fleet import Fleet
         from .methods import Methods
-        from .mounts import LOCAL, LiveNamespace, free_name
+        from .mounts import LiveNamespace
         from .observe import Counters
-        from .places import Link
         from .proxy import Registry
 
         self.config = config
-        self.namespace = LiveNamespace(connect=self._connect, changed=self._rebound, tell=events.emit)
         self._counters = Counters()
+        self.namespace = LiveNamespace(
+            connect=lambda added: self._fleet.connect(added),
+            changed=lambda gone: self._fleet.rebound(gone),
+            tell=events.emit,
+        )
+        self._fleet = Fleet(
+            config, self.namespace, self._made_driver, started=self._serve, died=self._counters.died, tell=self._event
+        )
         self._cache = Cache(config.cache, config.workers)
         ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
         for name in list(ancestors):
@@ -84,6 +82,7 @@ class Handle:
         self._registry: Registry = Registry(
             self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
         )
+        self._registry.wait = self._finder.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
@@ -97,17 +96,13 @@ class Handle:
 
             always = config.placement == "local"
             self._placement = Placement(
-                self._real, self._call_there, self._counters, slowness=self._slowness, always=always
+                self._real, self._call_there, self._counters, slowness=self._fleet.slowness, always=always
             )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
-        self._starting = threading.RLock()
-        self._ahead: threading.Thread | None = None
-        self._hurry = threading.Event()
-        """Set when somebody waits for that thread."""
         self._mine = threading.local()
         self._far = Far(self._ask_there, self._set_inside, lambda: getattr(self._mine, "inside", False))
         self._finder.source = self._far.source
@@ -120,71 +115,38 @@ class Handle:
             from .tracing import Tracing
 
             self._tracing = Tracing()
-        self._links: list[Link] = []
-        self._directories: list[Directory] = []
-        rank = 0
-        for specs in configuration.ranks(config.workers):
-            registries = [spec for spec in specs if spec.startswith(configuration.REGISTRY)]
-            for spec in specs:
-                if spec not in registries:
-                    self._offer(spec, free_name(spec, self.namespace.snapshot.mounts), rank)
-            if registries:
-                rank += self._look_into(registries, rank)
-            rank += 1
-        self.namespace.mount(LOCAL)
-        if config.fallback:
-            self.namespace.bind("/n/local/chan", "/chan", Where.AFTER, rank)
+        self._fleet.mount()
         if config.namespace:
             self._load_namespace(config.namespace)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in (*config.modules, *config.methods)):
             from . import driver, embedded, servers  # noqa: F401
 
-    def _offer(self, spec: str, name: str, rank: int) -> None:
-        self.namespace.mount(spec, name)
-        self.namespace.bind(f"/n/{name}/chan", "/chan", Where.AFTER, rank)
+    def _made_driver(self) -> Driver:
+        from .driver import Driver
 
-    def _look_into(self, registries: list[str], rank: int) -> int:
-        """Let the workers that these registries name be found; how many further ranks they take."""
-        from .directory import Directory
+        made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
+        made.inside = self._set_inside
+        made.queue = self.config.queue
+        if self.config.policy:
+            made.policy = self._policy
+        if self.config.deadlines:
+            from .deadlines import Limits
 
-        modules = [m for m in self.config.modules if not m.startswith("!")]
-        directory = Directory(registries, modules, rank, self.namespace, lambda: self._links)
-        self._directories.append(directory)
-        Namespace.mount(self.namespace, registries[0], directory.name)
-        self.namespace.bind(f"/n/{directory.name}/chan", "/chan", Where.AFTER, rank)
-        return directory.ranks - 1
-
-    @cached_property
-    def _driver(self) -> Driver:
-        from .driver import Driver  # not under the lock: whoever imports may wait for another thread's import
-        from .mounts import LOCAL
-        from .places import Local
-
-        with self._starting:
-            made: Driver | None = self.__dict__.get("_driver")
-            if made is None:
-                made = self.__dict__["_driver"] = Driver(
-                    self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience
-                )
-                made.places = {
-                    name: Local(name) for name, spec in self.namespace.snapshot.mounts.items() if spec == LOCAL
-                }
-                made.places |= {link.name: link for link in self._links}
-                made.places |= {place.name: place for place in self._directories}  # type: ignore[misc]
-                made.inside = self._set_inside
-                made.queue = self.config.queue
-                if self.config.policy:
-                    made.policy = self._policy
-                if self.config.deadlines:
-                    from .deadlines import Limits
-
-                    made.limits = Limits(self.config.deadlines)
-                made.missed = self._fell_back
-                if self._tracing is not None:
-                    made.trace(self._tracing)
-                if self.config.verify:
-                    made.verifier = self._verifier()
+            made.limits = Limits(self.config.deadlines)
+        made.missed = self._fell_back
+        if self._tracing is not None:
+            made.trace(self._tracing)
+        if self.config.verify:
+            made.verifier = self._verifier()
         return made
+
+    def _serve(self) -> None:
+        """Serve what a running program serves beside its calls."""
+        from .servers import Servers
+
+        self._servers = Servers(self, begin=lambda: self._set_inside(True))
+        if self._servers.trouble:
+            self._warn(self._servers.trouble)
 
     def _verifier(self) -> Verifier:
         from .quiet import quiet
@@ -211,7 +173,7 @@ class Handle:
         self.disable()
 
     def _end(self, *, report: bool) -> None:
-        self._enabled = False
+        self._enabled = self._fleet.open = False
         if self in _active:
             _active.remove(self)
             opaque.askers.remove(self._far)
@@ -251,7 +213,7 @@ class Handle:
         if os.getpid() != self._pid or program not in ("", str(self._pid)):
             return  # the program itself will tell
         asked = self._asked or program
-        here = asked and not self._directories and all(link.is_embedded for link in self._links)
+        here = asked and not self._fleet.directories and all(link.is_embedded for link in self._fleet.links)
         for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
             imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
             if imported or name in self._methods.found:
@@ -288,30 +250,8 @@ class Handle:
         Args:
             timeout: seconds to wait for those of which nothing is known yet.
         """
-        self._start()
-        until = time.monotonic() + timeout
-        with self._driver.turn:
-            while time.monotonic() < until and (
-                any(k.state == "starting" or _coming(k) for k in self._links)
-                or any(directory.state == "starting" for directory in self._directories)
-            ):
-                self._driver.turn.wait(until - time.monotonic())
-        return self._places()
-
-    def _places(self) -> list[dict[str, Any]]:
-        """The same as of now, whether the links are started or not."""
-        with self._driver.turn:
-            return [
-                {
-                    "name": link.name,
-                    "url": link.url,
-                    "state": link.state,
-                    "executors": len(link.seats),
-                    "outstanding": sum(seat.outstanding for seat in link.seats),
-                    "error": str(link.error) if link.error and link.state != "up" else None,
-                }
-                for link in self._links
-            ] + [trouble for directory in self._directories for trouble in directory.troubles()]
+        self._fleet.wait(timeout)
+        return self._fleet.places()
 
     def __enter__(self) -> Handle:
         return self
@@ -336,41 +276,6 @@ class Handle:
             raise ConfigError(f"namespace: {file} cannot be read: {error}") from None
         self.namespace.change(lambda begun: nsfile.run(text, file, begun), file)
 
-    # What is mounted -------------------------------------------------------------------------------
-
-    def _connect(self, added: Mounts) -> None:
-        """Have links to what will be mounted."""
-        from .mounts import LOCAL
-        from .places import Link, Local
-
-        with self._starting:
-            places = [p for p in added if p[1] != LOCAL and not p[1].startswith(configuration.REGISTRY)]
-            links = [Link(name, spec) for name, spec in places]
-            self._links = [*self._links, *links]
-            driver: Driver | None = self.__dict__.get("_driver")
-            if driver is None:
-                return
-            driver.place({name: Local(name) for name, spec in added if spec == LOCAL})
-            driver.place({link.name: link for link in links})
-            if driver.links is not None:
-                for link in links:
-                    driver.links.add(link)
-
-    def _rebound(self, gone: Mounts) -> None:
-        """Names lead elsewhere; what is not mounted any more is let go."""
-        with self._starting:
-            dropped = [link for link in self._links if (link.name, link.spec) in gone]
-            self._links = [link for link in self._links if link not in dropped]
-            driver: Driver | None = self.__dict__.get("_driver")
-            links = driver.links if driver is not None else None
-            if driver is not None:
-                driver.place({}, {name for name, _ in gone} - set(self.namespace.snapshot.mounts))
-            for link in dropped:
-                if links is not None:
-                    links.drop(link)
-                elif link.child is not None:
-                    link.child.stop()
-
     # Putting it in effect --------------------------------------------------------------------------
 
     def enable(self, *, early: bool) -> None:
@@ -379,7 +284,7 @@ class Handle:
         Args:
             early: start embedded executors now, not at the first designated import.
         """
-        self._enabled = True
+        self._enabled = self._fleet.open = True
         _active.append(self)
         opaque.askers.append(self._far)
         atexit.register(self._at_exit)
@@ -391,7 +296,7 @@ class Handle:
         sys.meta_path.insert(0, self._finder)
         loaded = [n for n in list(sys.modules) if self.config.designates(n)]
         if early or loaded:
-            self._start_embedded()
+            self._fleet.start_embedded()
         try:
             self._exchange.make(loaded)
             if events.is_heard() and (unreached := self.unreached):
@@ -405,93 +310,19 @@ class Handle:
             self._end(report=False)
             raise
 
-    def _start_embedded(self) -> None:
-        from . import embedded
-
-        with self._starting:
-            for link in self._links:
-                if link.is_embedded and link.child is None:
-                    link.child = embedded.start(int(link.spec.partition(":")[2]))
-
-    def _start(self) -> None:
-        """Start the links, once."""
-        if self._driver.links is None:
-            with self._starting:
-                if self._driver.links is None:
-                    from .links import Links
-
-                    self._driver.links = Links(
-                        list(self._links),
-                        self._directories,
-                        depth=self.config.depth,
-                        heartbeat=self.config.heartbeat,
-                        keys_folder=self.config.keys,
-                        turn=self._driver.turn,
-                        on_change=self._driver.places_changed,
-                        on_death=self._counters.died,
-                        tell=self._event,
-                    )
-                    if self._enabled:
-                        from .servers import Servers
-
-                        self._servers = Servers(self, begin=lambda: self._set_inside(True))
-                        if self._servers.trouble:
-                            self._warn(self._servers.trouble)
-
-    def _start_ahead(self) -> None:
-        """In a thread: the first call will need the workers and the links to them."""
-        with contextlib.suppress(Exception):  # the first call will say what is wrong
-            with self._starting:
-                if self._enabled:
-                    self._start_embedded()
-            # The program goes on importing, and two that import wait for one another.
-            self._hurry.wait(AHEAD)
-            driver = self._driver
-            with self._starting:
-                if self._enabled and driver.links is None:
-                    self._start()
-
     def settle(self) -> None:
-        """Wait until what was begun ahead is done: a fork in between would leave the child with its locks."""
-        ahead = self._ahead
-        if ahead is not None and ahead is not threading.current_thread():
-            self._hurry.set()
-            ahead.join(10)
+        """See `Fleet.settle`."""
+        self._fleet.settle()
 
     def close(self) -> None:
         """End the links and embedded executors; they start again when they are needed."""
-        self.settle()
-        self._ahead = links = None
-        with self._starting:
-            driver: Driver | None = self.__dict__.get("_driver")
-            if driver is not None:
-                links = driver.detach()
+
+        def ended() -> None:
             servers, self._servers = self._servers, None
-        if servers is not None:
-            servers.stop()
-        if links is not None:
-            links.stop()
-        for link in self._links:
-            if link.child is not None:
-                link.child.stop()
-                link.child = None
-        self._begin_anew()
+            if servers is not None:
+                servers.stop()
 
-    def _begin_anew(self) -> None:
-        """Forget what was known of the workers: the next links learn it."""
-        from .places import Link
-
-        links = []
-        for old in self._links:
-            link = Link(old.name, old.spec)
-            link.child, link.hint = old.child, old.hint
-            links.append(link)
-        self._links = links
-        for directory in self._directories:
-            directory.begin_anew()
-        driver: Driver | None = self.__dict__.get("_driver")
-        if driver is not None:
-            driver.place({link.name: link for link in links})
+        self._fleet.close(ended)
 
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
@@ -499,27 +330,20 @@ class Handle:
         self._far.forget(module)
         if self._placement is not None:
             self._placement.forget()
-        if any(link.is_embedded for link in self._links):
+        if any(link.is_embedded for link in self._fleet.links):
             self.close()
 
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
-        driver: Driver | None = self.__dict__.get("_driver")
-        known = [vars(directory).copy() for directory in self._directories]
-        _abandoned.append((driver and (driver.links, driver.turn), self._links, self._starting, known))
         self._finder.forked()
         self._far.forked()
         self.namespace.forked()
-        self._starting = threading.RLock()
         self._mine = threading.local()
-        self._ahead = None
         if self._servers is not None:
             self._servers.forked()
             self._servers = None
         self._counters.forked()
-        if driver is not None:
-            driver.forked()
-        self._begin_anew()
+        self._fleet.forked()
 
     # What the finder and the proxies ask -----------------------------------------------------------
 
@@ -540,9 +364,10 @@ class Handle:
         mine = self._mine
         mine.inside = True
         try:
-            if self._driver.links is None:
-                self._start()
-            return self._driver.call(target, args, kwargs)
+            driver = self._fleet.driver
+            if driver.links is None:
+                self._fleet.start()
+            return driver.call(target, args, kwargs)
         finally:
             mine.inside = False
 
@@ -584,10 +409,6 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member, far=far)
-
-    def _slowness(self) -> float:
-        """Of the fastest executor, in units of this machine."""
-        return min((seat.prior for link in self._links for seat in link.seats), default=1.0)
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""
@@ -637,16 +458,14 @@ class Handle:
             return face.describe(self._finder.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
-            self._start_embedded()
-            self._start()
+            self._fleet.start_embedded()
+            self._fleet.start()
             local = spec is not None and self.config.fallback
-            data = self._driver.describe(module, self.config.start_timeout, local=local)
+            data = self._fleet.driver.describe(module, self.config.start_timeout, local=local)
             found = face.decode(data)
             self._cache.put(module, file, path, found, data)
-        elif self._ahead is None:
-            self._hurry = threading.Event()
-            self._ahead = threading.Thread(target=self._start_ahead, name="relocate-start", daemon=True)
-            self._ahead.start()
+        else:
+            self._fleet.start_soon()
         return found
 
     def _leads_here(self, module: str) -> bool:
@@ -664,7 +483,7 @@ class Handle:
 
         file, path = _files(self._specs.get(module))
         self._cache.forget(module, file)
-        data = self._driver.describe(module, self.config.start_timeout)
+        data = self._fleet.driver.describe(module, self.config.start_timeout)
         found = face.decode(data)
         self._cache.put(module, file, path, found, data)
         proxy = sys.modules.get(module)
@@ -702,11 +521,6 @@ class Handle:
             from .output import warn
 
             warn(text, RelocateWarning)
-
-
-def _coming(link: Any) -> bool:
-    """Whether some of an embedded worker's executors are still to come."""
-    return bool(link.is_embedded and len(link.seats) < int(link.spec.partition(":")[2]))
 
 
 def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:

@@ -73,7 +73,7 @@ class Suite:
         if workers is None:
             workers = workers_of(self._config)
         self._test = Handle(configured({**given, "modules": modules}, workers))
-        for link in self._test._links:
+        for link in self._test._fleet.links:
             if link.spec in self._spare:
                 link.child = self._spare.pop(link.spec)
         self._test.enable(early=False)
@@ -87,7 +87,7 @@ class Suite:
         handle, self._test = self._test, None
         if handle is None:
             return
-        for link in handle._links:
+        for link in handle._fleet.links:
             if link.is_embedded and link.child is not None:
                 self._spare[link.spec], link.child = link.child, None
         handle.disable()

@@ -35,7 +35,7 @@ def verbs(handle: Handle) -> Verbs:
             "pid": os.getpid(),
             "program": [os.path.basename(sys.argv[0] or "-"), *sys.argv[1:]],
             "modules": list(handle.config.modules),
-            "workers": handle._places(),
+            "workers": handle._fleet.places(),
             "since": began,
             "relocate": __version__,
         }
@@ -70,12 +70,12 @@ def verbs(handle: Handle) -> Verbs:
 
 def sample(handle: Handle) -> dict[str, Any]:
     """What `relocate top` shows the change of, and what is under way now."""
-    driver = handle._driver
-    seats = [seat for link in handle._links for seat in link.seats]
+    driver = handle._fleet.driver
+    seats = [seat for link in handle._fleet.links for seat in link.seats]
     return {
         "at": time.monotonic(),
         "pid": os.getpid(),
-        "workers": handle._places(),
+        "workers": handle._fleet.places(),
         "outstanding": {seat.label: seat.outstanding for seat in seats},
         "queue": driver.waiting(),
         "counts": handle._counters.sample(),
@@ -97,9 +97,9 @@ def reasons(handle: Handle, function: str) -> dict[str, Any]:
         near = difflib.get_close_matches(function, targets, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ModuleUnavailable(f"{function!r} is no relocated function that the program has imported{hint}")
-    placement = handle._placement
+    placement, driver = handle._placement, handle._fleet.driver
     mode, measured = handle.config.placement, None if placement is None else placement.costs
-    found = explain(handle._driver, function, targets[function].module, mode, measured if mode == "auto" else None)
+    found = explain(driver, function, targets[function].module, mode, measured if mode == "auto" else None)
     counts = handle.statistics().members.get(function)
     return found | {"ran there": counts.remote if counts else 0, "ran here": counts.local if counts else 0}
 
@@ -115,7 +115,7 @@ def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]
     Raises:
         RelocateError: no worker has the module, or the module not that member.
     """
-    places = handle._places()
+    places = handle._fleet.places()
     snapshot = handle.namespace.snapshot
     found: dict[str, Any] = {"workers": places}
     if not path:
@@ -170,7 +170,7 @@ def _members(handle: Handle, module: str) -> Collection[str]:
         ModuleUnavailable: it is not there.
     """
     if not handle._leads_here(module):
-        return face.decode(handle._driver.describe(module, DESCRIBED)).members
+        return face.decode(handle._fleet.driver.describe(module, DESCRIBED)).members
     try:
         return face.describe(handle._finder.real(module)).members
     except (ImportError, ValueError) as error:

@@ -27,7 +27,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -144,6 +144,11 @@ class Cancel(Message, tag="cancel"):
 
 # Workers, clients and registries <-> registry -----------------------------------------------------
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+"""Of a lease: neither NaN nor for ever."""
+Incarnation = Annotated[int, msgspec.Meta(ge=0, lt=(1 << 63) - 1)]
+"""Others count on from it, which has to have an end that no message can name."""
+
 
 class Module(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """A module that a worker offers: its version attribute, the digests of its code and of its interface."""
@@ -170,22 +175,22 @@ class Offer(msgspec.Struct, array_like=True, gc=False, frozen=True):
 class Announce(Message, tag="announce"):
     """From a worker: this is what I offer.  Repeated until it ends; answered by `Leased`."""
 
-    incarnation: int
+    incarnation: Incarnation
     offer: Offer
 
 
 class Leased(Message, tag="leased"):
     """The offer stands for ``lease`` seconds; if that is 0 it was not taken, and ``trouble`` says why."""
 
-    incarnation: int
-    lease: float
+    incarnation: Incarnation
+    lease: Seconds
     trouble: str = ""
 
 
 class Withdraw(Message, tag="withdraw"):
     """From a worker: the offer stands no more."""
 
-    incarnation: int
+    incarnation: Incarnation
     url: str
 
 
@@ -202,19 +207,31 @@ class Lookup(Message, tag="lookup"):
     path: list[bytes] = []
 
 
+class Bind(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A name that a worker is bound over, at that rank, because it offers ``module``, whose code has that ``digest``.
+
+    Of a worker that offers anything there is neither.
+    """
+
+    name: str
+    rank: int
+    module: str = ""
+    digest: bytes = b""
+
+
 class Mount(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Mount the worker at ``url``, and bind it over each of these names, at that rank."""
+    """Mount the worker at ``url``, and bind it over each of these names."""
 
     url: str
     key: bytes
-    binds: tuple[tuple[str, int], ...]
+    binds: tuple[Bind, ...]
 
 
 class Steps(Message, tag="steps"):
     """All that a client is to mount and bind, good for ``lease`` seconds; not ``complete``: more may come."""
 
     query: int
-    lease: float
+    lease: Seconds
     mounts: list[Mount]
     complete: bool = True
 

@@ -411,14 +411,14 @@ def test_what_is_stuck_on_one_executor_is_answered_by_another(place: Place, slow
         done = place.write("done", "")  # a name as long as the other one: as many bytes are sent
         for _ in range(100):
             assert slow_one.stuck_once(str(done)) == "not the first"
-        driver = handle._driver
+        driver = handle._fleet.driver
         driver._hedges.seconds = 1.0
         began, before = time.monotonic(), handle.statistics().hedged
         assert slow_one.stuck_once(str(mark)) == "not the first"
         assert time.monotonic() - began < 60
         assert handle.statistics().hedged == before + 1
         # Nobody was killed for it, and the one that was stuck is free again.
-        until(lambda: all(not seat.outstanding for link in handle._links for seat in link.seats), "both are free")
+        until(lambda: all(not seat.outstanding for link in handle._fleet.links for seat in link.seats), "both are free")
         assert all(slow_one.stuck_once(str(done)) == "not the first" for _ in range(10))
         assert all(seen.deaths == 0 for seen in handle.statistics().workers.values())
 

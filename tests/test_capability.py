@@ -52,7 +52,7 @@ def test_a_worker_tells_its_clients(place: Place) -> None:
     )
     with handle:
         until(lambda: handle.workers(5.0)[0]["state"] == "up", "the worker")
-        [link] = handle._links
+        [link] = handle._fleet.links
         assert link.capability is not None
         assert link.capability.cores >= 1
         assert link.seats[0].prior == slowness(link.capability, 1)

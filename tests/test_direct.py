@@ -210,7 +210,7 @@ import os, signal, sys, threading, time, relocate
 handle = relocate.enable(modules=["work"], workers={workers!r}, **{more})
 import work
 def kinds():
-    return {{type(channel).__name__ for link in handle._links for seat in link.seats for channel in seat.idle}}
+    return {{type(channel).__name__ for link in handle._fleet.links for seat in link.seats for channel in seat.idle}}
 """
 
 

@@ -23,7 +23,7 @@ def test_a_call_runs_in_another_process(place: Place) -> None:
 
 
 def test_a_second_start_describes_nothing(place: Place) -> None:
-    program = RUN + "print('described' if handle._driver.links else 'cached')"
+    program = RUN + "print('described' if handle._fleet.driver.links else 'cached')"
     # The first import has to ask an executor; the second finds the interface on disk.
     assert place.python("-c", program).stdout == "described\n"
     text = RUN + "import threading; print(work.echo.__doc__, type(sys.modules['work']).__name__)"

@@ -104,7 +104,7 @@ def test_a_program_loads_the_file_that_its_configuration_names(tmp_path: Path) -
     (tmp_path / "names").write_text("clear\nmount tcp://desk:7000 desk\nbind /n/desk/chan/m /chan/m\n", "utf-8")
     (tmp_path / "relocate.toml").write_text('workers = 2\nnamespace = "names"\n', "utf-8")
     handle = Handle(config.load(tmp_path / "relocate.toml"))
-    assert [link.name for link in handle._links] == ["desk"]
+    assert [link.name for link in handle._fleet.links] == ["desk"]
     assert handle.namespace.ls("/chan") == ["m"]
     assert [t.place for t in handle.namespace.resolve("/chan/m")] == ["desk"]
 

@@ -42,7 +42,12 @@ def messages() -> dict[str, Recorded]:
         "leased": (wire.Leased(7, 10.0, "another key"), []),
         "withdraw": (wire.Withdraw(7, "tcp://desk:7000"), []),
         "lookup": (wire.Lookup(1, ["scipy"], (3, 11), "desk", {"region": "eu"}, 8, True, [ID]), []),
-        "steps": (wire.Steps(1, 10.0, [wire.Mount("tcp://desk:7000", TICKET, (("/chan/scipy", 1),))], False), []),
+        "steps": (
+            wire.Steps(
+                1, 10.0, [wire.Mount("tcp://desk:7000", TICKET, (wire.Bind("/chan/scipy", 1, "scipy", DIGEST),))], False
+            ),
+            [],
+        ),
         "survey": (wire.Survey(), []),
         "offers": (wire.Offers([(offer, TICKET, 9.5)], True), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),

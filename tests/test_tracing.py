@@ -148,7 +148,7 @@ import work
 def loaded():
     import sys
     return sorted(m for m in sys.modules if m.partition(".")[0] in ("opentelemetry", "prometheus_client"))
-print(loaded(), work.apply(loaded), handle._driver.make == handle._driver._call)
+print(loaded(), work.apply(loaded), handle._fleet.driver.make == handle._fleet.driver._call)
 """
     assert place.python("-c", program).stdout == "[] [] True\n"
     assert contextvars.Context().run(ambient.capture) == b""

@@ -24,6 +24,18 @@ def call() -> wire.Call:
     return wire.Call(ID, "m", "f", b"d" * 32)
 
 
+@pytest.mark.parametrize("lease", [float("nan"), float("inf"), -1.0, 1e9])
+def test_a_lease_is_a_time_that_ends(lease: float) -> None:
+    for message in (wire.Leased(1, lease), wire.Steps(1, lease, [])):
+        with pytest.raises(RemoteProtocolError):
+            wire.unpack(wire.pack(message))
+
+
+def test_one_can_count_on_from_any_incarnation() -> None:
+    with pytest.raises(RemoteProtocolError):
+        wire.unpack(wire.pack(wire.Leased((1 << 64) - 1, 0.0)))
+
+
 def copied(frames: list[wire.Buffer]) -> list[wire.Buffer]:
     return [bytes(frames[0]), *(bytearray(f) for f in frames[1:])]
 
