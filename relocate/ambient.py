@@ -43,8 +43,6 @@ DIGITS: int = sys.int_info.default_max_str_digits
 
 
 ABSENT: Any = object()
-_dictionary: Any = vars(ModuleType)["__dict__"]
-
 Homes = tuple[tuple[str, str], ...]
 """Names of modules, and what they call a context variable."""
 
@@ -140,23 +138,20 @@ def _variables(context: Context, begun: Context | None = None) -> list[tuple[Hom
     return found
 
 
-def _names_in(module: Any) -> dict[str, Any]:
-    """The dictionary of a module as it is: a proxy would load what is still to be made."""
-    own: dict[str, Any] = (
-        _dictionary.__get__(module) if isinstance(module, ModuleType) else getattr(module, "__dict__", {})
-    )
-    return own
-
-
 @lru_cache(1024)
 def _homes(variable: ContextVar[Any]) -> Homes:
     """The modules that have a context variable, and under what name."""
     return tuple(
         (module, name)
         for module, holder in list(sys.modules.items())
-        for name, value in list(_names_in(holder).items())
+        if isinstance(holder, ModuleType)
+        for name, value in list(_names.__get__(holder).items())
         if value is variable and module != "__main__"
     )
+
+
+_names: Any = vars(ModuleType)["__dict__"]
+"""Gives what a module holds; its own ``__dict__`` makes all that a proxy has not yet made."""
 
 
 @contextmanager

@@ -96,7 +96,12 @@ class Handle:
 
             always = config.placement == "local"
             self._placement = Placement(
-                self._real, self._call_there, self._counters, slowness=self._fleet.slowness, always=always
+                self._real,
+                self._call_there,
+                self._counters,
+                slowness=self._fleet.slowness,
+                battery=self._battery,
+                always=always,
             )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
@@ -133,6 +138,7 @@ class Handle:
             from .deadlines import Limits
 
             made.limits = Limits(self.config.deadlines)
+        made.gpu = self._registry.gpu
         made.missed = self._fell_back
         if self._tracing is not None:
             made.trace(self._tracing)
@@ -409,6 +415,11 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member, far=far)
+
+    def _battery(self) -> tuple[float, bool] | None:
+        from .capability import battery
+
+        return battery()
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""

@@ -128,7 +128,7 @@ class Links:
         """A new channel to ``seat``, for the calling thread."""
         link = seat.link
         path = import_path() if link.is_embedded else None
-        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
+        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path, time.monotonic())
         made = self._opened(seat, opening)
         made.path = None if path is None else sys.path[:]
         return made
@@ -249,6 +249,10 @@ class Links:
 
     def _message(self, link: Link, connection: Connection) -> None:
         message = connection.receive()
+        if link.doubted:
+            with self._turn:
+                link.trust()
+                self._on_change()
         if isinstance(message, wire.Welcome):
             if message.ticket != link.ticket:
                 self._forget(link)
@@ -264,7 +268,8 @@ class Links:
                 if not message.draining:  # otherwise it ended as it was asked to
                     label = f"{link.name}/{obituary.slot}"
                     self._on_death(label)
-                    self._tell("executor died", executor=label, end=end_of(obituary.returncode))
+                    end = end_of(obituary.returncode) + (", for want of memory" if obituary.memory else "")
+                    self._tell("executor died", executor=label, end=end)
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:
@@ -287,12 +292,13 @@ class Links:
     def _members(self, link: Link, executors: list[wire.Executor]) -> None:
         endpoints = [endpoint(link.url, executor) for executor in executors]
         prior = slowness(link.capability, len(executors))
+        gpus = capability.gpus() if link.capability is None else link.capability.gpus
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
             seats = []
             for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, url, self._depth, prior))
+                seats.append(known_seat or Seat(link, executor, url, self._depth, prior, gpus))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -355,7 +361,7 @@ def slowness(offered: wire.Capability | None, executors: int) -> float:
     if offered is None:
         return 1.0
     relative = offered.speed / capability.speed()
-    return Capability(offered.cores, offered.memory, offered.gpus, relative).slowness(executors)
+    return Capability(offered.cores, offered.memory, relative).slowness(executors)
 
 
 def endpoint(worker: str, executor: wire.Executor) -> str:

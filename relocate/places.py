@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config
+from . import config, memory
 from .health import Health
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class Seat(Health):
         "slot",
     )
 
-    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0) -> None:
-        super().__init__(prior)
+    def __init__(
+        self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0, gpus: int = 0
+    ) -> None:
+        super().__init__(prior, gpus)
         self.link = link
         self.slot = executor.slot
         self.incarnation = executor.incarnation
@@ -127,6 +129,8 @@ class Link:
         self.child: embedded.Child | None = None
         self.leaving = False
         """Whether it is unmounted, and kept for calls under way only."""
+        self.doubted = False
+        """Whether a call was lost there with no word on why, and nothing was heard since."""
         self.hint = b""
         """The key that it holds by the word of the registry."""
         # Only the links' thread uses what follows.
@@ -134,10 +138,30 @@ class Link:
         self.attempts = 0
         self.began = time.monotonic()
 
+    def doubt(self) -> None:
+        """It may be cut off, all of it: each of its seats is probed with one call at a time."""
+        self.doubted = True
+        for seat in self.seats:
+            seat.suspect = True
+
+    def trust(self) -> None:
+        """Something was heard: only seats that have failed themselves remain suspect."""
+        self.doubted = False
+        for seat in self.seats:
+            seat.suspect = seat.failures > 0 or seat.ejections > 0
+
     @property
     def is_embedded(self) -> bool:
         """Whether this program started the worker."""
         return self.spec.startswith("local:")
+
+
+def room(link: Link) -> int:
+    """Bytes that a call can take there at most, if it runs alone."""
+    offered = link.capability
+    if offered is None:
+        return memory.of_machine()
+    return min(offered.each, offered.memory or offered.each) if offered.each else offered.memory
 
 
 def nobody_at(url: str) -> str:

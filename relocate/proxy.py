@@ -226,6 +226,8 @@ class Registry:
         """Waits while another thread loads a real module."""
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+        self.gpu: set[str] = set()
+        """The modules that compute on a GPU where there is one."""
         self.through = BuiltinProxy.__call__.__code__
         """The code that stands between a caller and the stub of a C function."""
 
@@ -346,6 +348,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
                 old.described = Described(described.name, described.digest)
                 del registry.made[old.home], registry.targets[old.home]
     described.digest = interface.digest
+    (registry.gpu.add if interface.gpu else registry.gpu.discard)(interface.name)
     module._relocate_interface = interface
     module._relocate_described = described
     module._relocate_registry = registry

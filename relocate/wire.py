@@ -86,21 +86,26 @@ class Executor(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Obituary(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """How an executor ended: its process's return code, and the call that was running."""
+    """How an executor ended: its process's return code, the call that was running, whether it took too much memory."""
 
     slot: int
     incarnation: int
     returncode: int
     call: bytes
+    memory: bool = False
 
 
 class Capability(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """What a worker's machine has: see `health.Capability`; ``speed`` is in steps of `capability.spin` a second."""
+    """What a worker's machine has: see `health.Capability`.
+
+    ``speed`` is in steps of `capability.spin` a second, ``each`` in bytes that an executor may take; 0: any.
+    """
 
     cores: int
     memory: int
     gpus: int
     speed: float
+    each: int = 0
 
 
 class Welcome(Message, tag="welcome"):
@@ -251,12 +256,13 @@ class Offers(Message, tag="offers"):
 
 
 class Open(Message, tag="open"):
-    """First message on a channel.  No answer unless it is refused."""
+    """First message on a channel.  No answer unless it is refused.  ``clock``: the client's, see `Call`."""
 
     protocol: int
     python: tuple[int, int]
     ticket: bytes
     path: list[str] | None = None
+    clock: float | None = None
 
 
 class Describe(Message, tag="describe"):
@@ -271,7 +277,8 @@ class Call(Message, tag="call"):
 
     ``ambient`` is the pickled state that the call depends on beside its arguments, if it is not the
     default.  ``stream`` asks for a piece of what the function generates: skip so many items, then
-    give so many; the value of the answer is ``(items, whether that was the end)``.
+    give so many; the value of the answer is ``(items, whether that was the end)``.  ``due``: when it
+    was sent and until when the answer is wanted, by the sender's clock, see `session.ServerSession.here`.
     """
 
     call: bytes
@@ -282,6 +289,7 @@ class Call(Message, tag="call"):
     stream: tuple[int, int] | None = None
     body: bytes = b""
     sizes: list[int] = []
+    due: tuple[float, float] | None = None
 
 
 class Said(Message, tag="said"):
@@ -371,7 +379,7 @@ class Raised(Message, tag="raised"):
 
 
 class Rejected(Message, tag="rejected"):
-    """The function was not run: ``code`` is draining, stale, module, arguments, result or generator."""
+    """The function was not run: ``code`` is draining, late, stale, module, arguments, result or generator."""
 
     call: bytes
     code: str

@@ -23,6 +23,7 @@ ROWS = tuple(
         "proxy",
         "session raising restoring policy verify methods leases",
         # Pure above, I/O below.
+        "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
         deadlines policies capability events resources""",
         "channel placement mounts control metrics",

@@ -48,7 +48,7 @@ def there_and_back(value: object) -> Any:
 ids = st.binary(min_size=16, max_size=16)
 texts = st.text(max_size=20)
 executors = st.builds(wire.Executor, st.integers(0, 99), st.integers(0, 99), texts)
-obituaries = st.builds(wire.Obituary, st.integers(0, 99), st.integers(0, 99), st.integers(-64, 255), ids)
+obituaries = st.builds(wire.Obituary, st.integers(0, 99), st.integers(0, 99), st.integers(-64, 255), ids, st.booleans())
 output = st.lists(st.tuples(texts, texts), max_size=3)
 pythons = st.tuples(st.integers(0, 99), st.integers(0, 99))
 messages = st.one_of(

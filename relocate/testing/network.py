@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -204,7 +205,8 @@ class Worker:
         del self.executors[executor.slot, executor.incarnation]
         clock = self.network.clock
         if fault.obituary is not None:
-            obituary = wire.Obituary(executor.slot, executor.incarnation, fault.returncode, call)
+            code = -signal.SIGKILL if fault.memory else fault.returncode
+            obituary = wire.Obituary(executor.slot, executor.incarnation, code, call, fault.memory)
             clock.after(fault.obituary, lambda: self._say(wire.Change(self._announced(), [obituary], self._draining)))
         if fault.restart is not None:
             clock.after(fault.restart, lambda: self._restart(executor.slot))
