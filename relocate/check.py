@@ -93,6 +93,8 @@ def _inside(name: str, folders: Iterable[str]) -> ModuleSpec | None:
 def source(name: str) -> Source | None:
     """The source of a module; None if there is none."""
     spec = find_spec(name)
+    if spec is not None and spec.loader is None:  # a folder without __init__.py
+        return Source(name, name, "", True, "")
     get = getattr(spec.loader, "get_source", None) if spec is not None else None
     if spec is None or get is None:
         return None
