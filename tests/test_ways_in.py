@@ -274,6 +274,17 @@ def test_a_mistaken_module_is_told(place: Place) -> None:
     assert done.stderr == "relocate: work is the program itself, which runs here; designate what it imports\n"
 
 
+def test_without_fallback_a_mistaken_name_fails_the_program_at_its_end(place: Place) -> None:
+    program = "import atexit, fractions, sys\natexit.register(print, 'bye')\nsys.stdout.write('all')\n"
+    for options in (("-M", "wrok"), ("--methods", "fractions.Fraction.nope")):
+        done = place.relocate("run", *options, "-w", "1", "--no-fallback", "-c", program)
+        assert (done.returncode, done.stdout) == (1, "allbye\n")
+        assert done.stderr.startswith("relocate: ")
+        assert place.relocate("run", *options, "-w", "1", "-c", program).returncode == 0
+    done = place.relocate("run", "-M", "work", "-w", "1", "--no-fallback", "-c", program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_mistaken_module_is_told_when_relocation_ends(place: Place) -> None:
     program = "import relocate\nhandle = relocate.enable(modules=['wrok'], workers=1)\nimport work\n"
     done = place.python("-c", program)
