@@ -507,7 +507,8 @@ class Driver:
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
         if isinstance(decision, policy.Overloaded):
-            return Overloaded(f"{trip.name}: all executors are busy, and {len(self._line)} calls wait for them already")
+            waiting = "1 call waits" if len(self._line) == 1 else f"{len(self._line)} calls wait"
+            return Overloaded(f"{trip.name}: all executors are busy, and {waiting} for them already")
         if isinstance(decision, policy.Expired):
             return DeadlineExceeded(f"{trip.name} could not be run before its deadline")
         return self._nobody(trip)

@@ -259,7 +259,7 @@ class Handle:
 
     def __repr__(self) -> str:
         state = "enabled" if self._enabled else "disabled"
-        names = ", ".join((*self.config.modules, *self.config.methods))
+        names = ", ".join((*self.config.modules, *self.config.methods)) or "nothing"
         return f"<relocate handle, {state}: {names} on {self.config.workers}>"
 
     def _load_namespace(self, file: str) -> None:

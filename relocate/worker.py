@@ -419,7 +419,8 @@ class Supervisor:
         if isinstance(message, wire.Hello):
             refusal = session.compatible(message.protocol, message.python, "the worker")
             if message.to != "worker":
-                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}")
+                hint = "; leave out registry+ before its address" if message.to == "registry" else ""
+                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}{hint}")
             if refusal is not None:
                 refusal.text += f" (relocate {message.version} there, {__version__} here)"
                 self._send(identity, refusal)

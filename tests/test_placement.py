@@ -191,7 +191,7 @@ def test_where_calls_run_is_configured(place: Place, monkeypatch: pytest.MonkeyP
 
 
 def test_another_placement_is_named() -> None:
-    with pytest.raises(ConfigError, match="placement: invalid enum value 'automatic'"):
+    with pytest.raises(ConfigError, match="placement: 'automatic' is none of remote, auto, local"):
         relocate.enable(modules=["shop"], placement="automatic")
 
 

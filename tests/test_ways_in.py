@@ -10,6 +10,8 @@ import sys
 import pytest
 from conftest import Place
 
+import relocate
+
 WHERE = "import os, work; print(work.pid() != os.getpid())"
 ON = {"RELOCATE_MODULES": "work", "RELOCATE_WORKERS": "1"}
 
@@ -158,7 +160,8 @@ def test_the_configuration_is_found_upward(place: Place, name: str, text: str) -
         (["keys", "allow", "abc"], "is not a key"),
         (["keys", "show"], "relocate keys new"),
         (["ls", "-w", "nonsense"], "not a worker's address"),
-        (["run", "-M", "no-name", "-c", "1"], "-M: modules: 'no-name'"),
+        (["run", "-M", "no-name", "-c", "1"], "-M: 'no-name'"),
+        (["run", "-M", "work", "-w", "0", "-c", "1"], "-w: '0': at least one executor"),
         (["run", "-M", "work", "-w", "desk", "-c", "1"], "-w: 'desk' is not"),
         (["run", "-M", "work", "-c", "settings.conf", "main.py"], "-c settings.conf: this is a file"),
     ],
@@ -358,3 +361,8 @@ def test_keys_are_allowed_listed_and_revoked(place: Place) -> None:
     assert place.relocate("keys", "revoke", "ann").stdout == f"revoked {key} ann\n"
     assert place.relocate("keys", "list").stdout == f"{other}\n"
     assert "neither a key nor a name" in place.relocate("keys", "revoke", "ann").stderr
+
+
+def test_the_package_lists_its_public_names_only() -> None:
+    names = [name for name in dir(relocate) if not name.startswith("__")]
+    assert names == sorted(relocate.__all__)
