@@ -404,6 +404,8 @@ def check_url(
     """
     if url.startswith("ipc://"):
         path = url.removeprefix("ipc://")
+        if not path.isprintable():
+            raise ConfigError(f"{url!r}: the path has characters that cannot be shown")
         if not path.startswith("/"):
             # Linux's abstract sockets (@name) have no file, so that anybody could connect.
             raise ConfigError(f"{url!r}: a Unix socket needs an absolute path; write ipc:///path")

@@ -83,6 +83,7 @@ class Handle:
         self._registry: Registry = Registry(
             self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
         )
+        self._registry.wait = self._finder.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
         self._finder.on_load = self._on_load
@@ -96,7 +97,12 @@ class Handle:
 
             always = config.placement == "local"
             self._placement = Placement(
-                self._real, self._call_there, self._counters, slowness=self._fleet.slowness, always=always
+                self._real,
+                self._call_there,
+                self._counters,
+                slowness=self._fleet.slowness,
+                battery=self._battery,
+                always=always,
             )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
@@ -104,8 +110,9 @@ class Handle:
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
         self._mine = threading.local()
-        self._far = Far(self._call, self._set_inside, lambda: getattr(self._mine, "inside", False))
+        self._far = Far(self._ask_there, self._set_inside, lambda: getattr(self._mine, "inside", False))
         self._finder.source = self._far.source
+        self._finder.kept = lambda: self._far.kept
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._servers: Servers | None = None
@@ -132,6 +139,7 @@ class Handle:
             from .deadlines import Limits
 
             made.limits = Limits(self.config.deadlines)
+        made.gpu = self._registry.gpu
         made.missed = self._fell_back
         if self._placement is not None:
             made.delayed = self._placement.delayed
@@ -240,6 +248,16 @@ class Handle:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
         return self._counters.statistics()
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """What still holds real functions and modules, in words, where `enable` came after their import.
+
+        Lists, closures, defaults, objects and the like: calls through these run here and are not counted.  It
+        is looked for now, in all that is in memory, which takes a while in a large program: at most 64 functions
+        and modules, and not in the variables of functions that are running.
+        """
+        return self._exchange.unreached()
+
     def workers(self, timeout: float = 0.0) -> list[dict[str, Any]]:
         """How things stand with each place, in the order of the configuration.
 
@@ -295,6 +313,8 @@ class Handle:
             self._fleet.start_embedded()
         try:
             self._exchange.make(loaded)
+            if events.is_heard() and (unreached := self.unreached):
+                events.emit("not reached", count=len(unreached), references=list(unreached))
             for real in list(self._finder.loaded.values()):
                 self._on_load(real)
             for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:
@@ -321,6 +341,7 @@ class Handle:
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
         self._cache.forget(module, _files(self._specs.get(module))[0])
+        self._far.forget(module)
         if self._placement is not None:
             self._placement.forget()
         if any(link.is_embedded for link in self._fleet.links):
@@ -329,6 +350,7 @@ class Handle:
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
         self._finder.forked()
+        self._far.forked()
         self.namespace.forked()
         self._mine = threading.local()
         if self._servers is not None:
@@ -363,6 +385,12 @@ class Handle:
         finally:
             mine.inside = False
 
+    def _ask_there(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As `_call`, for what only a worker can answer, wherever calls are placed."""
+        if not self._enabled:
+            return target.local(self._real)(*args, **kwargs)
+        return self._call_there(target, args, kwargs)
+
     def _on_load(self, module: ModuleType) -> None:
         """A real module is loaded: its classes get their stubs, and its functions travel by name."""
         self._methods.executed(module)
@@ -395,6 +423,11 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member, far=far)
+
+    def _battery(self) -> tuple[float, bool] | None:
+        from .capability import battery
+
+        return battery()
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""

@@ -36,6 +36,10 @@ PLAIN_LIMIT = 1 << 20
 """Constants that pickle to more bytes than this stay where they are until they are touched."""
 
 
+GPU = frozenset(("cupy", "jax", "tensorflow", "torch"))
+"""Packages whose users compute on a GPU where there is one."""
+
+
 class Value(msgspec.Struct, array_like=True, omit_defaults=True):
     """A Python value.  ``plain`` (marshal) needs no import to read; ``pickled`` may; else only text."""
 
@@ -145,6 +149,8 @@ class Interface(msgspec.Struct):
 
     Not a part of `Function`, as one that has only moved in its file is described the same.
     """
+    gpu: bool = False
+    """Whether it has names of a package that computes on a GPU where there is one."""
 
     @property
     def needs(self) -> set[str]:
@@ -171,6 +177,15 @@ def decode(data: bytes | bytearray | memoryview) -> Interface:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not an interface: {error}") from None
+
+
+def uses_gpu(data: bytes) -> bool:
+    """`Interface.gpu` of an encoded interface, without the rest."""
+    return msgspec.msgpack.decode(data, type=_Glance).gpu
+
+
+class _Glance(msgspec.Struct):
+    gpu: bool = False
 
 
 def describe(module: types.ModuleType, version: bytes | None = None) -> Interface:
@@ -213,7 +228,16 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
         dynamic=[d for d in dynamic if d in members],
         members=members,
         lines=lines,
+        gpu=any(map(_is_of_gpu, [module, *vars(module).values()])),
     )
+
+
+def _is_of_gpu(value: object) -> bool:
+    if isinstance(value, types.ModuleType):
+        home = vars(value).get("__name__")
+    else:
+        home = value.__module__ if isinstance(value, (type, types.FunctionType)) else None
+    return isinstance(home, str) and home.partition(".")[0] in GPU
 
 
 def here(file: str, there: str | None, local: str | None) -> str:

@@ -82,7 +82,8 @@ class Target:
 
 
 Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
-Real = Callable[[str], ModuleType]
+Real = Callable[..., ModuleType]
+"""Gives the real module of a name; a second argument says which of its members will be asked for."""
 
 
 class Placeholder:
@@ -221,8 +222,12 @@ class Registry:
         self.designated = designated
         self.compiled = compiled
         """Gives the code of a text, which is also given a name."""
+        self.wait: Callable[[], object] = bool
+        """Waits while another thread loads a real module."""
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+        self.gpu: set[str] = set()
+        """The modules that compute on a GPU where there is one."""
         self.through = BuiltinProxy.__call__.__code__
         """The code that stands between a caller and the stub of a C function."""
 
@@ -260,6 +265,7 @@ class ProxyModule(ModuleType):
             if name in made:  # another thread has just made it
                 return made[name]
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        self._relocate_registry.wait()
         value = namespace_of(self).setdefault(name, _make_late(self, name, member))
         late.pop(name, None)
         return value
@@ -342,6 +348,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
                 old.described = Described(described.name, described.digest)
                 del registry.made[old.home], registry.targets[old.home]
     described.digest = interface.digest
+    (registry.gpu.add if interface.gpu else registry.gpu.discard)(interface.name)
     module._relocate_interface = interface
     module._relocate_described = described
     module._relocate_registry = registry
@@ -390,7 +397,7 @@ def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
     if isinstance(member, face.SimpleClass):
         return simple_class(member, registry)
     try:
-        real = registry.real(module.__name__)
+        real = registry.real(module.__name__, name)
     except ImportError as error:
         if isinstance(member, face.RealClass) and opaque.askers:
             return opaque.stand_in(member.module, member.qualname)

@@ -205,6 +205,7 @@ def test_local_without_a_number_is_as_many_as_cores() -> None:
         ("ipc://run/w", "a Unix socket needs an absolute path"),
         ("ipc://", "a Unix socket needs an absolute path"),
         ("ipc:///" + 93 * "x", "may have at most 93 bytes"),
+        ("ipc:///run/a\0b", "characters that cannot be shown"),
         ("tcp://a:1;tcp://a:1", "'tcp://a:1' is named twice"),
         ("2,local:3", "executors on this machine are asked for twice (local:2, local:3)"),
         ("local:1,local:1", "executors on this machine are asked for twice (local:1, local:1)"),

@@ -327,7 +327,7 @@ def test_run_takes_a_key_folder(place: Place) -> None:
     assert place.relocate("keys", "new", "--keys", "ring").returncode == 0
     worker = place.worker("--executors", "1")
     done = place.relocate("run", "-M", "work", "-w", worker.url, "--no-fallback", "--keys", "ring", "-c", WHERE)
-    assert "does not allow this client's key" in done.stderr or "holds no key that is allowed here" in done.stderr
+    assert "does not allow this side's key" in done.stderr or "holds no key that is allowed here" in done.stderr
 
 
 def test_run_sums_up_and_reports_to_standard_error(place: Place) -> None:
