@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, TextIO
@@ -32,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, deadlines, direct, interface, lending, memory, wire
+from . import channel, deadlines, direct, interface, lending, memory, tables, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -205,7 +206,7 @@ class Executor:
             return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
         if isinstance(message, wire.Describe):
             try:
-                described = interface.encode(interface.describe(module, digest))
+                described = interface.encode(tables.describe(module, digest))
             except Exception as error:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()
@@ -220,7 +221,8 @@ class Executor:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         self._running = peer, message
         self._said_at = 0.0
-        reply = self._runner.run(message, function, segments, len(self._reception.calls))
+        # What unpickling and pickling leave in a context is not for the next call.
+        reply = copy_context().run(self._runner.run, message, function, segments, len(self._reception.calls))
         self._running, caller, self._caller = None, self._caller, None
         if caller is not None:
             caller.end()

@@ -350,6 +350,7 @@ class Returned(Message, tag="returned"):
     ``output`` is what it printed, after the first ``said`` characters, which came in `Said`; if that is
     long, ``tail`` is set and it is the last segment.
     ``refers``: the value is ``(result, changes)`` and refers to arguments (see `restoring`).
+    ``ambient``: what the call did to the state beside its arguments (see `ambient`).
     """
 
     call: bytes
@@ -360,6 +361,7 @@ class Returned(Message, tag="returned"):
     tail: bool = False
     refers: bool = False
     said: int = 0
+    ambient: bytes = b""
 
 
 class Raised(Message, tag="raised"):
@@ -373,6 +375,7 @@ class Raised(Message, tag="raised"):
     tail: bool = False
     refers: bool = False
     said: int = 0
+    ambient: bytes = b""
 
 
 class Rejected(Message, tag="rejected"):

@@ -17,15 +17,15 @@ ROWS = tuple(
     set(row.split())
     for row in (
         "errors origin purity opaque reducers",
-        "closures",
+        "closures unreached",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire",
         "proxy",
-        "session raising restoring policy verify methods leases",
+        "session raising restoring policy verify methods leases tables",
         # Pure above, I/O below.
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
-        deadlines policies capability events""",
+        deadlines policies capability events resources""",
         "channel placement mounts control metrics",
         "connection direct hedging",
         "contact",

@@ -58,7 +58,7 @@ def messages() -> dict[str, Recorded]:
         "invoke": (wire.Invoke(ID, 1, 3), SMALL),
         "ask": (wire.Ask(ID, 0, 3, 4), []),
         "answer": (wire.Answer(ID, 0, 3, True), SMALL),
-        "returned": (wire.Returned(ID, 5, output), SMALL),
+        "returned": (wire.Returned(ID, 5, output, ambient=b"ambient"), SMALL),
         "raised": (wire.Raised(ID, 5, output), SMALL),
         "rejected": (wire.Rejected(ID, "draining", "the worker is shutting down"), []),
     }
