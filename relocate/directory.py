@@ -241,7 +241,7 @@ class Directory:
             self.state = "down"
             where = ", ".join(self.registries)
             self.error = WorkerError(
-                f"the registry at {where} named {len(self._mounted)} workers"
+                f"the registry at {where} named {len(self._mounted)} worker{'s' * (len(self._mounted) != 1)}"
                 if self._mounted
                 else f"the registry at {where} knows no worker for Python {'.'.join(map(str, session.PYTHON))} "
                 f"that offers {', '.join(self._modules) or 'anything'}"

@@ -117,6 +117,8 @@ class Driver:
         """Told whether what this thread does is relocate's own work."""
         self.missed: Callable[[str, str], object] = lambda name, why: None
         """Told of a function that ran here because no worker could run it, and why none could."""
+        self.delayed: Callable[[], object] = lambda: None
+        """Told, by its thread, of a call that had to wait for its executor to start or to import its module."""
         self._real = real
         self._refresh = refresh
         self.patience = patience
@@ -541,7 +543,8 @@ class Driver:
 
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
         if isinstance(decision, policy.Overloaded):
-            return Overloaded(f"{trip.name}: all executors are busy, and {len(self._line)} calls wait for them already")
+            waiting = "1 call waits" if len(self._line) == 1 else f"{len(self._line)} calls wait"
+            return Overloaded(f"{trip.name}: all executors are busy, and {waiting} for them already")
         if isinstance(decision, policy.Expired):
             return DeadlineExceeded(f"{trip.name} could not be run before its deadline")
         return self._nobody(trip)
@@ -597,11 +600,15 @@ class Driver:
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
+                self.delayed()
+                seat.imported_at = now
                 seat.modules.add(trip.module)
                 with self.turn.lock:
                     for pool in self._large:
                         pool.warmed(trip.module, seat)
             return
+        if seat.imported_at > trip.began:
+            self.delayed()
         seconds = seat.run(now, sent)
         if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:

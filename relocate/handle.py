@@ -9,9 +9,10 @@ are replaced.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import inspect
-import logging  # noqa: F401 -- its lock is taken before a fork; what was begun ahead needs it, and is waited for first
+import logging  # its lock is taken before a fork; what was begun ahead needs it, and is waited for first
 import os
 import sys
 import threading
@@ -144,6 +145,8 @@ class Handle:
             made.limits = Limits(self.config.deadlines)
         made.gpu = self._registry.gpu
         made.missed = self._fell_back
+        if self._placement is not None:
+            made.delayed = self._placement.delayed
         if self._tracing is not None:
             made.trace(self._tracing)
         if self.config.verify:
@@ -197,8 +200,10 @@ class Handle:
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
             self._tell()
-        if report:
-            self._tell_of_misspelt()
+        if report and self._tell_of_misspelt() and self._exiting and not self.config.fallback:
+            program = os.environ.get(configuration.ENV_REPORT_PID, "")
+            if program == str(os.getpid()):
+                _fail()
 
     def _tell(self) -> None:
         """Write what was asked for: the report, the summary."""
@@ -214,15 +219,16 @@ class Handle:
 
             print(f"relocate: {summary(self.statistics())}", file=sys.stderr)
 
-    def _tell_of_misspelt(self) -> None:
-        """Tell of designated names that nobody imported and that are no modules.
+    def _tell_of_misspelt(self) -> bool:
+        """Tell of designated names that nobody imported and that are no modules; whether there are any.
 
         In a program that merely inherited its environment nothing of a designated package need be
         there, and others may be on the workers only: then only of what resembles an imported module.
         """
         program = os.environ.get(configuration.ENV_REPORT_PID, "")
         if os.getpid() != self._pid or program not in ("", str(self._pid)):
-            return  # the program itself will tell
+            return False  # the program itself will tell
+        told = False
         asked = self._asked or program
         here = asked and not self._fleet.directories and all(link.is_embedded for link in self._fleet.links)
         for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
@@ -236,10 +242,12 @@ class Handle:
                 said = spelling.imported(name)
             if said is None:
                 continue
+            told = True
             if self._exiting:
                 print(f"relocate: {said}", file=sys.stderr)
             else:
                 self._warn(said)
+        return told
 
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
@@ -274,7 +282,7 @@ class Handle:
 
     def __repr__(self) -> str:
         state = "enabled" if self._enabled else "disabled"
-        names = ", ".join((*self.config.modules, *self.config.methods))
+        names = ", ".join((*self.config.modules, *self.config.methods)) or "nothing"
         return f"<relocate handle, {state}: {names} on {self.config.workers}>"
 
     def _load_namespace(self, file: str) -> None:
@@ -538,6 +546,18 @@ class Handle:
             from .output import warn
 
             warn(text, RelocateWarning)
+
+
+def _fail() -> None:
+    """End the program, which is at its end, with status 1: what was to run on workers only has run here.
+
+    The interpreter takes no status from who is called at its end.  Of the others only `logging` is still to come.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(1)
 
 
 def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:

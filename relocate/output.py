@@ -21,6 +21,8 @@ from .origin import STUB
 
 OWN = __file__.removesuffix("output.py")
 PASSED = (OWN, importlib.__file__.removesuffix("__init__.py"), "<frozen importlib")
+CALLS = OWN + "running.py"
+"""Who calls the functions: a warning about their caller is about the program."""
 MOST = 100
 """So many times one warning of one line is kept of a call."""
 
@@ -61,6 +63,8 @@ class Output:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
+        if issubclass(category, DeprecationWarning) and filename.startswith(OWN) and filename != CALLS:
+            return  # of how arguments travel, of which the program knows nothing
         text = str(message)
         count = self._warned[filename, lineno, text] = self._warned.get((filename, lineno, text), 0) + 1
         if count > MOST:

@@ -1,12 +1,14 @@
 """Here or there, call by call: what each costs is measured, and `cost.Estimate` weighs it.
 
 A call that stays is timed and nothing else: it is not pickled, no lock is taken but that of the counters.
-What a call costs there is the whole way, from here: arguments to bytes, the trip, the run, the result.
+What a call costs there is the whole way, from here: arguments to bytes, the trip, the run, the result.  Of a
+call that had to wait for an executor to start, or for a module to be imported there, nothing is learned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from time import perf_counter
 from types import ModuleType
 from typing import Any
@@ -63,6 +65,8 @@ class Placement:
         """When to look at the battery again, by `perf_counter`."""
         self._always = always
         self._ways: dict[Target, Way] = {}
+        self._delayed: set[int] = set()
+        """The threads whose call took longer there than it would again."""
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``target(*args, **kwargs)``.
@@ -96,12 +100,23 @@ class Placement:
         try:
             value = self._there(target, args, kwargs)
         except RelocateError:
+            self._delayed.discard(get_ident())
             raise
         except BaseException:
-            estimate.ran_there(perf_counter() - began, self.costs.route, estimate.size)
+            self._ran_there(perf_counter() - began, estimate)
             raise
-        estimate.ran_there(perf_counter() - began, self.costs.route, estimate.size)
+        self._ran_there(perf_counter() - began, estimate)
         return value
+
+    def _ran_there(self, seconds: float, estimate: Estimate) -> None:
+        if self._delayed and (thread := get_ident()) in self._delayed:
+            self._delayed.discard(thread)
+        else:
+            estimate.ran_there(seconds, self.costs.route, estimate.size)
+
+    def delayed(self) -> None:
+        """This thread's call waited for an executor to start, or for a module's import there: no other will."""
+        self._delayed.add(get_ident())
 
     def _look(self, now: float) -> None:
         battery = self._battery()

@@ -36,6 +36,7 @@ class Seat(Health):
         "gone",
         "id",
         "idle",
+        "imported_at",
         "incarnation",
         "label",
         "link",
@@ -57,6 +58,8 @@ class Seat(Health):
         self.depth = self._base = depth
         self._pace = 2 * SHORT
         self.modules: set[str] = set()
+        self.imported_at = 0.0
+        """When it last answered the first call of a module; by the driver's clock."""
         self.idle: list[channel.Channel] = []
         self.gone = False
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import logging
 import mmap
@@ -177,6 +178,8 @@ class Supervisor:
             self._key, self._secret = keys.pair()
         if self._door.port in map(str, self._settings.ports[: len(self._slots)]):
             raise ConfigError(f"port {self._door.port} of --ports is the one it listens on")
+        if self._settings.ports and all(map(is_taken, urls := [self._bind_url(slot) for slot in self._slots])):
+            raise ConfigError(f"cannot listen on {urls[0]}: the address is taken; give other --ports")
         of = self._settings
         if of.registries:
             self._announcer = Announcer(self._context, of.registries, of.keys, self.url, of.advertise, of.labels)
@@ -216,6 +219,9 @@ class Supervisor:
     def _turn(self) -> None:
         if self._asked_to_drain and not self._draining:
             self._drain()
+        if self._draining and all(slot.process is None for slot in self._slots):
+            self._status = 0
+            return
         now = time.monotonic()
         for slot in self._slots:
             if slot.process is None and not self._draining and now >= slot.start_at:
@@ -245,8 +251,6 @@ class Supervisor:
             if self._offered is not None and (ready or self._trouble()):  # without trouble there will be one soon
                 self._announcer.update(ready, self._offered)
             self._announcer.tend()
-        if self._draining and all(slot.process is None for slot in self._slots):
-            self._status = 0
 
     def _patience(self, now: float) -> int:
         """Milliseconds until something is due."""
@@ -271,7 +275,10 @@ class Supervisor:
         if self._announcer is not None:
             self._announcer.withdraw()
         for slot in self._slots:
-            self._tell(slot, drain=True)
+            if slot.endpoint:
+                self._tell(slot, drain=True)
+            elif slot.process is not None:  # it imports modules, perhaps for long, and runs nothing
+                slot.process.kill()
         self._publish()
 
     def _end(self) -> None:
@@ -498,7 +505,8 @@ class Supervisor:
         if isinstance(message, wire.Hello):
             refusal = session.compatible(message.protocol, message.python, "the worker")
             if message.to != "worker":
-                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}")
+                hint = "; leave out registry+ before its address" if message.to == "registry" else ""
+                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}{hint}")
             if refusal is not None:
                 refusal.text += f" (relocate {message.version} there, {__version__} here)"
                 self._send(identity, refusal)
@@ -562,6 +570,20 @@ class Supervisor:
 def ended(slate: Any) -> int:
     """How many calls have ended on an executor."""
     return int.from_bytes(slate[executor.ENDED], "little")
+
+
+def is_taken(url: str) -> bool:
+    """Whether somebody listens on the port of ``url``, of which the host is in numbers."""
+    host, _, port = url.removeprefix("tcp://").rpartition(":")
+    family = sockets.AF_INET6 if host.startswith("[") else sockets.AF_INET
+    with sockets.socket(family) as probe:
+        # As libzmq does: a connection that ended is nobody.
+        probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def running(slate: Any) -> tuple[bytes, float]:
