@@ -182,7 +182,7 @@ def test_a_policy_may_lie_beside_the_script_and_leave_no_worker(place: Folder) -
         assert "work is not relocated: the policy leaves none of embedded\n" in done.stderr
     place.write("beside/pol.py", "")
     done = place.relocate("run", "--config", str(file), str(script))
-    assert "ConfigError: policy: 'pol:policy' cannot be loaded: " in done.stderr
+    assert "work is not relocated: policy: 'pol:policy' cannot be loaded: " in done.stderr
 
 
 def test_the_example_sends_calls_where_it_says(place: Folder) -> None:
