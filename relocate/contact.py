@@ -142,12 +142,13 @@ def configure(socket: zmq.Socket[bytes]) -> None:
 def calm(socket: zmq.Socket[bytes]) -> None:
     """Let the kernel find out, in minutes, about connections that are dead and silent; see above.
 
-    When a registry starts again, ten thousand connect at once.  So handshakes may take their time; and whoever
+    When a registry starts again, ten thousand connect at once, and all handshakes go on side by side.  So they may
+    take their time, as to give them up would be to begin them all anew; and whoever
     finds no room among those that wait to be accepted tries again soon, while the kernel, which doubles its
     pauses, would take half a minute.
     """
     socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 30_000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 120_000)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)

@@ -14,6 +14,9 @@ from typing import Any
 
 from . import unreached
 
+_dictionary: Any = vars(ModuleType)["__dict__"]
+"""As it is: that of a proxy would have all its classes made, for which the real module is loaded."""
+
 
 class Exchange:
     """What was exchanged for one handle."""
@@ -108,7 +111,7 @@ def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
     sys.modules[name] = module
     parent, _, last = name.rpartition(".")
     holder = sys.modules.get(parent)
-    if holder is not None and holder.__dict__.get(last) is imported:
+    if holder is not None and _dictionary.__get__(holder).get(last) is imported:
         setattr(holder, last, module)
 
 
@@ -122,7 +125,7 @@ def _put_back(name: str, real: ModuleType | None) -> None:
     if real is not None:
         sys.modules[name] = real
     holder = sys.modules.get(parent)
-    if holder is not None and holder.__dict__.get(last) is proxy:
+    if holder is not None and _dictionary.__get__(holder).get(last) is proxy:
         if real is not None:
             setattr(holder, last, real)
         else:

@@ -33,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, deadlines, direct, interface, lending, memory, wire
+from . import channel, deadlines, direct, interface, lending, memory, tables, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -206,7 +206,7 @@ class Executor:
             return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
         if isinstance(message, wire.Describe):
             try:
-                described = interface.encode(interface.describe(module, digest))
+                described = interface.encode(tables.describe(module, digest))
             except Exception as error:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .methods import Methods
     from .proxy import Registry
     from .resources import Kept
+    from .tables import Tables
 
 
 PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -80,16 +81,21 @@ class Finder:
         """Top-level packages that have designated modules which are not installed here."""
         self.methods: Methods | None = None
         """Those that are replaced in classes, when the modules that hold them are executed."""
+        self.tables: Tables | None = None
+        """Those of other modules that are filled, when these are executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a proxy, if ``fullname`` is designated and can be relocated."""
         if not self.designated(fullname):
-            if self.methods is not None and self.methods.concerns(fullname):
+            watching: list[Executing] = [w.executing for w in (self.methods, self.tables) if w and w.concerns(fullname)]
+            if watching:
                 spec = self._next(fullname, path, target)
                 if spec is not None:
-                    return watched(spec, self.methods)
+                    for executing in watching:
+                        spec = watched(spec, executing)
+                    return spec
             if getattr(self._mine, "real", False):
                 return None
             if fullname in self._ancestors and self._next(fullname, path, target) is None:
@@ -294,19 +300,20 @@ class Finder:
         if getattr(self._mine, "real", False):
             yield
             return
-        self._mine.real = True
-        _gate.shut(self)
-        try:
-            self._let_finish()
-            self._aside = self._take_out()
-            sys.modules.update(self.loaded)
+        with self.tables.withdrawn() if self.tables is not None else nullcontext():
+            self._mine.real = True
+            _gate.shut(self)
             try:
-                yield
+                self._let_finish()
+                self._aside = self._take_out()
+                sys.modules.update(self.loaded)
+                try:
+                    yield
+                finally:
+                    self._restore()
             finally:
-                self._restore()
-        finally:
-            self._mine.real = False
-            _gate.open(self)
+                self._mine.real = False
+                _gate.open(self)
 
     def hold(self, name: str, space: Mapping[str, Any] | None, level: int) -> None:
         """Let another thread wait with an import of what is taken out of `sys.modules` now.
@@ -383,6 +390,8 @@ class Finder:
         _gate.forked()
         if self._aside:
             self._restore()
+            if self.tables is not None:
+                self.tables.restore()
 
     def _take_out(self) -> dict[str, ModuleType]:
         names = [n for n in list(sys.modules) if self.designated(n)]
@@ -543,10 +552,13 @@ class FarLoader:
         return data(self._finder.kept(), self._name, os.path.join(os.path.dirname(file), ""), path)
 
 
-def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
-    """``spec``, so that ``methods`` is told when its module is executed."""
+Executing = Callable[[ModuleType], AbstractContextManager[None]]
+
+
+def watched(spec: ModuleSpec, executing: Executing) -> ModuleSpec:
+    """``spec``, so that its module is executed within ``executing``."""
     if hasattr(spec.loader, "exec_module"):
-        loader: Any = WatchedLoader(spec.loader, methods)
+        loader: Any = WatchedLoader(spec.loader, executing)
         spec.loader = loader
     return spec
 
@@ -554,16 +566,16 @@ def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
 class WatchedLoader:
     """Stands for a module's loader until the module is executed."""
 
-    def __init__(self, loader: Any, methods: Methods) -> None:
+    def __init__(self, loader: Any, executing: Executing) -> None:
         self._loader = loader
-        self._methods = methods
+        self._executing = executing
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute it, by its own loader."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        with self._methods.executing(module):
+        with self._executing(module):
             self._loader.exec_module(module)
 
     def __getattr__(self, name: str) -> Any:

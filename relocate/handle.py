@@ -61,6 +61,7 @@ class Handle:
         from .mounts import LiveNamespace
         from .observe import Counters
         from .proxy import Registry
+        from .tables import Tables
 
         self.config = config
         self._counters = Counters()
@@ -87,6 +88,9 @@ class Handle:
         self._registry.wait = self._finder.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
+        self._tables = Tables(self._registry)
+        self._registry.entered = self._tables.described
+        self._finder.tables = self._tables
         self._finder.on_load = self._on_load
         self._policy: Policy | None = None
         self._placement: Placement | None = None
@@ -194,6 +198,7 @@ class Handle:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
+        self._tables.undo()
         self._methods.undo()
         reducers.remove(self._name_of)
         self.close()
@@ -477,12 +482,13 @@ class Handle:
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
         from . import interface as face
+        from . import tables
 
         self._find_policy()  # here, where no lock is held
         self._specs[module] = spec
         file, path = _files(spec)
         if self._leads_here(module):
-            return face.describe(self._finder.real(module))
+            return tables.describe(self._finder.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._fleet.start_embedded()

@@ -209,14 +209,18 @@ def _give(module: str, qualname: str, text: str, at: tuple[str, int, str] | None
     except (ImportError, AttributeError):
         text = f"{module}.{qualname}: {text}"
         category = UserWarning
+    try:
+        given = category(text)
+    except Exception:  # it wants more, of which only the text has come
+        given = category.__new__(category, text)
     if at is None:
-        warn(text, category)
+        warn(given, category)
     else:
         filename, lineno, name = at
-        warnings.warn_explicit(text, category, filename, lineno, name, _registries.setdefault(name, {}))
+        warnings.warn_explicit(given, category, filename, lineno, name, _registries.setdefault(name, {}))
 
 
-def warn(text: str, category: type[Warning]) -> None:
+def warn(text: str | Warning, category: type[Warning]) -> None:
     """Give a warning at the program's line that imports, or calls a relocated function."""
     caller = calling()
     warnings.warn_explicit(

@@ -491,7 +491,7 @@ def _outcome(function: object, *args: object) -> object:
 
 
 def test_clients_come_back_at_different_times() -> None:
-    from relocate.links import jittered
+    from relocate.connection import jittered
 
     waits = [jittered(2.0) for _ in range(1000)]
     assert all(1.0 <= wait < 3.0 for wait in waits)

@@ -112,7 +112,7 @@ def test_a_call_that_was_late_before_it_could_begin_is_not_begun_though_its_clie
         import timely as module
 
         module.rest(0.0)
-        [seat] = handle._links[0].seats
+        [seat] = handle._fleet.links[0].seats
         digest = interface.digest(handle._real("timely"))
         opened = seat.take()
         assert opened is not None

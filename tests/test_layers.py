@@ -21,7 +21,7 @@ ROWS = tuple(
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire",
         "proxy",
-        "session raising restoring policy verify methods leases",
+        "session raising restoring policy verify methods leases tables",
         # Pure above, I/O below.
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling

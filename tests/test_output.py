@@ -127,6 +127,17 @@ def test_a_category_that_is_not_here_is_named() -> None:
         show([("warning", '["nowhere", "Odd", "text", null]')])
 
 
+class Particular(UserWarning):
+    def __init__(self, text: str, *, since: str) -> None:
+        super().__init__(text)
+        self.since = since
+
+
+def test_a_category_that_wants_more_than_a_text_is_given_with_its_text() -> None:
+    with pytest.warns(Particular, match="text"):
+        show([("warning", f'["{__name__}", "Particular", "text", null]')])
+
+
 def test_a_stream_that_was_exchanged_gets_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,15 @@ def copied(frames: list[wire.Buffer]) -> list[wire.Buffer]:
 def there_and_back(value: object) -> Any:
     _, segments = wire.unpack(copied(wire.pack(call(), wire.dumps(value))))
     return wire.loads(segments)
+
+
+def test_a_read_only_view_of_a_mapping_keeps_the_mapping_that_it_is_of() -> None:
+    behind = OrderedDict(b=1, a=[2])
+    view, same = there_and_back((types.MappingProxyType(behind), behind))
+    assert type(view) is types.MappingProxyType
+    assert (type(same), list(view)) == (OrderedDict, ["b", "a"])
+    same["c"] = 3
+    assert view["c"] == 3
 
 
 ids = st.binary(min_size=16, max_size=16)
