@@ -34,6 +34,8 @@ PATIENCE = 1.0
 """Seconds that a program waits for the rest of a request."""
 ANSWER = 30.0
 """Seconds that is waited for a program's answer."""
+LONGEST_FOLDER = 70
+"""Bytes: a Unix socket's address holds 107 (unix(7)), and the names of the folder and of the socket are appended."""
 TRIES = 3
 """To make the socket, while others that end remove the empty folder."""
 
@@ -208,11 +210,26 @@ def _line(peer: socket.socket, longest: int | None = None) -> bytes:
 
 
 def folder() -> Path:
-    """Where this user's programs have their sockets: below ``XDG_RUNTIME_DIR``, or in the temporary folder."""
+    """Where this user's programs have their sockets: below ``XDG_RUNTIME_DIR``, or in the temporary folder.
+
+    In ``/tmp`` if their paths are too long for the address of a Unix socket.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.access(runtime, os.W_OK | os.X_OK):
+    if runtime and len(os.fsencode(runtime)) <= LONGEST_FOLDER and os.access(runtime, os.W_OK | os.X_OK):
         return Path(runtime) / "relocate"
-    return Path(tempfile.gettempdir()) / f"relocate-run-{os.geteuid()}"
+    temporary = tempfile.gettempdir()
+    if len(os.fsencode(temporary)) > LONGEST_FOLDER:
+        temporary = "/tmp"
+    return Path(temporary) / f"relocate-run-{os.geteuid()}"
+
+
+def clean(pid: int) -> None:
+    """Remove what a program that is gone left."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder()):
+            path = folder() / name
+            if name.partition(".")[0] == str(pid) and not _answers(path):
+                _remove(path)
 
 
 def ask(program: str, verb: str, *, timeout: float = ANSWER, **arguments: Any) -> Any:

@@ -298,7 +298,7 @@ class Driver:
         trip = Trip(self, module, module, ("chan", *module.split(".")), patience=timeout, here=local)
         answer = trip.make(wire.Describe(self._next_id(), module), ())
         if answer is None:
-            raise NoWorkerLeft(f"{module}: {self.troubles(trip.path)}")
+            raise NoWorkerLeft(f"{module}: {self._left(trip.path)}")
         reply, result, seat = answer
         if isinstance(reply, wire.Returned):
             data = bytes(result[0])
@@ -428,12 +428,19 @@ class Driver:
         """Tell of a call that runs here, unless here is where its name leads first."""
         ranks = self.ranks(trip.path)
         if self.links is not None and not trip.nested and ranks and not any(place.local for place in ranks[0]):
-            self.missed(trip.name, self.troubles(trip.path))
+            self.missed(trip.name, self._left(trip.path))
 
     def troubles(self, path: tuple[str, ...]) -> str:
         """Why none of the places of ``path`` can run a call."""
         said = [trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
         return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
+
+    def _left(self, path: tuple[str, ...]) -> str:
+        """The same of places among which the policy has chosen: it may have left none of those that are up."""
+        places = [place for rank in self.ranks(path) for place in rank if not place.local]
+        if self.policy is not policy.decide and any(place.error is None and place.state != "down" for place in places):
+            return f"the policy leaves none of {', '.join(place.name for place in places)}"
+        return self.troubles(path)
 
     def lease(self, trip: Trip) -> Seat | None:
         """A seat for the next attempt, its counter raised; None for the local copy, or if the links are gone.
@@ -558,7 +565,7 @@ class Driver:
                 f"{trip.name}: no executor is idle; a generator or function that a call was given calls it, and that "
                 "call waits on its executor meanwhile; use more executors"
             )
-        return NoWorkerLeft(f"{trip.name}: {self.troubles(trip.path)}")
+        return NoWorkerLeft(f"{trip.name}: {self._left(trip.path)}")
 
     def release(self, seat: Seat, kept: channel.Channel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""

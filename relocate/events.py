@@ -13,7 +13,7 @@ from typing import Any
 LOGGER = "relocate.events"
 
 TEXTS = {
-    "worker up": "{worker} at {url} is up with {executors} executors",
+    "worker up": "{worker} at {url} is up, with so many executors: {executors}",
     "worker down": "{worker} at {url} is {state}: {reason}",
     "executor died": "{executor} {end}",
     "call retried": "{function} is tried again: its outcome on {executor} is unknown",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .interface import Interface
     from .observe import Statistics
     from .placement import Placement
+    from .policies import Policy
     from .proxy import Registry, Target
     from .servers import Servers
     from .tracing import Tracing
@@ -91,10 +92,7 @@ class Handle:
         self._registry.entered = self._tables.described
         self._finder.tables = self._tables
         self._finder.on_load = self._on_load
-        if config.policy:
-            from .policies import find
-
-            self._policy = find(config.policy)
+        self._policy: Policy | None = None
         self._placement: Placement | None = None
         if config.placement != "remote":
             from .placement import Placement
@@ -137,7 +135,8 @@ class Handle:
         made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
         made.inside = self._set_inside
         made.queue = self.config.queue
-        if self.config.policy:
+        self._find_policy()
+        if self._policy is not None:
             made.policy = self._policy
         if self.config.deadlines:
             from .deadlines import Limits
@@ -152,6 +151,12 @@ class Handle:
         if self.config.verify:
             made.verifier = self._verifier()
         return made
+
+    def _find_policy(self) -> None:
+        if self.config.policy and self._policy is None:
+            from .policies import find
+
+            self._policy = find(self.config.policy)
 
     def _serve(self) -> None:
         """Serve what a running program serves beside its calls."""
@@ -303,6 +308,8 @@ class Handle:
         Args:
             early: start embedded executors now, not at the first designated import.
         """
+        if early or ":" not in self.config.policy:  # a module may lie beside the script: not yet on the path
+            self._find_policy()
         self._enabled = self._fleet.open = True
         _active.append(self)
         opaque.askers.append(self._far)
@@ -477,6 +484,7 @@ class Handle:
         from . import interface as face
         from . import tables
 
+        self._find_policy()  # here, where no lock is held
         self._specs[module] = spec
         file, path = _files(spec)
         if self._leads_here(module):

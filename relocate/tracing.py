@@ -51,8 +51,9 @@ class Tracing:
         self._propagate.inject(carrier)
         return name, carrier
 
-    def settled(self, executor: str | None, attempts: int) -> None:
-        """Note in the current span where the call ended, and after how many attempts."""
+    def settled(self, executor: str, attempts: int) -> None:
+        """Note in the current span where the call ended, if anywhere, and after how many attempts."""
         span = self._trace.get_current_span()
-        span.set_attribute("relocate.executor", executor or "here")
+        if executor:
+            span.set_attribute("relocate.executor", executor)
         span.set_attribute("relocate.attempts", attempts)

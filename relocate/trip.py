@@ -130,6 +130,7 @@ class Trip:
         self.hedge_after = (
             NEVER if self.lent or self.nested or isinstance(request, wire.Describe) else estimate.there.p95
         )
+        lost = ""
         while True:
             kept: channel.Channel | None = None
             failed = False
@@ -139,6 +140,8 @@ class Trip:
             try:
                 seat = driver.lease(self)
                 links = driver.links
+                if lost:
+                    events.emit("call retried", function=self.name, executor=lost, attempt=self.attempts)
                 if seat is None or links is None:  # none: relocation was disabled while this call was under way
                     if isinstance(request, wire.Call):
                         driver.fell_back(self)
@@ -194,8 +197,7 @@ class Trip:
                     self._give_back(kept, failed)
                 finally:
                     self._give_back(None, False)  # if an interrupt came between
-            self.tried = [*self.tried, seat.id]
-            events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
+            self.tried, lost = [*self.tried, seat.id], seat.label
             self._judge(request.call, driver.clock() - began)
 
     def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
@@ -227,7 +229,8 @@ class Trip:
         """Count the call; see `observe.Counters.settled`."""
         driver = self.driver
         if driver.tracing is not None:
-            driver.tracing.settled(seat, self.attempts)
+            last = self.ends[-1].label if self.ends else ""
+            driver.tracing.settled(last if outcome == "failed" else seat or "here", self.attempts)
         if self.piece:
             outcome = ""
         again, elsewhere = 0, False

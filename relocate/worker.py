@@ -39,7 +39,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import zmq
 
-from . import __version__, capability, embedded, executor, keys, memory, session, wire
+from . import __version__, capability, control, embedded, executor, keys, memory, session, wire
 from .announcer import Announcer
 from .door import Door, resolved
 from .errors import ConfigError, RemoteProtocolError
@@ -298,6 +298,8 @@ class Supervisor:
             for slot in self._slots:
                 executor.unbind(self._bind_url(slot))
             if self._settings.parent is not None:
+                if os.getppid() != self._settings.parent:  # it was killed
+                    control.clean(self._settings.parent)
                 with contextlib.suppress(OSError):
                     os.rmdir(os.path.dirname(self._settings.listen.removeprefix("ipc://")))
 

@@ -236,15 +236,23 @@ def test_a_program_without_a_safe_place_for_it_runs_as_well(place: Place) -> Non
     assert (done.stdout, done.stderr) == ("3\n", "")
 
 
-def test_a_killed_program_is_not_listed(place: Place) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_program_is_not_listed_and_its_worker_removes_what_it_left(place: Place, number: int) -> None:
     program = place.start(sys.executable, "-c", PROGRAM + "print(1, flush=True); input()", talk=True)
     assert program.stdout is not None
     assert program.stdout.readline() == "1\n"
-    os.kill(program.pid, signal.SIGKILL)
-    program.wait()
     assert sockets(place) == [str(program.pid)]
-    assert place.python("-c", "from relocate import control; print(list(control.running()))").stdout == "[]\n"
+    os.kill(program.pid, number)
+    program.wait()
     until(lambda: place.left_behind() == [], "the end of the worker's files")
+
+
+def test_a_long_name_of_the_temporary_folder_hides_no_program(place: Place) -> None:
+    folder = place.home / ("x" * 60) / ("y" * 60)
+    folder.mkdir(parents=True)
+    program = PROGRAM + "from relocate import control; print(str(os.getpid()) in control.running(), control.folder())"
+    done = place.python("-c", program, TMPDIR=str(folder))
+    assert (done.stdout, done.stderr) == (f"True /tmp/relocate-run-{os.geteuid()}\n", "")
 
 
 def test_who_only_looks_at_workers_is_not_listed() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relocate import events, testing
+from relocate import CrashingCall, events, testing
 from relocate.testing import Clock, Kill, Network, Program
 from relocate.testing.workers import Workers
 
@@ -57,13 +57,24 @@ def test_what_happens_to_workers_and_calls_is_told(heard: Heard) -> None:
     module = program.load("shop")
     desk.next(Kill())
     assert module.price(2) == 6
-    assert heard.names() == ["worker up", "call retried", "executor died", "worker up"]
-    up, retried, died, _ = heard.all()
+    assert heard.names() == ["worker up", "executor died", "worker up", "call retried"]
+    up, died, _, retried = heard.all()
     assert up == {"event": "worker up", "worker": "desk", "url": "tcp://desk:7000", "executors": 1}
     assert died == {"event": "executor died", "executor": "desk/0", "end": "died of SIGSEGV"}
     assert retried == {"event": "call retried", "function": "shop.price", "executor": "desk/0", "attempt": 1}
-    assert heard.records[2].getMessage() == "desk/0 died of SIGSEGV"
-    assert heard.records[1].getMessage() == "shop.price is tried again: its outcome on desk/0 is unknown"
+    assert heard.records[1].getMessage() == "desk/0 died of SIGSEGV"
+    assert heard.records[3].getMessage() == "shop.price is tried again: its outcome on desk/0 is unknown"
+
+
+def test_a_call_that_is_given_up_is_not_told_to_be_tried_again(heard: Heard) -> None:
+    network = Network(Clock())
+    desk = network.worker("desk", modules=[shop()])
+    module = Program(network, ["desk"]).load("shop")
+    desk.next(Kill(), Kill())
+    with pytest.raises(CrashingCall):
+        module.price(2)
+    assert heard.names().count("call retried") == 1
+    assert heard.names().count("executor died") == 2
 
 
 def test_a_rejected_call_is_told_with_the_reason(heard: Heard) -> None:

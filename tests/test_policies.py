@@ -172,6 +172,19 @@ def test_what_is_no_policy_is_named(name: str, said: str) -> None:
         relocate.enable(modules=["colorsys"], policy=name)
 
 
+def test_a_policy_may_lie_beside_the_script_and_leave_no_worker(place: Folder) -> None:
+    place.write("beside/pol.py", "from relocate.policies import only\npolicy = only(lambda place: False)\n")
+    script = place.write("beside/main.py", "import work\nprint(work.echo(1))\n")
+    file = place.write("pol.toml", "modules = ['work']\nworkers = '1'\npolicy = 'pol:policy'\n")
+    for _ in range(2):  # the second time the interface is in the cache
+        done = place.relocate("run", "--config", str(file), str(script))
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+        assert "work is not relocated: the policy leaves none of embedded\n" in done.stderr
+    place.write("beside/pol.py", "")
+    done = place.relocate("run", "--config", str(file), str(script))
+    assert "work is not relocated: policy: 'pol:policy' cannot be loaded: " in done.stderr
+
+
 def test_the_example_sends_calls_where_it_says(place: Folder) -> None:
     keys = str(place.folder / "keys")
     sockets = place.home / "run"

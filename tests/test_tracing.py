@@ -127,6 +127,18 @@ def test_a_call_that_runs_here_says_so(spans: Any) -> None:
     assert "work.echo SERVER" not in found
 
 
+def test_a_call_that_is_given_up_ended_on_its_last_executor(spans: Any) -> None:
+    found = spans("""
+import work, relocate
+try:
+    work.leave(3)
+except relocate.CrashingCall:
+    pass
+""")
+    (call,) = found["work.leave CLIENT"]
+    assert (call["attributes"]["relocate.executor"], call["attributes"]["relocate.attempts"]) == ("embedded/0", 2)
+
+
 def test_an_executor_without_opentelemetry_runs_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     captured = ambient.capture(("work.echo", {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}))
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import doctest
 import functools
+import io
 import logging
 import math
 import operator
@@ -77,6 +78,11 @@ def loop() -> list[Any]:
     return made
 
 
+def written(stream: Any, data: Any) -> Any:
+    stream.write(data)
+    return stream
+
+
 SAME = [
     (1, 1),
     ("a", "a"),
@@ -108,6 +114,9 @@ SAME = [
     (functools.partial(operator.add, 1), functools.partial(operator.add, 1)),
     (loop(), loop()),
     (Raised(ValueError("x", [NAN])), Raised(ValueError("x", [NAN]))),
+    (Raised(ValueError(f"no {object()!r}")), Raised(ValueError(f"no {object()!r}"))),
+    (written(io.StringIO(), "ab"), written(io.StringIO("a"), "ab")),
+    (written(io.BytesIO(), b"ab"), written(io.BytesIO(), b"ab")),
 ]
 
 
@@ -140,6 +149,8 @@ APART = [
     ([1].append, [2].append, ("result", None, None)),
     (sparse.csr_array(np.eye(3)), sparse.csr_array(2 * np.eye(3)), ("result.data[0]", "1.0", "2.0")),
     (Raised(ValueError("x")), Raised(ValueError("y")), ("the exception.args[0]", "'x'", "'y'")),
+    (io.StringIO("ab"), io.StringIO("ac"), ("result.getvalue()", "'ab'", "'ac'")),
+    (io.BytesIO(b"ab"), written(io.BytesIO(), b"ab"), ("result.tell()", "0", "2")),
     (Raised(ValueError("x")), 3, ("the outcome", "raised ValueError('x')", "3")),
     (
         Raised(ValueError("x")),

@@ -220,21 +220,49 @@ def test_completion_is_offered(place: Place) -> None:
     assert "complete" in done.stdout
 
 
+def completed(place: Place, *words: str) -> set[str]:
+    """What the shell would offer for the last word."""
+    line = " ".join(["relocate", *words])
+    given = {"_RELOCATE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+    program = "from relocate.cli import main; main(prog_name='relocate')"
+    done = place.python("-c", program, **given)
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+def test_what_a_running_program_has_is_completed(place: Place) -> None:
+    assert completed(place, "ls", "/ch") == completed(place, "explain", "wo") == set()
+    program = "import work\nwork.echo(1)\nprint(1, flush=True); input()"
+    command = ("-m", "relocate", "run", "-M", "work", "-w", "1", "-c", program)
+    running = place.start(sys.executable, *command, talk=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "1\n"
+    assert completed(place, "ls", "--pid", str(running.pid)[:2]) == {f"plain,{running.pid}"}
+    assert completed(place, "ls", "/ch") == {"plain,/chan"}
+    assert completed(place, "bind", "/n/emb") == {"plain,/n/embedded"}
+    assert completed(place, "bind", "/n/local/chan", "/chan/wo") == {"plain,/chan/work"}
+    assert completed(place, "unmount", "/chan/work/ech") == {"plain,/chan/work/echo"}
+    assert completed(place, "explain", "wo") == {"plain,work"}
+    assert completed(place, "explain", "work.ech") == {"plain,work.echo"}
+    assert completed(place, "explain", "--pid", str(running.pid), "work.ech") == {"plain,work.echo"}
+    running.communicate("\n")
+
+
+def test_allowed_peers_are_completed(place: Place) -> None:
+    place.relocate("keys", "new")
+    place.relocate("keys", "allow", "1f0b57e3a96c4d2288c1730eaf5d9b64e2c07a18b35f496d0a7c9e81d2f4b653", "desk")
+    assert completed(place, "keys", "revoke", "d") == {"plain,desk"}
+
+
 def test_programs_and_folders_are_completed(place: Place) -> None:
     place.write("tool.py", "")
     place.write("tool.txt", "")
     place.write("tools/inner.py", "")
 
-    def completed(*words: str) -> set[str]:
-        line = " ".join(["relocate", *words])
-        given = {"_RELOCATE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
-        program = "from relocate.cli import main; main(prog_name='relocate')"
-        return set(place.python("-c", program, **given).stdout.split())
-
-    assert completed("run", "-M", "work", "to") == {"plain,tool.py", "plain,tools/"}
-    assert completed("run", "tools/i") == {"plain,tools/inner.py"}
-    assert completed("run", "tool.py", "to") == {"file,to"}
-    assert "plain,--no-fallback" in completed("run", "--no")
+    assert completed(place, "run", "-M", "work", "to") == {"plain,tool.py", "plain,tools/"}
+    assert completed(place, "run", "tools/i") == {"plain,tools/inner.py"}
+    assert completed(place, "run", "tool.py", "to") == {"file,to"}
+    assert "plain,--no-fallback" in completed(place, "run", "--no")
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

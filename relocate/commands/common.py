@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 
 def fail(text: str, status: int = 2) -> NoReturn:
@@ -14,11 +16,59 @@ def fail(text: str, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of them."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 FOLDER = click.option(
     "--keys", "folder", type=click.Path(file_okay=False), default="", metavar="DIR", help="Key folder [default: yours]."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-PID = click.option("--pid", default="", metavar="PID", help="Of which program, if several run; see `relocate ps`.")
+
+
+def pids(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: the running programs."""
+    with contextlib.suppress(Exception):
+        from .. import control
+
+        return [CompletionItem(name) for name in control.running() if name.startswith(incomplete)]
+    return []
+
+
+def names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: names of the running program's name space."""
+    return _entries(context, incomplete, "/", "/")
+
+
+def functions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: modules and functions of the running program, by their full names."""
+    return _entries(context, incomplete, ".", "/chan/")
+
+
+def _entries(context: click.Context, incomplete: str, dot: str, root: str) -> list[CompletionItem]:
+    """What is below the part of ``incomplete`` that is whole; nothing if no program, or more than one, can be asked."""
+    with contextlib.suppress(Exception):
+        from .. import control
+
+        (program,) = [context.params.get("pid")] if context.params.get("pid") else control.running()
+        home = incomplete.rpartition(dot)[0]
+        path = root + home.replace(dot, "/").strip("/")
+        found = control.ask(str(program), "ls", timeout=QUICK, path=path)["entries"]
+        whole = [f"{home}{dot}{entry}" if home or dot == "/" else entry for entry in found]
+        return [CompletionItem(name) for name in whole if name.startswith(incomplete)]
+    return []
+
+
+QUICK = 1.0
+"""Seconds that a completion waits for the program."""
+PID = click.option(
+    "--pid",
+    default="",
+    metavar="PID",
+    help="Of which program, if several run; see `relocate ps`.",
+    shell_complete=pids,
+)
 
 
 def programs() -> dict[str, Any]:

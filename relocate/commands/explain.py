@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from .common import JSON, PID, the
+from .common import JSON, PID, counted, functions, the
 
 
 @click.command(short_help="Tell why a function's calls go where they go.")
-@click.argument("function")
+@click.argument("function", shell_complete=functions)
 @PID
 @JSON
 def explain(function: str, pid: str, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def explain(function: str, pid: str, as_json: bool) -> None:
 
 def told(found: dict[str, Any]) -> list[str]:
     """The same for people."""
-    lines = [f"{found['function']}: {found['ran there']} calls ran on workers, {found['ran here']} here"]
+    lines = [f"{found['function']}: {counted(found['ran there'], 'call')} ran on workers, {found['ran here']} here"]
     stays = found["placement"] == "local"
     by_cost = found["placement"] == "auto"
     if stays:
@@ -40,15 +40,14 @@ def told(found: dict[str, Any]) -> list[str]:
         lines.append("placement is auto: each call goes where such calls cost less; else as follows")
     lines.append(f"the next call {'that leaves ' if stays or by_cost else ''}goes to: {found['next']}")
     if found["waiting"]:
-        lines.append(f"{found['waiting']} calls wait in line")
+        lines.append(f"{counted(found['waiting'], 'call')} in line")
     for place in found["places"]:
         error = f", {place['error']}" if place["error"] else ""
         lines.append(f"rank {place['rank']}: {place['place']}, {place['state']}{error}")
         for seat in place["executors"]:
             warm = "has the module" if seat["has the module"] else "has not imported the module"
-            lines.append(
-                f"    {seat['executor']}: {seat['state']}, {seat['calls']} calls, slowness {seat['slowness']:g}, {warm}"
-            )
+            calls = counted(seat["calls"], "call")
+            lines.append(f"    {seat['executor']}: {seat['state']}, {calls}, slowness {seat['slowness']:g}, {warm}")
     for cost in found["costs"]:
         here = f"{_time(cost['here'])} here ({cost['calls here']} calls)" if cost["calls here"] else "never tried here"
         there = f"{_time(cost['there'])} there ({cost['calls there']} noted)" if cost["there"] else "never tried there"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from .common import FOLDER
 
@@ -66,8 +68,18 @@ def keys_list(folder: str) -> None:
         click.echo(f"{key.hex()} {name}".rstrip())
 
 
+def peers(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: the names of those that are allowed."""
+    with contextlib.suppress(Exception):
+        from .. import keys as ring
+
+        allowed = ring.listed(context.params.get("folder") or "").values()
+        return [CompletionItem(name) for name in sorted({*allowed}) if name and name.startswith(incomplete)]
+    return []
+
+
 @keys.command("revoke")
-@click.argument("peer", metavar="KEY|NAME")
+@click.argument("peer", metavar="KEY|NAME", shell_complete=peers)
 @FOLDER
 def keys_revoke(peer: str, folder: str) -> None:
     """Trust a peer no longer, told by its key or its name.

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import FOLDER, JSON, PID, chosen, fail, programs, the
+from .common import names as below
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 @click.command(short_help="Show the name space and what is alive.")
-@click.argument("path", default="")
+@click.argument("path", default="", shell_complete=below)
 @click.option("-l", "detailed", is_flag=True, help="Tell of each entry where it leads.")
 @PID
 @click.option("-w", "--workers", multiple=True, metavar="WORKERS", help="Look at these, not at a running program.")
@@ -170,8 +171,8 @@ def mount(url: str, name: str, pid: str) -> None:
 
 
 @click.command(short_help="Let a name lead elsewhere, in a running program.")
-@click.argument("new")
-@click.argument("old")
+@click.argument("new", shell_complete=below)
+@click.argument("old", shell_complete=below)
 @click.option("-b", "before", is_flag=True, help="Join NEW before what OLD leads to: it is preferred.")
 @click.option("-a", "after", is_flag=True, help="Join NEW after it, as a spare.")
 @click.option("--rank", type=click.IntRange(0), help="Place NEW at this rank; those of one rank share the load.")
@@ -192,7 +193,7 @@ def bind(new: str, old: str, before: bool, after: bool, rank: int | None, pid: s
 
 
 @click.command(short_help="Undo a bind or a mount, in a running program.")
-@click.argument("names", nargs=-1, required=True, metavar="[NEW] OLD")
+@click.argument("names", nargs=-1, required=True, metavar="[NEW] OLD", shell_complete=below)
 @PID
 def unmount(names: tuple[str, ...], pid: str) -> None:
     """Undo a bind of OLD (of NEW over it only, if that is named) or a mount (OLD is /n/NAME).
