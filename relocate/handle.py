@@ -132,6 +132,7 @@ class Handle:
 
             made.limits = Limits(self.config.deadlines)
         made.missed = self._fell_back
+        made.unused = self._unused
         if self._tracing is not None:
             made.trace(self._tracing)
         if self.config.verify:
@@ -404,6 +405,13 @@ class Handle:
     def _fell_back(self, name: str, why: str) -> None:
         self._warn(f"{name} runs here, not on a worker: {why}", once=why)
 
+    def _unused(self, worker: str, module: str, why: str) -> None:
+        from .proxy import namespace_of
+
+        version = namespace_of(sys.modules[module]).get("__version__") if module in sys.modules else None
+        ours = f"; the program uses {version}" if isinstance(version, str) else ""
+        self._warn(f"{worker} is not used for {module}: {why}{ours}", once=f"unused: {worker} {module}")
+
     def _is_own(self, caller: FrameType | None, target: Target) -> bool:
         """Whether designated code is the caller: a function that a designated one has made, say.
 
@@ -457,7 +465,7 @@ class Handle:
     def _refresh(self, module: str) -> None:
         """A worker says that the description is stale: take a new one."""
         from . import interface as face
-        from .proxy import ProxyModule, populate
+        from .proxy import ProxyModule, inner_slot, populate
 
         file, path = _files(self._specs.get(module))
         self._cache.forget(module, file)
@@ -466,6 +474,9 @@ class Handle:
         self._cache.put(module, file, path, found, data)
         proxy = sys.modules.get(module)
         if isinstance(proxy, ProxyModule):
+            before: Interface | None = inner_slot(proxy, "_relocate_interface")
+            if before is not None and before.digest != found.digest and self._counters.has(module):
+                self._warn(f"{module} is described anew: earlier calls ran another version than later ones will")
             populate(proxy, found, self._registry)
 
     def _may_stay(self, module: str, error: ImportError) -> bool:

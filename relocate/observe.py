@@ -216,6 +216,12 @@ class Counters:
                 **self._compared,
             )
 
+    def has(self, module: str) -> bool:
+        """Whether calls of ``module`` have ended."""
+        with self._lock:
+            self._count()
+            return module in self._latencies
+
     def sample(self) -> dict[str, Any]:
         """The counts as of now, of which two tell what happened between them (`relocate top`)."""
         with self._lock:
