@@ -92,6 +92,9 @@ class Driver:
         self.turn = turn or Turn()
         self._line: list[Waiting] = []
         self.places: dict[str, Link | Local] = {"local": Local()}
+        self.fallback = False
+        """Whether the local copy is everybody's last spare, bound or not."""
+        self._spare = Local()
         self.links: Links | None = None
         self.verifier: Verifier | None = None
         self.tracing: Tracing | None = None
@@ -365,7 +368,10 @@ class Driver:
         for aim in snapshot.resolve(path):
             if aim.place in self.places:
                 by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
-        return [by_rank[rank] for rank in sorted(by_rank)]
+        ranks = [by_rank[rank] for rank in sorted(by_rank)]
+        if self.fallback and not any(place.local for rank in ranks for place in rank):
+            ranks.append([self._spare])
+        return ranks
 
     def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
@@ -412,7 +418,8 @@ class Driver:
     def fell_back(self, trip: Trip) -> None:
         """Tell of a call that runs here, unless here is where its name leads first."""
         ranks = self.ranks(trip.path)
-        if self.links is not None and not trip.nested and ranks and not any(place.local for place in ranks[0]):
+        bound_here = ranks and any(place.local and place is not self._spare for place in ranks[0])
+        if self.links is not None and not trip.nested and not bound_here:
             self.missed(trip.name, self.troubles(trip.path, trip.version))
 
     def troubles(self, path: tuple[str, ...], version: tuple[str, bytes] = ("", b"")) -> str:

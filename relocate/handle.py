@@ -124,6 +124,7 @@ class Handle:
 
         made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
         made.inside = self._set_inside
+        made.fallback = self.config.fallback
         made.queue = self.config.queue
         if self.config.policy:
             made.policy = self._policy

@@ -5,6 +5,7 @@ Each verb gives what JSON can hold.  The same functions serve ``relocate ls`` wh
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
@@ -50,8 +51,9 @@ def verbs(handle: Handle) -> Verbs:
 
         space.change(lambda begun: nsfile.run(text, origin, begun), origin)
 
-    def bind(new: str, old: str, where: str = "replace", rank: int | None = None) -> None:
+    def bind(new: str, old: str, where: str = "replace", rank: int | None = None) -> list[str]:
         space.bind(new, old, where, rank)
+        return doubts(handle, new, old)
 
     return {
         "about": about,
@@ -92,8 +94,6 @@ def reasons(handle: Handle, function: str) -> dict[str, Any]:
 
     targets = {target.name: target for target in handle._registry.targets.values()}
     if function not in targets:
-        import difflib
-
         near = difflib.get_close_matches(function, targets, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ModuleUnavailable(f"{function!r} is no relocated function that the program has imported{hint}")
@@ -102,6 +102,24 @@ def reasons(handle: Handle, function: str) -> dict[str, Any]:
     found = explain(driver, function, targets[function].module, mode, measured if mode == "auto" else None)
     counts = handle.statistics().members.get(function)
     return found | {"ran there": counts.remote if counts else 0, "ran here": counts.local if counts else 0}
+
+
+def doubts(handle: Handle, new: str, old: str) -> list[str]:
+    """What may be wrong with a bind of ``new`` over ``old``: nobody is there, or the program knows no such name."""
+    said = [
+        f"{new} leads to {place['name']}, which is {place['state']}: {place['error']}"
+        for place in handle._fleet.places()
+        if split(new)[:2] == ("n", place["name"]) and place["state"] in ("down", "refused")
+    ]
+    name = ".".join(split(old)[1:])
+    modules = {m for m in (*handle.config.modules, *handle.config.methods) if not m.startswith("!")}
+    known = {*modules, *handle._specs, *(target.name for target in handle._registry.targets.values())}
+    coming = any(name.startswith(f"{module}.") for module in modules - handle._specs.keys())
+    if name and not coming and not any(n == name or n.startswith(f"{name}.") for n in known):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        said.append(f"the program knows no module or function {name!r} so far{hint}")
+    return said
 
 
 def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]:

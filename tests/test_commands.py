@@ -110,6 +110,56 @@ def test_a_running_program_is_moved_about(place: Place, running: Running, desk: 
     assert running.call("pid")[0] not in (executor.pid, running.process.pid)
 
 
+@pytest.mark.parametrize("command", [("unmount", "/chan"), ("unmount", "/n/local"), ("ns", "load", "empty")])
+def test_whatever_is_unbound_the_local_copy_runs_calls_where_it_may(place: Place, command: tuple[str, ...]) -> None:
+    place.write("empty", "clear\n")
+    running = Running(place)
+    good(place.relocate(*command))
+    if "/n/local" in command:
+        assert not running.runs_here()
+        good(place.relocate("unmount", "/n/embedded"))
+    assert running.runs_here()
+    assert running.runs_here()
+    assert running.process.communicate()[1].count("runs here, not on a worker: nothing is bound at /chan/work/pid") == 1
+
+
+def test_where_the_local_copy_may_not_run_calls_a_name_that_leads_nowhere_is_an_error(place: Place) -> None:
+    program = """
+import relocate
+handle = relocate.enable(modules=["work"], workers=1, fallback=False)
+import work
+handle.namespace.unmount("/chan")
+try:
+    work.pid()
+except relocate.NoWorkerLeft as error:
+    print(error)
+"""
+    assert place.python("-c", program).stdout == "work.pid: nothing is bound at /chan/work/pid\n"
+
+
+def test_that_nobody_answers_where_something_is_mounted_or_bound_is_said(place: Place, running: Running) -> None:
+    url = "tcp://127.0.0.1:1"
+    done = place.relocate("mount", url, "dead")
+    said = f"nobody answers at {url}; is 'relocate worker --listen {url}' running there?"
+    assert (done.returncode, done.stdout) == (0, "/n/dead\n")
+    assert done.stderr == f"relocate: /n/dead is down: {said}\n"
+    done = place.relocate("bind", "/n/dead/chan", "/chan")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"relocate: /n/dead/chan leads to dead, which is down: {said}\n"
+    assert running.runs_here()
+
+
+def test_a_bind_of_a_name_that_the_program_does_not_know_is_doubted(place: Place, running: Running) -> None:
+    del running
+    for name, meant in [("wrk", "work"), ("work/pdi", "work.pid")]:
+        done = place.relocate("bind", f"/n/local/chan/{name}", f"/chan/{name}")
+        name = name.replace("/", ".")
+        assert done.stderr == (
+            f"relocate: the program knows no module or function {name!r} so far; did you mean {meant}?\n"
+        )
+        assert done.returncode == 0
+
+
 def test_a_name_space_is_saved_changed_and_loaded(place: Place, running: Running) -> None:
     saved = good(place.relocate("ns", "save"))
     assert saved.splitlines() == [

@@ -14,6 +14,12 @@ def fail(text: str, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
+def warn(text: str) -> None:
+    """Say in one line what the user should know; it is no mistake."""
+    click.secho("relocate: ", err=True, nl=False, fg="yellow")
+    click.echo(text, err=True)
+
+
 FOLDER = click.option(
     "--keys", "folder", type=click.Path(file_okay=False), default="", metavar="DIR", help="Key folder [default: yours]."
 )

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import FOLDER, JSON, PID, chosen, fail, programs, the
+from .common import FOLDER, JSON, PID, chosen, fail, programs, the, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+ANSWER = 3.0
+"""Seconds to wait for news of a worker that was mounted: after two it counts as down."""
 
 
 @click.command(short_help="Show the name space and what is alive.")
@@ -166,7 +169,18 @@ def mount(url: str, name: str, pid: str) -> None:
     """
     from .. import control
 
-    click.echo(control.ask(the(pid), "mount", url=url, place=name))
+    program = the(pid)
+    mounted = control.ask(program, "mount", url=url, place=name)
+    click.echo(mounted)
+    until = time.monotonic() + ANSWER
+    while True:
+        places = control.ask(program, "about")["workers"]
+        place = next((p for p in places if p["name"] == mounted.removeprefix("/n/")), None)
+        if place is None or place["state"] != "starting" or time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    if place is not None and place["state"] in ("down", "refused"):
+        warn(f"{mounted} is {place['state']}: {place['error']}")
 
 
 @click.command(short_help="Let a name lead elsewhere, in a running program.")
@@ -188,7 +202,8 @@ def bind(new: str, old: str, before: bool, after: bool, rank: int | None, pid: s
     if before and after:
         fail("-a and -b exclude each other")
     where = "before" if before else "after" if after else "replace"
-    control.ask(the(pid), "bind", new=new, old=old, where=where, rank=rank)
+    for doubt in control.ask(the(pid), "bind", new=new, old=old, where=where, rank=rank):
+        warn(doubt)
 
 
 @click.command(short_help="Undo a bind or a mount, in a running program.")
