@@ -15,7 +15,7 @@ import logging  # noqa: F401 -- its lock is taken before a fork; what was begun 
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.machinery import ModuleSpec
 from types import FrameType, FunctionType, ModuleType, TracebackType
@@ -214,21 +214,29 @@ class Handle:
             return  # the program itself will tell
         asked = self._asked or program
         here = asked and not self._fleet.directories and all(link.is_embedded for link in self._fleet.links)
-        for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
-            imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
-            if imported or name in self._methods.found:
-                continue
-            from . import spelling
-
-            said = spelling.unknown(name, self._finder.elsewhere)
-            if said is not None and not here:
-                said = spelling.imported(name)
-            if said is None:
-                continue
+        for said in self.misspelt(here=bool(here)):
             if self._exiting:
                 print(f"relocate: {said}", file=sys.stderr)
             else:
                 self._warn(said)
+
+    def misspelt(self, *, here: bool) -> Iterator[str]:
+        """What is to be said of each designated name that nobody imported and that is no module.
+
+        Args:
+            here: whether what is not here is nowhere; else only what resembles an imported module is told.
+        """
+        from . import spelling
+
+        for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
+            imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
+            if imported or name in self._methods.found:
+                continue
+            said = spelling.unknown(name, self._finder.elsewhere)
+            if said is not None and not here:
+                said = spelling.imported(name)
+            if said is not None:
+                yield said
 
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
@@ -453,6 +461,7 @@ class Handle:
             self._cache.put(module, file, path, found, data)
         else:
             self._fleet.start_soon()
+        self._counters.unrelocated.pop(module, None)
         return found
 
     def _leads_here(self, module: str) -> bool:
@@ -495,6 +504,7 @@ class Handle:
         entries = [m for m in self.config.modules if configuration.designates([m], module)]
         missing = "No module named" in str(error) and entries
         why = str(error).removeprefix(f"{module}: ")
+        self._counters.unrelocated[module] = why
         self._warn(f"{module} is not relocated: {why}", once=f"missing: {max(entries, key=len)}" if missing else "")
         return True
 
