@@ -37,11 +37,21 @@ def explain(driver: Driver, name: str, module: str, placement: str, measured: Co
             }
             for number, rank in enumerate(driver.ranks(path))
             for place in rank
+            if not _is_registry_that_works(place)
         ]
         decision = driver._decide(Trip(driver, name, module, path), now)
-    known = [_cost(size, estimate) for size, estimate in sorted(_of(measured or driver.costs, name).items())]
+    known = [_cost(size, cost) for size, cost in sorted(_of(measured or driver.costs, name).items())]
+    known = [cost for cost in known if cost["calls there"] or cost["calls here"]]
+    if measured is None:  # it decides nothing
+        for cost in known:
+            del cost["goes"]
     found = {"function": name, "placement": placement, "next": _next(decision), "places": ranks, "costs": known}
     return found | {"waiting": driver.waiting()}
+
+
+def _is_registry_that_works(place: Any) -> bool:
+    """Whether a place is no worker, but stands for the workers that a registry has named, which are there too."""
+    return hasattr(place, "troubles") and not place.troubles()
 
 
 def _of(costs: Costs, name: str) -> dict[int, Estimate]:
@@ -69,14 +79,14 @@ def _seat(seat: Seat, module: str, now: float) -> dict[str, Any]:
 
 
 def _cost(size: int, estimate: Estimate) -> dict[str, Any]:
-    """What calls of one size class have cost, in seconds; None: not tried."""
+    """What calls of one size class have cost, in seconds; None: that is not known."""
     there = estimate.there
     return {
         "size": 1 << size >> 1,
         "there": there.median or None,
         "there, 95 %": there.p95 if there.p95 < policy.NEVER else None,
         "calls there": there.count,
-        "here": estimate._here if estimate.tried_here else None,
+        "here": estimate._here or None,
         "calls here": estimate.tried_here,
         "goes": "here" if estimate.here else "there",
     }

@@ -9,12 +9,12 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from .config import outermost
 from .latency import Histogram, quantile
 from .verify import Difference
 
@@ -259,15 +259,6 @@ def summary(statistics: Statistics) -> str:
     if statistics.unrelocated:
         said.append(f"not relocated: {', '.join(outermost(statistics.unrelocated))}")
     return "; ".join(said)
-
-
-def outermost(modules: Iterable[str]) -> list[str]:
-    """Of ``modules`` those that are in no package among them."""
-    found: list[str] = []
-    for module in sorted(modules):
-        if not found or not module.startswith(f"{found[-1]}."):
-            found.append(module)
-    return found
 
 
 def _count(number: int, noun: str) -> str:

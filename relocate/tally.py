@@ -63,7 +63,7 @@ class Tally:
         said += [f"{counts['failed']:,} failed"] if counts["failed"] else []
         said += [f"{counts['retried']:,} retried", f"{_size(counts['bytes_out'])} out, {_size(counts['bytes_in'])} in"]
         if self.unrelocated:
-            from .observe import outermost
+            from .config import outermost
 
             said.append(f"not relocated: {', '.join(outermost(self.unrelocated))}")
         return "; ".join(said)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from . import interface as face
+from .config import REGISTRY
 from .errors import ModuleUnavailable
 from .namespace import Snapshot, join, split
 
@@ -131,7 +132,7 @@ def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]
         detailed: whether to tell of each entry where it leads.
 
     Raises:
-        RelocateError: no worker has the module, or the module not that member.
+        RelocateError: no worker answers.
     """
     places = handle._fleet.places()
     snapshot = handle.namespace.snapshot
@@ -139,7 +140,10 @@ def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]
     if not path:
         found["bindings"] = bindings(snapshot)
         return found
-    found["entries"] = entries(handle, path, alive=any(place["state"] == "up" for place in places))
+    try:
+        found["entries"] = entries(handle, path, alive=any(place["state"] == "up" for place in places))
+    except ModuleUnavailable as error:
+        return found | {"entries": [], "leads to": [], "why": str(error)}
     found["leads to"] = aims(snapshot, path)
     if detailed:
         found["entries lead to"] = {entry: aims(snapshot, f"{path}/{entry}") for entry in found["entries"]}
@@ -196,9 +200,11 @@ def _members(handle: Handle, module: str) -> Collection[str]:
 
 
 def bindings(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The unions of a name space, as data."""
+    """The unions of a name space, as data, but for what serves registries: nothing runs at such an element."""
+    registries = {("n", place) for place, url in snapshot.mounts.items() if url.startswith(REGISTRY)}
     return [
         {"name": join(name), "leads to": join(element.target), "rank": element.rank}
         for name, union in sorted(snapshot.unions.items())
         for element in union
+        if element.target != name and element.target[:2] not in registries
     ]
