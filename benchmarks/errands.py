@@ -34,6 +34,11 @@ def weigh(number: int, load: bytes) -> Answer:
     return number, zlib.crc32(load)
 
 
+def deaf(number: int) -> Answer:
+    """A call that hears no interrupt and does not end."""
+    return number, sum(range(10**15))
+
+
 def hold(number: int, seconds: int) -> Answer:
     """A call that does not let go of the interpreter for whole ``seconds``: no other thread of it runs."""
     ctypes.PyDLL(None).sleep(seconds)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import report
-from faults import cables, deaths, show, slowness
+from faults import cables, cancels, deaths, show, slowness
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
@@ -26,6 +26,7 @@ SCENARIOS = {
     "held": slowness.held,
     "link-down": cables.down,
     "one-way": cables.one_way,
+    "deadline": cancels.deadline,
 }
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         IncompatibleWorker,
         ModuleUnavailable,
         NoWorkerLeft,
+        OutOfMemory,
         Overloaded,
         PolicyError,
         RelocateError,
@@ -50,6 +51,7 @@ _HOMES = {
         "IncompatibleWorker",
         "ModuleUnavailable",
         "NoWorkerLeft",
+        "OutOfMemory",
         "Overloaded",
         "PolicyError",
         "RelocateError",
@@ -71,6 +73,7 @@ __all__ = [
     "IncompatibleWorker",
     "ModuleUnavailable",
     "NoWorkerLeft",
+    "OutOfMemory",
     "Overloaded",
     "PolicyError",
     "RelocateError",
@@ -108,4 +111,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])  # no submodules

@@ -4,6 +4,11 @@ The decimal context of the calling thread, NumPy's handling of floating-point er
 the limit of digits in integers, the locale but for its characters, and context variables that a module
 has under a name; and, if calls are traced, where the caller is in a trace.  What is at its default costs
 nothing to send.
+
+A call runs in a copy of its executor's context, so that it leaves nothing there.  What it did to the decimal
+context, NumPy's handling of errors and context variables is told with its result, and done to the caller's
+own.  That it did nothing is seen by comparing two contexts, which is one comparison of two pointers, as a
+context that nobody has changed shares its table with its copy.
 """
 
 from __future__ import annotations
@@ -21,8 +26,10 @@ from typing import Any
 
 import cloudpickle
 
+FIELDS = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+"""What a decimal context holds beside its flags and traps."""
 DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0)
-"""Python's defaults: prec, rounding, Emin, Emax, capitals, clamp.  Not `decimal.DefaultContext`, which a
+"""Python's defaults of these.  Not `decimal.DefaultContext`, which a
 program may change."""
 TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
 NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
@@ -35,6 +42,7 @@ locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
 
 
+ABSENT: Any = object()
 Homes = tuple[tuple[str, str], ...]
 """Names of modules, and what they call a context variable."""
 
@@ -45,10 +53,36 @@ class Unavailable(Exception):
 
 @cache
 def _plain() -> Any:
-    """A context with the default traps.  Not its traps alone: they do not keep the context alive."""
+    """A context with the default traps, and no flags.  Not its traps alone: they do not keep the context alive."""
     import decimal
 
-    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS])
+    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS], flags=[])
+
+
+_packed: tuple[Any, bytes] = (None, b"")
+"""The decimal context that was sent last, as it was then, and its pickle."""
+
+
+def _pack(context: Any) -> bytes:
+    """A decimal context pickled; most often it is as it was the last time."""
+    global _packed
+    last, data = _packed
+    if last is None or not _same(last, context):
+        data = pickle.dumps(context, 5)
+        _packed = context.copy(), data
+    return data
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two decimal contexts are alike."""
+    alike: bool = all(getattr(one, name) == getattr(other, name) for name in FIELDS)
+    return alike and one.flags == other.flags and one.traps == other.traps
+
+
+@lru_cache(256)
+def _unpacked(data: bytes) -> Any:
+    """The decimal context in ``data``; to be copied."""
+    return pickle.loads(data)
 
 
 def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
@@ -64,11 +98,11 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
     context = copy_context()
     decimal = sys.modules.get("decimal")
     if decimal is not None:
-        # To ask for a context makes one; where none was made it would be this one's copy.
+        # To ask for a context makes one; where none was made it would be this one's copy, without its flags.
         rules = decimal.getcontext() if len(context) else decimal.DefaultContext
-        plain = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp)
-        if plain != DECIMAL or rules.traps != _plain().traps:
-            state["decimal"] = rules
+        plain, usual = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp), _plain()
+        if plain != DECIMAL or rules.traps != usual.traps or (len(context) and rules.flags != usual.flags):
+            state["decimal"] = _pack(rules)
     numpy = sys.modules.get("numpy")
     if numpy is not None and (len(context) or not _keeps_errors_in_context(numpy)):
         errors = numpy.geterr() if hasattr(numpy, "geterr") else NUMPY
@@ -91,10 +125,12 @@ def _keeps_errors_in_context(numpy: ModuleType) -> bool:
     return not getattr(numpy, "__version__", "1.").startswith("1.")
 
 
-def _variables(context: Context) -> list[tuple[Homes, bytes]]:
-    """The pickled values of those context variables that a module has under a name."""
+def _variables(context: Context, begun: Context | None = None) -> list[tuple[Homes, bytes]]:
+    """The pickled values of those context variables that a module has under a name, unless they are as ``begun``."""
     found = []
     for variable, value in context.items():
+        if begun is not None and begun.get(variable, ABSENT) is value:
+            continue
         homes = _homes(variable)
         if homes:
             with contextlib.suppress(Exception):  # what cannot travel stays at its default there
@@ -108,28 +144,38 @@ def _homes(variable: ContextVar[Any]) -> Homes:
     return tuple(
         (module, name)
         for module, holder in list(sys.modules.items())
-        for name, value in list(getattr(holder, "__dict__", {}).items())
+        if isinstance(holder, ModuleType)
+        for name, value in list(_names.__get__(holder).items())
         if value is variable and module != "__main__"
     )
 
 
+_names: Any = vars(ModuleType)["__dict__"]
+"""Gives what a module holds; its own ``__dict__`` makes all that a proxy has not yet made."""
+
+
 @contextmanager
-def applied(captured: bytes) -> Iterator[None]:
-    """Run under the state that `capture` gave.
+def applied(captured: bytes, context: Context) -> Iterator[None]:
+    """While it is entered, the state that `capture` gave is that of ``context``, in which nothing runs yet.
 
     Raises:
         Unavailable: there is no such state here.
     """
     state = pickle.loads(captured)
     with ExitStack() as stack:
+        if "trace" in state:
+            span = context.run(_span, *state["trace"])
+            context.run(span.__enter__)
+            stack.push(lambda kind, error, trace: context.run(span.__exit__, kind, error, trace))
         if "decimal" in state:
             import decimal
 
-            stack.enter_context(decimal.localcontext(state["decimal"]))
+            context.run(decimal.setcontext, _unpacked(state["decimal"]).copy())
         if "numpy" in state:
             import numpy
 
-            stack.enter_context(numpy.errstate(**state["numpy"]))
+            before = context.run(lambda: numpy.seterr(**state["numpy"]))
+            stack.callback(context.run, lambda: numpy.seterr(**before))  # NumPy 1 has them by thread
         if "recursion" in state:
             stack.callback(sys.setrecursionlimit, sys.getrecursionlimit())
             sys.setrecursionlimit(state["recursion"])
@@ -145,13 +191,77 @@ def applied(captured: bytes) -> Iterator[None]:
             loaded = (vars(sys.modules[module]).get(name) for module, name in homes if module in sys.modules)
             variable = next(loaded, None)
             if isinstance(variable, ContextVar):
-                stack.callback(variable.reset, variable.set(pickle.loads(value)))
+                context.run(variable.set, pickle.loads(value))
         if "digits" in state:
             stack.callback(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
             sys.set_int_max_str_digits(state["digits"])
-        if "trace" in state:
-            stack.enter_context(_span(*state["trace"]))
         yield
+
+
+def told(context: Context, begun: Context, captured: bytes) -> bytes:
+    """What a call did to the state that its caller can see; empty if nothing.
+
+    Args:
+        context: it ran in.
+        begun: a copy of that, made before.
+        captured: what `capture` gave.
+    """
+    state: dict[str, Any] = {}
+    decimal = sys.modules.get("decimal")
+    if decimal is not None:
+        sent = pickle.loads(captured).get("decimal") if captured else None
+        before = decimal.Context(flags=[]) if sent is None else _unpacked(sent)
+        now = context.run(decimal.getcontext)
+        if not _same(now, before):
+            state["decimal"] = now
+    if context != begun:
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and (errors := context.run(numpy.geterr)) != begun.run(numpy.geterr):
+            state["numpy"] = errors
+        if variables := _variables(context, begun):
+            state["variables"] = variables
+    return pickle.dumps(state, 5) if state else b""
+
+
+def restore(done: bytes) -> None:
+    """Do to this thread's state what `told` says."""
+    state = pickle.loads(done)
+    if "decimal" in state:
+        import decimal
+
+        own, now = decimal.getcontext(), state["decimal"]
+        for name in FIELDS:
+            setattr(own, name, getattr(now, name))
+        own.flags, own.traps = now.flags, now.traps
+    if "numpy" in state:
+        import numpy
+
+        numpy.seterr(**state["numpy"])
+    for homes, value in state.get("variables", ()):
+        for module, name in homes:
+            with contextlib.suppress(Exception):  # the module, or the class of the value, is not installed here
+                # Of a relocated module the real one is loaded, as by a call that runs here.
+                variable = getattr(sys.modules.get(module), name, None)
+                if isinstance(variable, ContextVar):
+                    variable.set(pickle.loads(value))
+                    break
+
+
+def apart() -> Context:
+    """A copy of this thread's context, in which a call leaves no trace here."""
+    context = copy_context()
+    decimal = sys.modules.get("decimal")
+    if decimal is not None:
+        context.run(decimal.setcontext, context.run(decimal.getcontext).copy())
+    return context
+
+
+def take_over(context: Context) -> None:
+    """Let the variables of this context be what they are in another one that was copied from it."""
+    if context != copy_context():
+        for variable, value in context.items():
+            if variable.get(ABSENT) is not value:
+                variable.set(value)
 
 
 def _span(name: str, carrier: dict[str, str]) -> AbstractContextManager[object]:

@@ -21,13 +21,16 @@ from urllib.parse import urlsplit
 import zmq
 
 from . import __version__, config, embedded, session, wire
-from .contact import Contact, Polled, myself
+from .connection import Polled, myself
+from .contact import Contact
 from .errors import ConfigError
 
 log = logging.getLogger("relocate.worker")
 
 FIRST = 1.0
 """Seconds after which an announcement that was not answered is repeated."""
+SOONEST = 0.05
+"""Seconds after which one that was answered is repeated, at least."""
 LINGER = 500
 """Milliseconds in which a withdrawal may still leave."""
 
@@ -164,7 +167,7 @@ class Announcer:
                 self._warn(told, message.trouble and f"the registry at {contact.url}: {message.trouble}")
                 if message.lease:
                     contact.lease = message.lease
-                    told.again_at = time.monotonic() + message.lease / 3
+                    told.again_at = time.monotonic() + max(message.lease / 3, SOONEST)
                 else:
                     told.incarnation = max(told.incarnation, message.incarnation + 1)
 

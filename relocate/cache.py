@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from . import interface as face
 
-FORMAT = 3
+FORMAT = 4
 
 
 class Cache:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
+from pathlib import Path
 from time import thread_time
 
+from . import memory
 from .config import cores
 from .wire import Capability
 
+KINDS = ("type", "scope")
+"""Files that say what a power supply is."""
 STEPS = 20_000
 ROUNDS = 5
 
@@ -32,12 +37,35 @@ def speed() -> float:
     return STEPS / max(best, 1e-6)
 
 
-def offered() -> Capability:
-    """Of this machine."""
-    import glob
-
+@cache
+def gpus() -> int:
+    """GPUs of NVIDIA's that Linux shows."""
     try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not a system that tells
-        memory = 0
-    return Capability(cores(), max(memory, 0), len(glob.glob("/dev/nvidia[0-9]*")), speed())
+        return sum(re.fullmatch("nvidia[0-9]+", name) is not None for name in os.listdir("/dev"))
+    except OSError:
+        return 0
+
+
+def battery(folder: Path = Path("/sys/class/power_supply")) -> tuple[float, bool] | None:
+    """How full this machine's battery is, from 0 to 1, and whether it runs on that; None: Linux shows none."""
+    found = []
+    for supply in sorted(folder.glob("*")):
+        try:
+            kind, scope = ((supply / name).read_text().strip() if (supply / name).exists() else "" for name in KINDS)
+            if kind == "Battery" and scope != "Device":  # not a mouse's
+                status = (supply / "status").read_text().strip()
+                found.append((int((supply / "capacity").read_text()) / 100, status == "Discharging"))
+        except (OSError, ValueError):
+            continue
+    if not found:
+        return None
+    return sum(charge for charge, _ in found) / len(found), any(discharging for _, discharging in found)
+
+
+def offered(each: int = 0) -> Capability:
+    """Of this machine.
+
+    Args:
+        each: bytes that each executor may take at most; 0: as many as there are.
+    """
+    return Capability(cores(), memory.of_machine(), gpus(), speed(), each)

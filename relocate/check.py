@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,37 @@ def find_spec(name: str) -> ModuleSpec | None:
     for part in parts:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+        spec = _inside(f"{spec.name}.{part}", spec.submodule_search_locations)
+    return spec
+
+
+def _inside(name: str, folders: Iterable[str]) -> ModuleSpec | None:
+    """Where a module is that lies in one of these folders.
+
+    `PathFinder` would not do: of a folder without ``__init__.py`` it wants to know the package around it,
+    which is not imported.
+    """
+    portions: list[str] = []
+    for folder in folders:
+        finder = pkgutil.get_importer(folder)
+        found = finder.find_spec(name, None) if finder is not None else None
+        if found is None:
+            continue
+        if found.loader is not None:
+            return found
+        portions += found.submodule_search_locations or []
+    if not portions:
+        return None
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = portions
     return spec
 
 
 def source(name: str) -> Source | None:
     """The source of a module; None if there is none."""
     spec = find_spec(name)
+    if spec is not None and spec.loader is None:  # a folder without __init__.py
+        return Source(name, name, "", True, "")
     get = getattr(spec.loader, "get_source", None) if spec is not None else None
     if spec is None or get is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -253,6 +254,7 @@ def as_module(name: str) -> str:
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="For clients that prefer it: region=eu.")
 @click.option("--advertise", metavar="URL", default="", help="Address that registries tell [default: worked out].")
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Metrics for Prometheus there; PORT: on this machine.")
+@click.option("--memory", metavar="SIZE", help="Memory that each executor may take: 2GiB, 500MiB [default: any].")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but warnings.")
 def worker(
     listen: str,
@@ -264,6 +266,7 @@ def worker(
     labels: tuple[str, ...],
     advertise: str,
     metrics: str,
+    memory: str | None,
     quiet: bool,
 ) -> None:
     """Run calls for other programs, until SIGTERM (finishes what runs) or Ctrl-C (ends at once).
@@ -278,7 +281,9 @@ def worker(
     if not listen.startswith("tcp://*:"):
         config.check_url(listen, "tcp://host:port or ipc:///path")
     where = announcement(registries, labels, advertise)
-    supervisor = Supervisor(Settings(listen, count, names, folder, port_range(ports, count), None, *where, metrics))
+    supervisor = Supervisor(
+        Settings(listen, count, names, folder, port_range(ports, count), None, *where, metrics, size(memory))
+    )
     supervisor.bind()
     supervisor.on_ready = None if quiet else announce
     raise SystemExit(supervisor.run())
@@ -300,6 +305,16 @@ def port_range(text: str | None, count: int) -> tuple[int, ...]:
     if len(ports) < count or not 0 < ports[0] <= ports[-1] <= 65535:
         raise ConfigError(f"--ports {text!r}: {count} executors need {count} ports, each from 1 to 65535")
     return ports
+
+
+def size(text: str | None) -> int:
+    """The bytes that ``text`` says; 0 if nothing does."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"(\d+)(MiB|GiB)", text)
+    if found is None or not int(found[1]):
+        raise ConfigError(f"--memory {text!r}: write for example 500MiB or 2GiB")
+    return int(found[1]) << {"MiB": 20, "GiB": 30}[found[2]]
 
 
 # the others --------------------------------------------------------------------------------------

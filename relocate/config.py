@@ -44,6 +44,8 @@ LONGEST_PATH = 93
 REGISTRY = "registry+"
 """What the address of a registry begins with, among workers."""
 
+REGISTRYS = "a registry's address"
+PLACEMENTS = ("remote", "auto", "local")
 Ranks = tuple[tuple[str, ...], ...]
 
 
@@ -254,6 +256,10 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
     def origin(key: str) -> str:
         return origins.get(key, ARGUMENTS)
 
+    def at(key: str) -> str:
+        """Where the key comes from, and its name unless an option says it."""
+        return origin(key) if origin(key).startswith("-") else f"{origin(key)}: {key}"
+
     for key in values:
         if key not in Config.__struct_fields__:
             raise _unknown(key, origin(key))
@@ -275,11 +281,14 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = re.split(r"[`\[.]", where)[0]
-        raise ConfigError(f"{origin(key)}: {key or 'configuration'}: {what[:1].lower()}{what[1:]}") from None
+        if what.startswith("Invalid enum value"):
+            what = f"{values[key]!r} is none of {', '.join(PLACEMENTS)}"
+        what = what.replace("`object`", "a table").replace("`array`", "a list")
+        raise ConfigError(f"{at(key or 'configuration')}: {what[:1].lower()}{what[1:]}") from None
     for key, what, example in (("modules", "module", "scipy.ndimage"), ("methods", "class", "sklearn.cluster.KMeans")):
         names: tuple[str, ...] = getattr(config, key)
         for name in names:
-            said = f"{origin(key)}: {key}: {name!r}"
+            said = f"{at(key)}: {name!r}"
             if not all(part.isidentifier() for part in name.removeprefix("!").split(".")):
                 raise ConfigError(f"{said} is not a {what}'s dotted name; write for example {example!r}")
             if name.removeprefix("!").split(".")[0] in ("relocate", "builtins", "sys", "__main__"):
@@ -317,7 +326,7 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
     try:
         ranks(config.workers)
     except ConfigError as error:
-        raise ConfigError(f"{origin('workers')}: {error}") from None
+        raise ConfigError(f"{at('workers')}: {error}") from None
     return config
 
 
@@ -337,15 +346,13 @@ def ranks(workers: str) -> Ranks:
     """
     found = tuple(r for r in (tuple(_rank(rank)) for rank in workers.split(";")) if r)
     if not found:
-        raise ConfigError("workers: empty; write 'local', 'local:4' or 'tcp://host:port'")
+        raise ConfigError("empty; write 'local', 'local:4' or 'tcp://host:port'")
     names = [spec for rank in found for spec in rank]
     if len({n for n in names if not n.startswith("local:")}) != sum(not n.startswith("local:") for n in names):
-        raise ConfigError(f"workers: {max(names, key=names.count)!r} is named twice")
+        raise ConfigError(f"{max(names, key=names.count)!r} is named twice")
     if sum(spec.startswith("local") for spec in names) > 1:
         written = ", ".join(spec for spec in names if spec.startswith("local"))
-        raise ConfigError(
-            f"workers: executors on this machine are asked for twice ({written}); name them once, with a number"
-        )
+        raise ConfigError(f"executors on this machine are asked for twice ({written}); name them once, with a number")
     return found
 
 
@@ -357,9 +364,9 @@ def _rank(rank: str) -> Iterator[str]:
         if local:
             count = int(local[1]) if local[1] else cores()
             if count < 1:
-                raise ConfigError(f"workers: {spec!r}: at least one executor is needed")
+                raise ConfigError(f"{spec!r}: at least one executor is needed")
             if count > MOST_EXECUTORS:
-                raise ConfigError(f"workers: {spec!r}: a worker has at most {MOST_EXECUTORS} executors")
+                raise ConfigError(f"{spec!r}: a worker has at most {MOST_EXECUTORS} executors")
             yield f"local:{count}"
         elif spec.startswith(REGISTRY):
             registry(spec)
@@ -375,7 +382,7 @@ def registry(spec: str) -> tuple[str, dict[str, str]]:
         ConfigError: naming what is wrong with it.
     """
     url, _, query = spec.removeprefix(REGISTRY).partition("?")
-    check_url(url, "registry+tcp://host:port or registry+ipc:///path")
+    check_url(url, "registry+tcp://host:port or registry+ipc:///path", REGISTRYS)
     return url, labels(query.split("&") if query else [], spec)
 
 
@@ -396,14 +403,18 @@ def labels(pairs: Sequence[str], where: str) -> dict[str, str]:
     return found
 
 
-def check_url(url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a number") -> str:
+def check_url(
+    url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a number", whose: str = "a worker's address"
+) -> str:
     """``url`` itself, if it is an address that a client can connect to.
 
     Raises:
-        ConfigError: naming what is wrong with it, and what to write instead (``remedy``).
+        ConfigError: naming what is wrong with it: that it is not ``whose``; and what to write instead (``remedy``).
     """
     if url.startswith("ipc://"):
         path = url.removeprefix("ipc://")
+        if not path.isprintable():
+            raise ConfigError(f"{url!r}: the path has characters that cannot be shown")
         if not path.startswith("/"):
             # Linux's abstract sockets (@name) have no file, so that anybody could connect.
             raise ConfigError(f"{url!r}: a Unix socket needs an absolute path; write ipc:///path")
@@ -411,9 +422,11 @@ def check_url(url: str, remedy: str = "tcp://host:port, ipc:///path, local, or a
             raise ConfigError(f"{url!r}: the path of a Unix socket may have at most {LONGEST_PATH} bytes")
         return url
     tcp = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.%]+\]|[^:/\s]+):(\d+)", url)
-    if tcp and 0 <= int(tcp[2]) <= 65535:
+    if tcp and int(tcp[2]) > 65535:
+        raise ConfigError(f"{url!r}: a port is a number of at most 65535")
+    if tcp:
         return url
-    raise ConfigError(f"{url!r} is not a worker's address; write {remedy}")
+    raise ConfigError(f"{url!r} is not {whose}; write {remedy}")
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -31,6 +31,12 @@ COLD = 0.1
 """Seconds: a first run here of less than this is not counted."""
 PEAK = 8.0
 """How many times the average a single call counts at most."""
+THRIFT = 1.5
+"""On battery a second here counts as so many, as what is computed elsewhere does not drain it."""
+THRIFT_LOW = 3.0
+"""The same when the battery is low."""
+LOW = 0.2
+"""Of a battery's charge."""
 MOST = 10_000
 """Functions and size classes that are remembered."""
 NEVER = float("inf")
@@ -83,6 +89,17 @@ def _edge(bucket: int) -> float:
     return ldexp(8 + (bucket & 7), (bucket >> 3) - 4)
 
 
+def thrift(battery: tuple[float, bool] | None) -> float:
+    """How many times as dear as elsewhere a second of work is here, for the battery's sake.
+
+    Args:
+        battery: how full it is, from 0 to 1, and whether this machine runs on it; None: it has none.
+    """
+    if battery is None or not battery[1]:
+        return 1.0
+    return THRIFT if battery[0] >= LOW else THRIFT_LOW
+
+
 class Route:
     """What a trip to the workers costs, apart from the run there: a fixed part, and one per byte.
 
@@ -90,7 +107,7 @@ class Route:
     slowly, as the network may have changed.
     """
 
-    __slots__ = ("overhead", "rate", "slowness")
+    __slots__ = ("overhead", "rate", "slowness", "thrift")
 
     def __init__(self, overhead: float = 0.0003, rate: float = 100e6, slowness: float = 1.0) -> None:
         self.overhead = overhead
@@ -99,6 +116,8 @@ class Route:
         """Bytes per second, of both ways together."""
         self.slowness = slowness
         """Of the workers, in units of this machine, see `health.Capability`."""
+        self.thrift = 1.0
+        """How many times as dear a second is here, see `thrift`."""
 
     def learn(self, seconds: float, run: float, size: int) -> None:
         """Note a trip.
@@ -165,9 +184,9 @@ class Estimate:
         self._here = self._average(self._here, seconds)
         self._earned += seconds
         if self.tried_there:
-            self._weigh(self._here, self._there)
-        elif self._here > route.predict(0.0, self.size):  # or else no trip can pay
-            self.here = self._earned * TRIALS < route.predict(self._here, self.size) - self._here
+            self._weigh(route)
+        elif self._here * route.thrift > route.predict(0.0, self.size):  # or else no trip can pay
+            self.here = self._earned * TRIALS < route.predict(self._here, self.size) - self._here * route.thrift
 
     def ran_there(self, seconds: float, route: Route, size: int) -> None:
         """Note that a call ran there, how long that took, and how many bytes went both ways."""
@@ -183,7 +202,7 @@ class Estimate:
         self._there = self._average(self._there, seconds)
         if self.tried_here:
             route.learn(seconds, self._here * route.slowness, size)
-            self._weigh(self._there, self._here)
+            self._weigh(route)
         else:
             self.here = self._earned * TRIALS >= self._there * self._odds
 
@@ -194,9 +213,10 @@ class Estimate:
         # A single call may have been interrupted for longer than it takes.
         return before + WEIGHT * (min(seconds, PEAK * before) - before)
 
-    def _weigh(self, this: float, other: float) -> None:
-        self.here = self._here <= self._there
-        if self._earned * TRIALS >= abs(other - this):
+    def _weigh(self, route: Route) -> None:
+        here = self._here * route.thrift
+        self.here = here <= self._there
+        if self._earned * TRIALS >= abs(self._there - here):
             self._earned = 0.0
             self.here = not self.here
 

@@ -1,15 +1,16 @@
 """Deadlines: the moment from which on nobody wants a call's answer any more.
 
 Absolute, by `time.monotonic`, and kept in a context variable: what is called inside has it too, in a
-generator that was lent to a call, in a coroutine, and in a thread that runs in a copy of the context.  An inner
-deadline can only be nearer.
+generator that was lent to a call, in a coroutine, and in a thread that runs in a copy of the context.  It travels
+with calls: the function has it on its worker, too.  An inner deadline can only be nearer.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 
 from .policy import NEVER
@@ -50,6 +51,21 @@ class deadline:
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._tokens.pop())
+
+    @staticmethod
+    def left() -> float:
+        """Seconds until the deadline of what runs now, also in a function that runs on a worker; infinity without."""
+        return _current.get() - time.monotonic()
+
+
+@contextmanager
+def until(moment: float) -> Iterator[None]:
+    """Let what is called inside have this deadline, by `time.monotonic`, if it has no nearer one."""
+    token = _current.set(min(_current.get(), moment))
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 class Limits:

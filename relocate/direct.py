@@ -39,6 +39,8 @@ LOOK = 0.2
 """Seconds after which to look whether the peer is stopped."""
 STALLED = 5.0
 """Seconds in which a message that has begun must go on."""
+STOPPED = 1.0
+"""The same if the peer's process is stopped: who waits could do something else meanwhile."""
 
 
 class Nothing(Exception):
@@ -103,16 +105,16 @@ class Stream:
             raise Ended from None
 
     def _write(self, parts: list[memoryview], *, patient: bool) -> None:
-        at, until = 0, 0.0
+        at, since = 0, 0.0
         while at < len(parts):
             try:
                 sent = self._socket.sendmsg(parts[at : at + PARTS])
             except BlockingIOError:
-                until = until or time.monotonic() + STALLED
-                if time.monotonic() > until and not (patient and not self.is_stopped()):
+                since = since or time.monotonic()
+                if self._is_over(since, patient=patient):
                     raise Ended from None
                 continue
-            until = 0.0
+            since = 0.0
             while at < len(parts) and sent >= len(parts[at]):
                 sent -= len(parts[at])
                 at += 1
@@ -162,15 +164,15 @@ class Stream:
             self._end += self._read(self._view[self._end :], begun=begun or self._end > 0)
 
     def _read(self, view: memoryview, *, begun: bool) -> int:
-        until = 0.0
+        since = 0.0
         while True:
             try:
                 count = self._socket.recv_into(view)
             except BlockingIOError:
                 if not begun:
                     raise Nothing from None
-                until = until or time.monotonic() + STALLED
-                if time.monotonic() > until:
+                since = since or time.monotonic()
+                if self._is_over(since):
                     raise Ended from None
             except OSError:
                 raise Ended from None
@@ -178,6 +180,11 @@ class Stream:
                 if not count:
                     raise Ended
                 return count
+
+    def _is_over(self, since: float, *, patient: bool = False) -> bool:
+        """Whether a message that has not gone on since then will not, most likely."""
+        waited = time.monotonic() - since
+        return (waited > STALLED and not patient) or (waited > STOPPED and self.is_stopped())
 
     def is_stopped(self) -> bool:
         """Whether the peer's process is stopped, as by SIGSTOP or a debugger."""

@@ -6,6 +6,9 @@ told that finds no worker.
 
 What the registries name no longer goes only when the client's own connection to it is down: the
 client's evidence is better than theirs, and a registry that is cut off from its workers harms nobody.
+Of each module the workers of one version are bound.  Which one, most of the workers decide that are named
+or connected: a registry that has only just begun to hear of them takes a client from nobody here, either.
+
 The links' thread does all of it.  All steps of an answer are one change of the name space, so that no
 call sees one without the others.
 """
@@ -21,11 +24,11 @@ from typing import Any
 
 import zmq
 
-from . import config, contact, leases, session, wire
+from . import config, connection, contact, leases, session, wire
 from .errors import ConfigError, IncompatibleWorker, RelocateError, WorkerError, WorkerUnreachable
 from .mounts import LiveNamespace, free_name
 from .namespace import Namespace, Snapshot, Where, join, split
-from .places import Link, Seat, place_name
+from .places import Link, Seat
 
 log = logging.getLogger("relocate")
 
@@ -42,7 +45,7 @@ class Directory:
 
     Args:
         specs: their addresses, as configured.
-        modules: the designated names.
+        modules: the designated names, of modules and of classes in them.
         rank: at which the best workers are bound; each label that one lacks costs one.
         namespace: where they are mounted.
         links: gives the links of the handle.
@@ -61,7 +64,7 @@ class Directory:
     ) -> None:
         self.specs = specs
         self.registries = dict(map(config.registry, specs))
-        self.name = "registry@" + place_name(next(iter(self.registries)))
+        self.name = free_name(specs[0], namespace.snapshot.mounts)
         self.state = "starting"
         self.error: RelocateError | None = None
         self._modules = modules
@@ -121,7 +124,7 @@ class Directory:
                 context,
                 url,
                 folder,
-                contact.myself(),
+                connection.myself(),
                 on_up=self._ask,
                 on_message=self._message,
                 on_down=self._lost,
@@ -135,7 +138,7 @@ class Directory:
             registry.close()
         self._contacts = []
 
-    def polled(self) -> contact.Polled:
+    def polled(self) -> connection.Polled:
         """What to poll for it."""
         return [polled for registry in self._contacts for polled in registry.polled()]
 
@@ -173,15 +176,17 @@ class Directory:
 
     def _review(self) -> None:
         """Mount what is named, unmount what is not and cannot be reached; say how things stand."""
-        wanted = self._view.wanted(time.monotonic())
+        named = self._view.wanted(time.monotonic())
         links = {link.url: link for link in self._links()}
         elsewhere = {url for url in links if url not in self._mounted}
         crowded = len(self._mounted) > 2 * LIMIT
-        gone = {
-            name: url
-            for url, (name, _) in self._mounted.items()
-            if url not in wanted and (crowded or url not in links or links[url].state in ("down", "refused"))
+        standing = {
+            url: mount
+            for url, (_, mount) in self._mounted.items()
+            if not crowded and url in links and links[url].state not in ("down", "refused")
         }
+        wanted = leases.of_one_version(standing | named, named)
+        gone = {name: url for url, (name, _) in self._mounted.items() if url not in wanted}
         taken = dict(self._namespace.snapshot.mounts)
         told: dict[str, wire.Mount] = {}
         """By the name of the place."""
@@ -213,14 +218,15 @@ class Directory:
                 begun.unmount(f"/n/{name}")
         for name, mount in told.items():
             begun.mount(mount.url, name)
-            for old, rank in mount.binds:
+            for bind in mount.binds:
+                old = bind.name
                 union = [element.target for element in begun.snapshot.unions.get(split(old), ())]
                 if old != ALL and not union:
                     # Bound over itself, a name leads on to where it led before.
                     begun.bind(old, old, Where.AFTER, 0)
                 elif old != ALL and split(old) not in union:
                     continue  # the program has bound it itself
-                begun.bind(f"/n/{name}{old}", old, Where.AFTER, self._rank + rank)
+                begun.bind(f"/n/{name}{old}", old, Where.AFTER, self._rank + bind.rank)
         for bound, elements in begun.snapshot.unions.items():
             if [element.target for element in elements] == [bound]:
                 begun.unmount(join(bound))
@@ -235,7 +241,7 @@ class Directory:
             self.state = "down"
             where = ", ".join(self.registries)
             self.error = WorkerError(
-                f"the registry at {where} named {len(self._mounted)} workers"
+                f"the registry at {where} named {len(self._mounted)} worker{'s' * (len(self._mounted) != 1)}"
                 if self._mounted
                 else f"the registry at {where} knows no worker for Python {'.'.join(map(str, session.PYTHON))} "
                 f"that offers {', '.join(self._modules) or 'anything'}"
@@ -264,10 +270,11 @@ def check(mount: wire.Mount, registry: str) -> None:
         config.check_url(mount.url)
     except ConfigError as error:
         raise IncompatibleWorker(f"the registry at {registry} names a worker: {error}") from None
-    for old, rank in mount.binds:
-        parts = old.split("/")[1:] or [""]
-        if parts[0] != "chan" or not all(part.isidentifier() for part in parts) or not 0 <= rank < 1000:
-            raise IncompatibleWorker(f"the registry at {registry} binds {mount.url} over {old[:80]!r} at {rank}")
+    for bind in mount.binds:
+        parts = bind.name.split("/")
+        if parts[:2] != ["", "chan"] or not all(map(str.isidentifier, parts[2:])) or not 0 <= bind.rank < 1000:
+            where = f"{bind.name[:80]!r} at {bind.rank}"
+            raise IncompatibleWorker(f"the registry at {registry} binds {mount.url} over {where}")
 
 
 def survey(url: str, folder: str) -> list[dict[str, Any]]:
@@ -286,7 +293,7 @@ def survey(url: str, folder: str) -> list[dict[str, Any]]:
         context,
         url,
         folder,
-        contact.myself(),
+        connection.myself(),
         on_up=lambda registry: registry.send(wire.Survey()),
         on_message=lambda registry, message: found.append(message) if isinstance(message, wire.Offers) else None,
         on_down=lambda registry: None,

@@ -15,11 +15,25 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, budget, channel, deadlines, events, health, lending, policy, raising, restoring, streaming, wire
+from . import (
+    ambient,
+    budget,
+    channel,
+    deadlines,
+    events,
+    health,
+    interface,
+    lending,
+    policy,
+    raising,
+    restoring,
+    streaming,
+    wire,
+)
 from .cost import Costs, Estimate
 from .difference import Raised
 from .errors import (
@@ -34,7 +48,7 @@ from .errors import (
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
-from .places import Link, Local, Part, Seat, trouble
+from .places import Link, Local, Part, Seat, room, trouble
 from .policies import Policy
 from .proxy import Target
 from .trip import UNFIT, Outside, Trip
@@ -109,6 +123,8 @@ class Driver:
         self.unused: Callable[[str, str, str], object] = lambda worker, module, why: None
         """Told of a worker that is not used for a module, as it lacks the version that others have, and why."""
         self._describing = threading.Lock()
+        self.delayed: Callable[[], object] = lambda: None
+        """Told, by its thread, of a call that had to wait for its executor to start or to import its module."""
         self._real = real
         self._refresh = refresh
         self.patience = patience
@@ -118,6 +134,8 @@ class Driver:
         """Of what this thread does, by the clock."""
         self.policy: Policy = policy.decide
         self.limits: deadlines.Limits | None = None
+        self.gpu: Collection[str] = frozenset()
+        """The modules that compute on a GPU where there is one."""
         self.queue = -1
         """Calls that may wait for each executor; -1: all."""
         self.costs = Costs()
@@ -139,7 +157,7 @@ class Driver:
         Raises:
             BaseException: whatever the function raises.
             ArgumentError: an argument or the result cannot travel, and it may not run here.
-            CrashingCall: the call ended every executor it ran on.
+            CrashingCall: the call ended every executor it ran on; `OutOfMemory` if it was for want of memory.
             DeadlineExceeded: it did not end in time.
             NoWorkerLeft: nobody could run it within the patience.
             Overloaded: too many calls wait already.
@@ -228,6 +246,8 @@ class Driver:
                     try:
                         if restore is not None:
                             trip.lent.here(restore)
+                        if reply.ambient:
+                            ambient.restore(reply.ambient)
                         if reply.output:
                             trip.show(reply.output, reply.said)
                     except BaseException:  # a warning that is an error here
@@ -242,6 +262,9 @@ class Driver:
                         return value
                     items, ended, end = value
                     return streaming.Piece(items, ended, end, sent)
+            if code == "late":
+                trip.settle("failed", None)
+                raise DeadlineExceeded(f"{target.name} on {seat}: {why}")
             if code == "arguments" and wire.carry(why):
                 return self._call(target, args, kwargs, stream, None, calling)
             if code == "generator":
@@ -291,7 +314,12 @@ class Driver:
             raise NoWorkerLeft(f"{module}: {self.troubles(trip.path)}")
         reply, result, seat = answer
         if isinstance(reply, wire.Returned):
-            return bytes(result[0])
+            data = bytes(result[0])
+            if interface.uses_gpu(data):  # who has described it has not run it, and may have no GPU
+                for place in self.places.values():
+                    for each in place.seats:
+                        each.modules.discard(module)
+            return data
         text = reply.text if isinstance(reply, wire.Rejected) else "it answered something else"
         if "No module named" in text and not seat.startswith("embedded/"):
             text += "; install it there, or set PYTHONPATH of the worker"
@@ -488,7 +516,7 @@ class Driver:
                     waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
-        if trip.course is None and not trip.nested and not self.lending:
+        if trip.course is None and not trip.nested and not self.lending and trip.starved is None:
             return self._ask(trip, self.pools(trip, trip.here), now)
         decision = self._choose(trip, now, idle=trip.nested)
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
@@ -509,15 +537,17 @@ class Driver:
             aims = since.resolve(path)
             if not aims or aims[0].place not in self.places:  # it was unmounted
                 since = None
-        if idle or since is not None:
-            ranks: list[list[Any]] = self.ranks(path) if since is None else self._ranked(since, path)
-            ranks = _usable(ranks, trip.here, trip.version)
-            if idle:
-                ranks = [[Part(place, lambda seat: not seat.outstanding) for place in rank] for rank in ranks]
-            pools = [policy.Pool(rank) for rank in ranks]
+        if trip.starved is None and not idle and since is None:
+            return self._ask(trip, self.pools(trip, trip.here), now)
+        ranks: list[list[Any]]
+        if trip.starved is not None:
+            ranks = [self._roomiest(trip, trip.starved)]
         else:
-            pools = self.pools(trip, trip.here)
-        return self._ask(trip, pools, now)
+            ranks = self.ranks(path) if since is None else self._ranked(since, path)
+        ranks = _usable(ranks, trip.here, trip.version)
+        if idle:
+            ranks = [[Part(place, lambda seat: not seat.outstanding) for place in rank] for rank in ranks]
+        return self._ask(trip, [policy.Pool(rank) for rank in ranks], now)
 
     def _ask(self, trip: Trip, pools: list[policy.Pool], now: float) -> policy.Decision:
         try:
@@ -528,9 +558,18 @@ class Driver:
             raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
         return decision
 
+    def _roomiest(self, trip: Trip, starved: Link) -> list[Link]:
+        """The workers with the most memory, for a call that had too little on that one; itself if they have less."""
+        links = [place for rank in self.ranks(trip.path) for place in rank if isinstance(place, Link)]
+        fit = [link for link in links if any(trip.version not in seat.unfit for seat in link.seats)]
+        rooms = [(room(link), link) for link in fit if link is not starved]
+        most = max([size for size, _ in rooms], default=0)
+        return [link for size, link in rooms if size == most] if most >= room(starved) else [starved]
+
     def _why_not(self, trip: Trip, decision: policy.Decision) -> RelocateError:
         if isinstance(decision, policy.Overloaded):
-            return Overloaded(f"{trip.name}: all executors are busy, and {len(self._line)} calls wait for them already")
+            waiting = "1 call waits" if len(self._line) == 1 else f"{len(self._line)} calls wait"
+            return Overloaded(f"{trip.name}: all executors are busy, and {waiting} for them already")
         if isinstance(decision, policy.Expired):
             return DeadlineExceeded(f"{trip.name} could not be run before its deadline")
         return self._nobody(trip)
@@ -608,6 +647,10 @@ class Driver:
             seat.answers += 1
             seat.answered_at = now
             return
+        if seat.link.doubted:
+            with self.turn.lock:
+                seat.link.trust()
+                self.places_changed()
         there = estimate.there
         calls = EACH + 1 if there.p95 < SHORT else 1
         seat.timed(now - sent)
@@ -615,17 +658,33 @@ class Driver:
         if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
             if not isinstance(reply, wire.Rejected):
+                self.delayed()
+                seat.imported_at = now
                 seat.modules.add(trip.module)
                 with self.turn.lock:
                     for pool in self._large:
                         pool.warmed(trip.module, seat)
             return
+        if seat.imported_at > trip.began:
+            self.delayed()
         seconds = seat.run(now, sent)
         if seat.answered(now, seconds, there.median, there.p95, reply.waiting):
             with self.turn.lock:
                 self._eject(trip, seat, now)
         there.add(seconds)
         self._hedges.ran(seconds, calls)
+
+    def doubt(self, trip: Trip, link: Link) -> None:
+        """Note that a call was lost on a worker with no word on why: the worker may be cut off, all of it.
+
+        So the call goes to another worker, if there is one, not to another executor of the same.
+        """
+        with self.turn.lock:
+            places = [place for rank in self.ranks(trip.path) for place in rank]
+            if any(place is not link and place.seats for place in places):
+                link.doubt()
+                trip.tried = [*trip.tried, *(seat.id for seat in link.seats if seat.id not in trip.tried)]
+                self.places_changed()
 
     def hedge(self, trip: Trip, *, begun: bool) -> Seat | None:
         """A seat for a second attempt, noted in ``trip.spare``, its counter raised; None if there is none.

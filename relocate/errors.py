@@ -16,6 +16,7 @@ same class.  The classes below are about relocation only::
     +-- PolicyError            the author of the configured policy
     +-- DeadlineExceeded       the caller: the answer did not come in time (a TimeoutError)
     +-- CrashingCall           the author of the function: it ends the process that runs it
+    |   +-- OutOfMemory            the caller: smaller arguments; the operator: more memory (a MemoryError)
     +-- ProtocolError
         +-- LocalProtocolError     a defect of relocate: report it
         +-- RemoteProtocolError    the peer is not a relocate of this version, or is defective
@@ -32,6 +33,7 @@ __all__ = [
     "LocalProtocolError",
     "ModuleUnavailable",
     "NoWorkerLeft",
+    "OutOfMemory",
     "Overloaded",
     "PolicyError",
     "ProtocolError",
@@ -109,6 +111,13 @@ class CrashingCall(RelocateError):
 
     Its function crashes the process (a segmentation fault, ``os._exit``, out of memory).  The
     author of the function, or the caller who chose the arguments, acts.
+    """
+
+
+class OutOfMemory(CrashingCall, MemoryError):
+    """The call took more memory than there is, on the worker that has the most too.
+
+    The caller gives it less to do, or the operator adds memory.
     """
 
 

@@ -22,16 +22,21 @@ TEXTS = {
     "unmounted": "{url} is not mounted at {name} any more",
     "bound": "{name} leads to {target} ({where})",
     "unbound": "{name} does not lead to {target} any more",
+    "not reached": "{count} references to real functions and modules were not exchanged: {references}",
     "loaded": "the name space was changed by {origin}",
 }
 """What each event says, by its name."""
 
 
+def is_heard() -> bool:
+    """Whether somebody listens."""
+    logging = sys.modules.get("logging")
+    return logging is not None and bool(logging.getLogger(LOGGER).isEnabledFor(logging.INFO))
+
+
 def emit(event: str, **fields: Any) -> None:
     """Tell of an event, if somebody listens."""
-    logging = sys.modules.get("logging")
-    if logging is None:
-        return
-    log = logging.getLogger(LOGGER)
-    if log.isEnabledFor(logging.INFO):
-        log.info(TEXTS[event].format_map(fields), extra={"relocate": {"event": event, **fields}})
+    if is_heard():
+        import logging
+
+        logging.getLogger(LOGGER).info(TEXTS[event].format_map(fields), extra={"relocate": {"event": event, **fields}})

@@ -1,7 +1,7 @@
 """Proxies in the place of modules that were imported before relocation began, and all as it was afterwards.
 
 Exchanged are the modules in `sys.modules`, what packages hold of them, and what loaded modules have
-imported from them by name.  What the program keeps elsewhere, in a list or a closure, is not found.
+imported from them by name.  What the program keeps elsewhere, in a list or a closure, is not reached, but told.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ import sys
 from collections.abc import Callable, Collection
 from types import ModuleType
 from typing import Any
+
+from . import unreached
+
+_dictionary: Any = vars(ModuleType)["__dict__"]
+"""As it is: that of a proxy would have all its classes made, for which the real module is loaded."""
 
 
 class Exchange:
@@ -28,6 +33,8 @@ class Exchange:
         self._may_stay = may_stay
         self._names: list[tuple[dict[str, Any], str, Any, Any]] = []
         """Dictionary, key, what was there, what was put there."""
+        self._exchanged: dict[str, Any] = {}
+        """The real functions and modules in whose place there are others, by name."""
 
     def make(self, names: Collection[str]) -> None:
         """Put proxies in the place of the designated modules ``names``.
@@ -56,18 +63,30 @@ class Exchange:
                 _stays(name, proxy, module)
                 continue
             replaced[id(module)] = (module, proxy)
+            self._exchanged[name] = module
             for key, value in namespace_of(proxy).items():
                 original = module.__dict__.get(key)
                 if callable(value) and original is not None and original is not value:
                     replaced[id(original)] = (original, value)
+                    self._exchanged[f"{name}.{key}"] = original
         if replaced:
             self._rebind(replaced)
+
+    def unreached(self) -> tuple[str, ...]:
+        """References to real functions and modules that are not exchanged, in words."""
+        if not self._exchanged:
+            return ()
+        known = (value for _, _, value, _ in self._names)
+        return unreached.search(self._exchanged, known, self._loaded, self._designated)
 
     def _rebind(self, replaced: dict[int, tuple[Any, Any]]) -> None:
         """Exchange what loaded modules have imported by name."""
         own = __name__.partition(".")[0]
+        real = set(map(id, self._loaded.values()))
         for name, module in list(sys.modules.items()):
             if not isinstance(module, ModuleType) or self._designated(name) or name.partition(".")[0] == own:
+                continue
+            if id(module) in real:  # under a second name, as os.path: it keeps its own functions
                 continue
             space = module.__dict__
             for key, value in list(space.items()):
@@ -84,6 +103,7 @@ class Exchange:
             if holder.get(key) is put:  # the program has assigned nothing else meanwhile
                 holder[key] = value
         self._names.clear()
+        self._exchanged.clear()
 
 
 def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
@@ -91,7 +111,7 @@ def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
     sys.modules[name] = module
     parent, _, last = name.rpartition(".")
     holder = sys.modules.get(parent)
-    if holder is not None and holder.__dict__.get(last) is imported:
+    if holder is not None and _dictionary.__get__(holder).get(last) is imported:
         setattr(holder, last, module)
 
 
@@ -105,7 +125,7 @@ def _put_back(name: str, real: ModuleType | None) -> None:
     if real is not None:
         sys.modules[name] = real
     holder = sys.modules.get(parent)
-    if holder is not None and holder.__dict__.get(last) is proxy:
+    if holder is not None and _dictionary.__get__(holder).get(last) is proxy:
         if real is not None:
             setattr(holder, last, real)
         else:

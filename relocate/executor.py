@@ -19,11 +19,13 @@ import mmap
 import os
 import signal
 import socket as sockets
+import struct
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, TextIO
@@ -31,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, direct, interface, lending, wire
+from . import channel, deadlines, direct, interface, lending, memory, tables, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -42,9 +44,13 @@ RUNNING = slice(0, 16)
 CANCELLED = slice(16, 32)
 NOTHING = bytes(16)
 ENDED = slice(32, 40)
-SLATE = 40
-"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt, and how many calls
-have ended here, if that is counted."""
+DUE = slice(40, 48)
+WATCHED = 48
+SLATE = 49
+"""Bytes of the memory shared with the supervisor: the call that runs, the call to interrupt, how many calls
+have ended here, if that is counted, until when the answer is wanted, if that is known, and whether the supervisor
+looks at that."""
+MOMENT = struct.Struct("<d")
 WHILE = 0.1
 """Seconds between two messages that tell what a running function prints."""
 MOST_WITHDRAWN = 1024
@@ -155,13 +161,32 @@ class Executor:
                 reception.send(peer, wire.Rejected(message.call, "draining", "it was taken back"))
                 return True
             self._slate[RUNNING] = message.call
-            reply, result = self._answer(peer, message, segments)
+            if isinstance(message, wire.Call) and message.due is not None:
+                reply, result = self._answer_until(message.due[1], peer, message, segments)
+            else:
+                reply, result = self._answer(peer, message, segments)
             self._slate[RUNNING] = NOTHING
             if self._counts and isinstance(message, wire.Call):
                 self._ended += 1
                 self._slate[ENDED] = self._ended.to_bytes(8, "little")
             reception.send(peer, reply, result)
         return True
+
+    def _answer_until(
+        self, moment: float, peer: Peer, message: wire.Call, segments: list[wire.Buffer]
+    ) -> tuple[wire.Message, wire.Segments]:
+        """The same for a call that is late from that moment on; the supervisor sees to that, whatever runs here."""
+        if time.monotonic() >= moment:
+            return wire.Rejected(message.call, "late", "its deadline passed before it could begin"), ()
+        self._slate[DUE] = MOMENT.pack(moment)
+        if not self._slate[WATCHED]:
+            self.report(watch=True)
+        with deadlines.until(moment):
+            reply, result = self._answer(peer, message, segments)
+        self._slate[DUE] = bytes(MOMENT.size)
+        if isinstance(reply, wire.Raised) and self._slate[CANCELLED] == message.call and time.monotonic() >= moment:
+            return wire.Rejected(message.call, "late", "its deadline passed while it ran"), ()  # not for the program
+        return reply, result
 
     def _opened(self, message: wire.Open) -> None:
         """A client says who it is; an embedded worker's only one has its own import path."""
@@ -181,7 +206,7 @@ class Executor:
             return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
         if isinstance(message, wire.Describe):
             try:
-                described = interface.encode(interface.describe(module, digest))
+                described = interface.encode(tables.describe(module, digest))
             except Exception as error:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()
@@ -198,7 +223,8 @@ class Executor:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         self._running = peer, message
         self._said_at = 0.0
-        reply = self._runner.run(message, function, segments, len(self._reception.calls))
+        # What unpickling and pickling leave in a context is not for the next call.
+        reply = copy_context().run(self._runner.run, message, function, segments, len(self._reception.calls))
         self._running, caller, self._caller = None, self._caller, None
         if caller is not None:
             caller.end()
@@ -336,6 +362,7 @@ def follow_parent() -> None:
 def main() -> int:
     """Entry point of the process."""
     follow_parent()
+    memory.volunteer()
     # Keep the pipes to the supervisor, and give functions nothing to read and stderr to write to.
     commands, reports = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -19,11 +19,14 @@ never import a designated module.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
+import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,15 @@ if TYPE_CHECKING:
     from .interface import Interface
     from .methods import Methods
     from .proxy import Registry
+    from .resources import Kept
+    from .tables import Tables
+
+
+PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""Seconds before a real module is loaded again, when that could not go on for what another thread imports."""
+
+PATIENCE = 0.5
+"""Seconds to wait for other threads' imports of what is to be taken out of `sys.modules`."""
 
 
 class Finder:
@@ -63,18 +75,27 @@ class Finder:
         """Told of each real module that was loaded beside its proxy."""
         self.source: Callable[[str], tuple[str, bool, str] | None] = lambda name: None
         """A worker's source of a module, whether that is a package, and its file."""
+        self.kept: Callable[[], Kept] | None = None
+        """Gives the workers' files of packages."""
+        self.lacking: set[str] = set()
+        """Top-level packages that have designated modules which are not installed here."""
         self.methods: Methods | None = None
         """Those that are replaced in classes, when the modules that hold them are executed."""
+        self.tables: Tables | None = None
+        """Those of other modules that are filled, when these are executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a proxy, if ``fullname`` is designated and can be relocated."""
         if not self.designated(fullname):
-            if self.methods is not None and self.methods.concerns(fullname):
+            watching: list[Executing] = [w.executing for w in (self.methods, self.tables) if w and w.concerns(fullname)]
+            if watching:
                 spec = self._next(fullname, path, target)
                 if spec is not None:
-                    return watched(spec, self.methods)
+                    for executing in watching:
+                        spec = watched(spec, executing)
+                    return spec
             if getattr(self._mine, "real", False):
                 return None
             if fullname in self._ancestors and self._next(fullname, path, target) is None:
@@ -89,7 +110,9 @@ class Finder:
             return self._far(fullname) if local is None else None
         if local is not None and local.loader is None:
             return None  # a namespace package: nothing to describe, its modules come here one by one
-        loader: Any = ProxyLoader(self, local)
+        if local is None:
+            self.lacking.add(fullname.partition(".")[0])
+        loader: Any = ProxyLoader(self, fullname, local)
         spec = ModuleSpec(fullname, loader, origin=local.origin if local is not None else None)
         if local is not None:
             spec.has_location = local.has_location
@@ -104,7 +127,7 @@ class Finder:
             return None
         if parent is not None and not isinstance(parent.__loader__, (SourceLoader, AncestorLoader)):
             return None  # a package that is here lacks it, perhaps on purpose
-        loader: Any = SourceLoader(self.source)
+        loader: Any = SourceLoader(self, fullname)
         return ModuleSpec(fullname, loader)
 
     def describe(self, name: str, local: ModuleSpec | None) -> Interface | None:
@@ -144,6 +167,25 @@ class Finder:
         """What the other finders say of ``name``; nothing is imported."""
         return self._next(name, path)
 
+    def find_distributions(self, context: Any) -> Iterable[Any]:
+        """For `importlib.metadata`: a designated package that is only on a worker, if it is asked for by its name."""
+        if not self.lacking or not context.name or self.kept is None:
+            return
+        for finder in list(sys.meta_path):
+            find = getattr(finder, "find_distributions", None)
+            if find is not None and not isinstance(finder, Finder) and next(iter(find(context)), None) is not None:
+                return  # it is installed here
+        from .resources import FarDistribution
+
+        for package in sorted(self.lacking):
+            try:
+                texts = self.kept().ask("metadata", package, context.name, (package,))
+            except RelocateError:
+                continue  # as good as not installed
+            if texts is not None:
+                yield FarDistribution(texts)
+                return
+
     def invalidate_caches(self) -> None:
         """Nothing is kept here that could be stale."""
 
@@ -166,6 +208,17 @@ class Finder:
         found = self.loaded.get(name)
         if found is not None and (not first or first in found.__dict__):
             return found
+        for pause in PAUSES:
+            try:
+                return self._real(name, first, far=far)
+            except RuntimeError as error:
+                if type(error).__name__ != "_DeadlockError":
+                    raise
+            # Another thread imports a part of it just now, and each waits for the other's: let that one go first.
+            time.sleep(pause)
+        return self._real(name, first, far=far)
+
+    def _real(self, name: str, first: str, *, far: bool) -> ModuleType:
         try:
             self._lock.acquire()
         except RuntimeError:  # importlib's _DeadlockError
@@ -181,7 +234,7 @@ class Finder:
             self._mine.far = far
             with self._real_world(), self._rebuilt_classes():
                 if found is None:
-                    found = importlib.import_module(name)
+                    found = self._imported(name)
                     self.loaded.setdefault(name, found)
                 if first and first not in found.__dict__ and hasattr(found, first):
                     setattr(found, first, getattr(found, first))
@@ -190,6 +243,24 @@ class Finder:
             return found
         finally:
             self._lock.release()
+
+    def _imported(self, name: str) -> ModuleType:
+        """The real module, in the real world, in which another thread may just have put a proxy."""
+        from .proxy import ProxyModule
+
+        found = importlib.import_module(name)
+        while isinstance(found, ProxyModule):
+            self._aside[name] = found
+            sys.modules.pop(name, None)
+            found = importlib.import_module(name)
+        return found
+
+    def wait(self) -> None:
+        """Until no other thread loads a real module: meanwhile `sys.modules` does not hold the proxies."""
+        if not getattr(self._mine, "real", False) and self._lock.owner is not None:
+            with contextlib.suppress(RuntimeError):  # that thread waits for this one
+                self._lock.acquire()
+                self._lock.release()
 
     def reload(self, proxy: ModuleType, local: ModuleSpec | None) -> Interface:
         """What the module behind ``proxy`` is now, for `importlib.reload`; the real one, if it is loaded, is run again.
@@ -229,14 +300,46 @@ class Finder:
         if getattr(self._mine, "real", False):
             yield
             return
-        self._aside = self._take_out()
-        sys.modules.update(self.loaded)
-        self._mine.real = True
-        try:
-            yield
-        finally:
-            self._mine.real = False
-            self._restore()
+        with self.tables.withdrawn() if self.tables is not None else nullcontext():
+            self._mine.real = True
+            _gate.shut(self)
+            try:
+                self._let_finish()
+                self._aside = self._take_out()
+                sys.modules.update(self.loaded)
+                try:
+                    yield
+                finally:
+                    self._restore()
+            finally:
+                self._mine.real = False
+                _gate.open(self)
+
+    def hold(self, name: str, space: Mapping[str, Any] | None, level: int) -> None:
+        """Let another thread wait with an import of what is taken out of `sys.modules` now.
+
+        It has not begun: later, it would hold import locks that the thread may want that loads real modules.
+        """
+        if getattr(self._mine, "real", False):
+            return
+        if level:
+            package = (space or {}).get("__package__") or (space or {}).get("__name__") or ""
+            for _ in range(level - 1):
+                package = package.rpartition(".")[0]
+            name = f"{package}.{name}" if name else package
+        if self.designated(name) or name in self._ancestors:
+            self.wait()
+
+    def _let_finish(self) -> None:
+        """Let other threads finish imports of designated modules that they have begun."""
+        until = time.monotonic() + PATIENCE
+        locks: dict[str, Any] = importlib._bootstrap._module_locks  # type: ignore[attr-defined]
+        me = threading.get_ident()
+        while time.monotonic() < until:
+            begun = [lock for name, of in list(locks.items()) if self.designated(name) and (lock := of()) is not None]
+            if all(getattr(lock, "owner", None) in (None, me) for lock in begun):
+                return
+            time.sleep(0.001)
 
     @contextmanager
     def _rebuilt_classes(self) -> Iterator[None]:
@@ -284,8 +387,11 @@ class Finder:
     def forked(self) -> None:
         """In a forked child: the thread that held the lock is not here."""
         self._lock = _lock()
+        _gate.forked()
         if self._aside:
             self._restore()
+            if self.tables is not None:
+                self.tables.restore()
 
     def _take_out(self) -> dict[str, ModuleType]:
         names = [n for n in list(sys.modules) if self.designated(n)]
@@ -312,6 +418,52 @@ class Finder:
                 heir.__bases__ = tuple(rebuilt if base is original else base for base in heir.__bases__)
 
 
+class _Gate:
+    """Stands in the way of other threads' imports while real modules are loaded."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loading: list[Finder] = []
+        self._usual: Any = None
+
+    def shut(self, finder: Finder) -> None:
+        """``finder`` begins to load real modules."""
+        with self._lock:
+            self._loading.append(finder)
+            if builtins.__import__ != self._import:
+                self._usual, builtins.__import__ = builtins.__import__, self._import
+
+    def open(self, finder: Finder) -> None:
+        """It has ended."""
+        with self._lock:
+            self._loading.remove(finder)
+            if not self._loading and builtins.__import__ == self._import:  # not if another one is on top of it
+                builtins.__import__ = self._usual
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        for finder in self._loading[:]:
+            finder.hold(name, globals, level)
+        found: ModuleType = self._usual(name, globals, locals, fromlist, level)
+        return found
+
+    def forked(self) -> None:
+        """In a forked child: no thread loads anything."""
+        if builtins.__import__ == self._import:
+            builtins.__import__ = self._usual
+        self._lock = threading.Lock()
+        self._loading.clear()
+
+
+_gate = _Gate()
+
+
 def _lock() -> Any:
     """A lock that takes part in importlib's detection of deadlocks.
 
@@ -328,8 +480,9 @@ class ProxyLoader:
     holds a lock that keeps every other thread from importing anything.
     """
 
-    def __init__(self, finder: Finder, local: ModuleSpec | None) -> None:
+    def __init__(self, finder: Finder, name: str, local: ModuleSpec | None) -> None:
         self._finder = finder
+        self._name = name
         self._local = local
         self._interface: Interface | None = None
 
@@ -344,6 +497,7 @@ class ProxyLoader:
             return spec.loader.create_module(spec) if hasattr(spec.loader, "create_module") else None
         if self._local is None:
             spec.origin = interface.file
+            spec.has_location = interface.file is not None
             spec.submodule_search_locations = [] if interface.package else None
         from .proxy import ProxyModule
 
@@ -361,16 +515,50 @@ class ProxyLoader:
     def __getattr__(self, name: str) -> Any:
         # get_code, get_source, get_data, get_filename, get_resource_reader, is_package, archive, ...:
         # whatever the real loader has, so that runpy, inspect, linecache and resources work.
-        local = self.__dict__.get("_local")
-        if local is None or name.startswith("__"):
+        if name.startswith("__") or "_interface" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(local.loader, name)
+        return getattr(FarLoader(self._finder, self._name) if self._local is None else self._local.loader, name)
 
 
-def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
-    """``spec``, so that ``methods`` is told when its module is executed."""
+class FarLoader:
+    """What tools ask a loader, of a module that is only on a worker."""
+
+    def __init__(self, finder: Finder, name: str) -> None:
+        self._finder = finder
+        self._name = name
+
+    def get_source(self, name: str) -> str | None:
+        """For `inspect` and tracebacks; None if it has none, or nobody can be asked."""
+        found = self._finder.source(name)
+        return None if found is None else found[0]
+
+    def get_resource_reader(self, name: str) -> Any:
+        """For `importlib.resources`."""
+        from .resources import Reader
+
+        assert self._finder.kept is not None
+        return Reader(name, self._finder.kept())
+
+    def get_data(self, path: str) -> bytes:
+        """For `pkgutil`: a file whose path begins with the folder in which the module lies there.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        from .resources import data
+
+        assert self._finder.kept is not None
+        file = getattr(sys.modules.get(self._name), "__file__", None) or ""
+        return data(self._finder.kept(), self._name, os.path.join(os.path.dirname(file), ""), path)
+
+
+Executing = Callable[[ModuleType], AbstractContextManager[None]]
+
+
+def watched(spec: ModuleSpec, executing: Executing) -> ModuleSpec:
+    """``spec``, so that its module is executed within ``executing``."""
     if hasattr(spec.loader, "exec_module"):
-        loader: Any = WatchedLoader(spec.loader, methods)
+        loader: Any = WatchedLoader(spec.loader, executing)
         spec.loader = loader
     return spec
 
@@ -378,16 +566,16 @@ def watched(spec: ModuleSpec, methods: Methods) -> ModuleSpec:
 class WatchedLoader:
     """Stands for a module's loader until the module is executed."""
 
-    def __init__(self, loader: Any, methods: Methods) -> None:
+    def __init__(self, loader: Any, executing: Executing) -> None:
         self._loader = loader
-        self._methods = methods
+        self._executing = executing
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute it, by its own loader."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        with self._methods.executing(module):
+        with self._executing(module):
             self._loader.exec_module(module)
 
     def __getattr__(self, name: str) -> Any:
@@ -398,12 +586,10 @@ class WatchedLoader:
         return getattr(loader, name)
 
 
-class SourceLoader:
+class SourceLoader(FarLoader):
     """Makes a real module of the source that a worker has, where it is not installed."""
 
-    def __init__(self, source: Callable[[str], tuple[str, bool, str] | None]) -> None:
-        self._source = source
-        self._text = ""
+    _text = ""
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Ask for the source.
@@ -411,10 +597,11 @@ class SourceLoader:
         Raises:
             ModuleNotFoundError: nobody has it.
         """
-        found = self._source(spec.name)
+        found = self._finder.source(spec.name)
         if found is None:
             raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
         self._text, package, spec.origin = found
+        spec.has_location = True
         spec.submodule_search_locations = [] if package else None
 
     def exec_module(self, module: ModuleType) -> None:

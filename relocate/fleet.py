@@ -114,8 +114,8 @@ class Fleet:
         """Let the workers that these registries name be found; how many further ranks they take."""
         from .directory import Directory
 
-        modules = [m for m in self._config.modules if not m.startswith("!")]
-        directory = Directory(registries, modules, rank, self._namespace, lambda: self.links)
+        names = [name for name in (*self._config.modules, *self._config.methods) if not name.startswith("!")]
+        directory = Directory(registries, names, rank, self._namespace, lambda: self.links)
         self.directories.append(directory)
         Namespace.mount(self._namespace, registries[0], directory.name)
         self._namespace.bind(f"/n/{directory.name}/chan", "/chan", Where.AFTER, rank)

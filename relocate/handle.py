@@ -9,9 +9,10 @@ are replaced.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import inspect
-import logging  # noqa: F401 -- its lock is taken before a fork; what was begun ahead needs it, and is waited for first
+import logging  # its lock is taken before a fork; what was begun ahead needs it, and is waited for first
 import os
 import sys
 import threading
@@ -59,6 +60,7 @@ class Handle:
         from .mounts import LiveNamespace
         from .observe import Counters
         from .proxy import Registry
+        from .tables import Tables
 
         self.config = config
         self._counters = Counters()
@@ -82,8 +84,12 @@ class Handle:
         self._registry: Registry = Registry(
             self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
         )
+        self._registry.wait = self._finder.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
+        self._tables = Tables(self._registry)
+        self._registry.entered = self._tables.described
+        self._finder.tables = self._tables
         self._finder.on_load = self._on_load
         if config.policy:
             from .policies import find
@@ -95,7 +101,12 @@ class Handle:
 
             always = config.placement == "local"
             self._placement = Placement(
-                self._real, self._call_there, self._counters, slowness=self._fleet.slowness, always=always
+                self._real,
+                self._call_there,
+                self._counters,
+                slowness=self._fleet.slowness,
+                battery=self._battery,
+                always=always,
             )
         self._specs: dict[str, ModuleSpec | None] = {}
         self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
@@ -103,8 +114,9 @@ class Handle:
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
         self._mine = threading.local()
-        self._far = Far(self._call, self._set_inside, lambda: getattr(self._mine, "inside", False))
+        self._far = Far(self._ask_there, self._set_inside, lambda: getattr(self._mine, "inside", False))
         self._finder.source = self._far.source
+        self._finder.kept = lambda: self._far.kept
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
         self._servers: Servers | None = None
@@ -132,8 +144,11 @@ class Handle:
             from .deadlines import Limits
 
             made.limits = Limits(self.config.deadlines)
+        made.gpu = self._registry.gpu
         made.missed = self._fell_back
         made.unused = self._unused
+        if self._placement is not None:
+            made.delayed = self._placement.delayed
         if self._tracing is not None:
             made.trace(self._tracing)
         if self.config.verify:
@@ -180,14 +195,17 @@ class Handle:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._exchange.undo(self._specs)
+        self._tables.undo()
         self._methods.undo()
         reducers.remove(self._name_of)
         self.close()
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
             self._tell()
-        if report:
-            self._tell_of_misspelt()
+        if report and self._tell_of_misspelt() and self._exiting and not self.config.fallback:
+            program = os.environ.get(configuration.ENV_REPORT_PID, "")
+            if program == str(os.getpid()):
+                _fail()
 
     def _tell(self) -> None:
         """Write what was asked for: the report, the summary."""
@@ -203,22 +221,25 @@ class Handle:
 
             print(f"relocate: {summary(self.statistics())}", file=sys.stderr)
 
-    def _tell_of_misspelt(self) -> None:
-        """Tell of designated names that nobody imported and that are no modules.
+    def _tell_of_misspelt(self) -> bool:
+        """Tell of designated names that nobody imported and that are no modules; whether there are any.
 
         In a program that merely inherited its environment nothing of a designated package need be
         there, and others may be on the workers only: then only of what resembles an imported module.
         """
         program = os.environ.get(configuration.ENV_REPORT_PID, "")
         if os.getpid() != self._pid or program not in ("", str(self._pid)):
-            return  # the program itself will tell
+            return False  # the program itself will tell
+        told = False
         asked = self._asked or program
         here = asked and not self._fleet.directories and all(link.is_embedded for link in self._fleet.links)
         for said in self.misspelt(here=bool(here)):
+            told = True
             if self._exiting:
                 print(f"relocate: {said}", file=sys.stderr)
             else:
                 self._warn(said)
+        return told
 
     def misspelt(self, *, here: bool) -> Iterator[str]:
         """What is to be said of each designated name that nobody imported and that is no module.
@@ -226,12 +247,12 @@ class Handle:
         Args:
             here: whether what is not here is nowhere; else only what resembles an imported module is told.
         """
-        from . import spelling
-
         for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
             imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
             if imported or name in self._methods.found:
                 continue
+            from . import spelling
+
             said = spelling.unknown(name, self._finder.elsewhere)
             if said is not None and not here:
                 said = spelling.imported(name)
@@ -241,6 +262,16 @@ class Handle:
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
         return self._counters.statistics()
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """What still holds real functions and modules, in words, where `enable` came after their import.
+
+        Lists, closures, defaults, objects and the like: calls through these run here and are not counted.  It
+        is looked for now, in all that is in memory, which takes a while in a large program: at most 64 functions
+        and modules, and not in the variables of functions that are running.
+        """
+        return self._exchange.unreached()
 
     def workers(self, timeout: float = 0.0) -> list[dict[str, Any]]:
         """How things stand with each place, in the order of the configuration.
@@ -261,7 +292,7 @@ class Handle:
 
     def __repr__(self) -> str:
         state = "enabled" if self._enabled else "disabled"
-        names = ", ".join((*self.config.modules, *self.config.methods))
+        names = ", ".join((*self.config.modules, *self.config.methods)) or "nothing"
         return f"<relocate handle, {state}: {names} on {self.config.workers}>"
 
     def _load_namespace(self, file: str) -> None:
@@ -297,6 +328,8 @@ class Handle:
             self._fleet.start_embedded()
         try:
             self._exchange.make(loaded)
+            if events.is_heard() and (unreached := self.unreached):
+                events.emit("not reached", count=len(unreached), references=list(unreached))
             for real in list(self._finder.loaded.values()):
                 self._on_load(real)
             for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:
@@ -323,6 +356,7 @@ class Handle:
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
         self._cache.forget(module, _files(self._specs.get(module))[0])
+        self._far.forget(module)
         if self._placement is not None:
             self._placement.forget()
         if any(link.is_embedded for link in self._fleet.links):
@@ -331,6 +365,7 @@ class Handle:
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
         self._finder.forked()
+        self._far.forked()
         self.namespace.forked()
         self._mine = threading.local()
         if self._servers is not None:
@@ -365,6 +400,12 @@ class Handle:
         finally:
             mine.inside = False
 
+    def _ask_there(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As `_call`, for what only a worker can answer, wherever calls are placed."""
+        if not self._enabled:
+            return target.local(self._real)(*args, **kwargs)
+        return self._call_there(target, args, kwargs)
+
     def _on_load(self, module: ModuleType) -> None:
         """A real module is loaded: its classes get their stubs, and its functions travel by name."""
         self._methods.executed(module)
@@ -397,6 +438,11 @@ class Handle:
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
         return self._finder.real(name, member, far=far)
+
+    def _battery(self) -> tuple[float, bool] | None:
+        from .capability import battery
+
+        return battery()
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""
@@ -446,11 +492,12 @@ class Handle:
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
         from . import interface as face
+        from . import tables
 
         self._specs[module] = spec
         file, path = _files(spec)
         if self._leads_here(module):
-            return face.describe(self._finder.real(module))
+            return tables.describe(self._finder.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._fleet.start_embedded()
@@ -521,6 +568,18 @@ class Handle:
             from .output import warn
 
             warn(text, RelocateWarning)
+
+
+def _fail() -> None:
+    """End the program, which is at its end, with status 1: what was to run on workers only has run here.
+
+    The interpreter takes no status from who is called at its end.  Of the others only `logging` is still to come.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(1)
 
 
 def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:

@@ -56,6 +56,7 @@ class Health:
 
     Args:
         prior: the slowness that its worker's capabilities promise, see `Capability`.
+        gpus: that its worker has.
     """
 
     __slots__ = (
@@ -69,14 +70,16 @@ class Health:
         "ejected_until",
         "ejections",
         "failures",
+        "gpus",
         "late",
         "outstanding",
         "prior",
         "suspect",
     )
 
-    def __init__(self, prior: float = 1.0) -> None:
+    def __init__(self, prior: float = 1.0, gpus: int = 0) -> None:
         self.prior = self._slowness = prior
+        self.gpus = gpus
         self._stamp = 0.0
         self._others = 0
         self._others_until = 0.0
@@ -236,23 +239,19 @@ class Capability:
     """That it may use; 0 if that is not known."""
     memory: int = 0
     """Bytes; 0 if that is not known."""
-    gpus: int = 0
     speed: float = 0.0
     """Measured, of one core, in units of the client's own; 0 if that is not known."""
 
-    def slowness(self, executors: int, *, memory: int = 256 << 20, gpu: bool = False) -> float:
+    def slowness(self, executors: int, *, memory: int = 256 << 20) -> float:
         """The slowness to expect of each of so many executors, before any call has shown it.
 
         Args:
             executors: that share the worker.
             memory: bytes that an executor should have; with less it will be kept waiting by the disk.
-            gpu: whether the calls use one.
         """
         slow = 1.0 / self.speed if self.speed > 0 else 1.0
         if 0 < self.cores < executors:
             slow *= executors / self.cores
         if 0 < self.memory < executors * memory:
             slow *= sqrt(executors * memory / self.memory)
-        if gpu:
-            slow *= max(1.0, executors / self.gpus) if self.gpus else 10.0
         return slow

@@ -36,6 +36,10 @@ PLAIN_LIMIT = 1 << 20
 """Constants that pickle to more bytes than this stay where they are until they are touched."""
 
 
+GPU = frozenset(("cupy", "jax", "tensorflow", "torch"))
+"""Packages whose users compute on a GPU where there is one."""
+
+
 class Value(msgspec.Struct, array_like=True, omit_defaults=True):
     """A Python value.  ``plain`` (marshal) needs no import to read; ``pickled`` may; else only text."""
 
@@ -125,6 +129,24 @@ class Opaque(msgspec.Struct, tag="object"):
     kind: str
 
 
+Step = tuple[str, bytes, bytes]
+"""From an object to one of its attributes, by name; or to an item, by its key, and what that is when empty, pickled."""
+
+
+class Entry(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What a module has entered in a table of another one, ``module``; see `tables`.
+
+    ``path`` leads from there to the table.  ``key`` is empty for an item of a list or set, ``value`` if
+    only the real module can make the entry; if that is a function, ``label`` is what it is called.
+    """
+
+    module: str
+    path: list[Step]
+    key: bytes = b""
+    value: bytes = b""
+    label: str = ""
+
+
 Member = Function | Constant | Reference | SimpleClass | RealClass | Opaque
 
 
@@ -145,6 +167,12 @@ class Interface(msgspec.Struct):
 
     Not a part of `Function`, as one that has only moved in its file is described the same.
     """
+    answers: bool = False
+    """Whether it has a ``__getattr__``, which may give more than it tells by ``dir()``."""
+    entries: list[Entry] = []
+    """In tables of other modules."""
+    gpu: bool = False
+    """Whether it has names of a package that computes on a GPU where there is one."""
 
     @property
     def needs(self) -> set[str]:
@@ -171,6 +199,15 @@ def decode(data: bytes | bytearray | memoryview) -> Interface:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not an interface: {error}") from None
+
+
+def uses_gpu(data: bytes) -> bool:
+    """`Interface.gpu` of an encoded interface, without the rest."""
+    return msgspec.msgpack.decode(data, type=_Glance).gpu
+
+
+class _Glance(msgspec.Struct):
+    gpu: bool = False
 
 
 def describe(module: types.ModuleType, version: bytes | None = None) -> Interface:
@@ -213,7 +250,17 @@ def describe(module: types.ModuleType, version: bytes | None = None) -> Interfac
         dynamic=[d for d in dynamic if d in members],
         members=members,
         lines=lines,
+        answers=callable(module.__dict__.get("__getattr__")),
+        gpu=any(map(_is_of_gpu, [module, *vars(module).values()])),
     )
+
+
+def _is_of_gpu(value: object) -> bool:
+    if isinstance(value, types.ModuleType):
+        home = vars(value).get("__name__")
+    else:
+        home = value.__module__ if isinstance(value, (type, types.FunctionType)) else None
+    return isinstance(home, str) and home.partition(".")[0] in GPU
 
 
 def here(file: str, there: str | None, local: str | None) -> str:
@@ -337,7 +384,7 @@ def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> M
     home = getattr(value, "__module__", None)
     if _is_function(value):
         return _function(module, name, value, exported)
-    if isinstance(home, str) and home != module.__name__ and _found(home, getattr(value, "__qualname__", None), value):
+    if isinstance(home, str) and home != module.__name__ and found(home, getattr(value, "__qualname__", None), value):
         return Reference(home, value.__qualname__)
     described = capture(value)
     if described.plain or (described.pickled and not _is_name_in(module.__name__, described)):
@@ -353,10 +400,12 @@ def _is_function(value: Any) -> bool:
     return callable(value) and isinstance(getattr(value, "__name__", None), str) and not hasattr(value, "__origin__")
 
 
-def _found(home: str | None, qualname: Any, value: object) -> bool:
+def found(home: str | None, qualname: Any, value: object) -> bool:
     if not isinstance(home, str) or not isinstance(qualname, str) or "<" in qualname:
         return False
     holder: Any = sys.modules.get(home)
+    if getattr(holder, "__name__", home) != home:
+        return False  # a second name that C has given to a module, which may not be there elsewhere
     for part in qualname.split("."):
         holder = getattr(holder, part, None)
     return holder is value
@@ -368,7 +417,7 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
     if not isinstance(label, str):
         label = name
     home, qualname = module.__name__, name
-    if _found(said, label, value):
+    if found(said, label, value):
         assert isinstance(said, str)
         home, qualname = said, label
     inside = home == module.__name__ or home.startswith(module.__name__ + ".")
@@ -450,10 +499,12 @@ def _signatures(value: Any) -> tuple[Signature | None, Signature | None]:
     except (TypeError, ValueError):
         return actual, None
     shown = _signature(said)
-    if actual is None:
-        # The parser of a C function is its text signature; of any other callable we know nothing.
-        return (shown, None) if inspect.isbuiltin(value) else (None, shown)
-    return actual, shown
+    if actual is not None or not inspect.isbuiltin(value):
+        return actual, shown  # of a callable that is no function we know nothing
+    if value.__self__ is None and (getattr(value, "__text_signature__", "") or "").startswith("($"):
+        # Made without its module: it is not given what it calls ``$self``, which `inspect` does not know.
+        return Signature(shown.parameters[1:], shown.returns), shown
+    return shown, None  # the parser of a C function is its text signature
 
 
 def _signature(signature: inspect.Signature) -> Signature:
@@ -486,12 +537,12 @@ def _hint(annotation: Any) -> Value:
 
 def _class(module: types.ModuleType, name: str, value: type) -> Member:
     home, qualname = value.__module__, value.__qualname__
-    if home != module.__name__ and _found(home, qualname, value):
+    if home != module.__name__ and found(home, qualname, value):
         inside = home.startswith(module.__name__ + ".")
         if not inside:
             return Reference(home, qualname)
     simple = _simple(value)
-    if simple is not None and _found(home, qualname, value):
+    if simple is not None and found(home, qualname, value):
         return simple
     return RealClass(module.__name__, name)
 

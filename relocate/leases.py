@@ -4,6 +4,9 @@ Rules:
 
 * An offer stands for one lease; the worker repeats it three times as often.  One that is not
   repeated expires, one that is withdrawn is gone at once.
+* A lease grows with the most offers that there were, so that to hear their repetitions costs a bounded
+  share of a processor, and who starts again has heard from all within one lease.  Nobody waits for it:
+  most ends are told by the connection.
 * Each connection of a worker to a registry is an *incarnation*, numbered upward.  What comes of an
   older one than is known, or of one that has ended, is a late message, and is not heeded; the answer
   says so, and a worker that lives takes a higher number.
@@ -12,6 +15,8 @@ Rules:
   al., "Consistent hashing and random trees", 1997): a client takes those that follow it.  So clients
   spread over the workers, several registries name the same ones, and a worker that comes or goes
   concerns few.
+* Of each module the workers of one version are named: that which most of them offer, at a tie the newer
+  one.  So a fleet that is brought to another version worker by worker gives nobody two at a time.
 * Who prefers labels gets workers that bear them at rank 0; each label that is missing costs a rank.
 * A registry that was stopped for a while (a suspended machine) lets nobody pay for it: the time is
   added to every lease.
@@ -22,9 +27,12 @@ Nothing here reads a clock or does I/O.
 from __future__ import annotations
 
 import heapq
+import re
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -33,11 +41,16 @@ from . import wire
 
 REMEMBERED = 10
 """Leases for which the end of a worker is remembered, so that its late messages are known for what they are."""
+EACH = 0.003
+"""Seconds of a lease for each offer, if that is more: three times what a new connection costs the registry."""
 SPACE = 1 << 64
 """Points on the ring."""
 
-Group = tuple[tuple[int, int], str, tuple[tuple[str, str], ...]]
-"""Python version, the only host from which it can be reached (or empty), labels."""
+Labels = tuple[tuple[str, str], ...]
+Group = tuple[tuple[int, int], str, Labels, str, bytes]
+"""Python version, the only host from which it can be reached (or empty), labels; version and digest of the module."""
+ANYTHING = wire.Module("")
+"""What is offered by who does not name modules."""
 
 
 def point(text: str) -> int:
@@ -86,7 +99,7 @@ class Leases:
     """The offers that a registry knows.
 
     Args:
-        lease: seconds for which an offer stands.
+        lease: seconds for which an offer stands; longer if there are many.
     """
 
     def __init__(self, lease: float) -> None:
@@ -94,7 +107,7 @@ class Leases:
         self.touched: set[str] = set()
         """Names of modules (empty: any) of which offers have come, gone or changed; for the caller to clear."""
         self._entries: dict[str, Entry] = {}
-        """In the order in which they expire: all leases are equally long."""
+        """In the order in which they expire: no lease is shorter than one before it."""
         self._ended: dict[str, tuple[int, float]] = {}
         """The last incarnation of workers that are gone, and until when to remember it; in that order."""
         self._index = Index()
@@ -109,6 +122,7 @@ class Leases:
     def announce(self, message: wire.Announce, key: bytes, now: float) -> wire.Leased:
         """Take an offer, or take it anew, from the holder of ``key``; the answer."""
         offer, incarnation = message.offer, message.incarnation
+        self.lease = max(self.lease, EACH * len(self._entries))
         known = self._entries.get(offer.url)
         if known is not None and known.key != key:
             return wire.Leased(incarnation, 0.0, f"{offer.url} is offered by the holder of another key")
@@ -170,16 +184,23 @@ class Leases:
 
 
 def _names(offer: wire.Offer) -> list[str]:
-    return [module.name for module in offer.modules] or [""]
+    return [module.name for module in offer.modules or (ANYTHING,)]
 
 
 def _matters(offer: wire.Offer, key: bytes) -> tuple[object, ...]:
     """What clients are told of an offer."""
-    return _group(offer), {module.name for module in offer.modules}, key
+    return dict(_groups(offer)), key
 
 
-def _group(offer: wire.Offer) -> Group:
-    return offer.python, offer.host, tuple(sorted(offer.labels.items()))
+def _groups(offer: wire.Offer) -> Iterator[tuple[str, Group]]:
+    """The names of what is offered, each with its group."""
+    labels = tuple(sorted(offer.labels.items()))
+    for module in offer.modules or (ANYTHING,):
+        yield module.name, (offer.python, offer.host, labels, module.version, module.digest)
+
+
+def _newness(version: str) -> list[int]:
+    return [int(number) for number in re.findall("[0-9]{1,9}", version)]
 
 
 class Ring:
@@ -188,8 +209,8 @@ class Ring:
     def __init__(self) -> None:
         self._held: list[tuple[int, str]] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._held)
+    def __len__(self) -> int:
+        return len(self._held)
 
     def add(self, url: str) -> None:
         """Put ``url`` in its place."""
@@ -219,16 +240,14 @@ class Index:
 
     def add(self, offer: wire.Offer) -> None:
         """Note ``offer``."""
-        group = _group(offer)
-        for name in _names(offer):
+        for name, group in _groups(offer):
             self._rings.setdefault(name, {}).setdefault(group, Ring()).add(offer.url)
             for package in prefixes(name.rpartition(".")[0]):
                 self._below.setdefault(package, set()).add(name)
 
     def remove(self, offer: wire.Offer) -> None:
         """Forget ``offer``."""
-        group = _group(offer)
-        for name in _names(offer):
+        for name, group in _groups(offer):
             groups = self._rings[name]
             groups[group].remove(offer.url)
             if not groups[group]:
@@ -240,14 +259,14 @@ class Index:
                     if not self._below[package]:
                         del self._below[package]
 
-    def find(self, query: wire.Lookup, position: int) -> tuple[dict[str, list[tuple[str, int]]], list[str], bool]:
+    def find(self, query: wire.Lookup, position: int) -> tuple[dict[str, list[wire.Bind]], list[str], bool]:
         """Of each address what to bind it over; the modules that nobody offers; whether that is all.
 
         A query that names no module is for all of them.
         Who offers a module is bound over the module's name, or over that of the part that it offers;
         who offers anything, over that of all.
         """
-        binds: dict[str, list[tuple[str, int]]] = {}
+        binds: dict[str, list[wire.Bind]] = {}
         missing: list[str] = []
         anybody, whole = self._take(query, "", [""], position, binds)
         for module in dict.fromkeys(query.modules) or [name for name in self._rings if name]:
@@ -265,26 +284,44 @@ class Index:
         target: str,
         names: Iterable[str],
         position: int,
-        binds: dict[str, list[tuple[str, int]]],
+        binds: dict[str, list[wire.Bind]],
     ) -> tuple[int, bool]:
         """Bind who offers one of ``names`` over ``target``, up to the limit; how many, and whether that was all."""
-        ranked: dict[int, list[Ring]] = {}
-        for name in names:
-            for (python, host, labels), ring in self._rings.get(name, {}).items():
-                if python == query.python and host in ("", query.host):
-                    missing = query.labels.items() - labels
-                    ranked.setdefault(len(missing), []).append(ring)
         path = path_of(target)
+        ranked: dict[wire.Bind, list[Ring]] = {}
+        for name in names:
+            for labels, digest, ring in self._of_one_version(name, query):
+                rank = len(query.labels.items() - labels)
+                ranked.setdefault(wire.Bind(path, rank, name, digest), []).append(ring)
         taken: set[str] = set()
-        for rank in sorted(ranked):
-            for _, url in heapq.merge(*(ring.follow(position) for ring in ranked[rank])):
+        for rank in sorted({bind.rank for bind in ranked}):
+            follow = [
+                zip(ring.follow(position), repeat(bind))
+                for bind, rings in ranked.items()
+                if bind.rank == rank
+                for ring in rings
+            ]
+            for (_, url), bind in heapq.merge(*follow, key=itemgetter(0)):
                 if url in taken:
                     continue
                 if len(taken) == query.limit:
                     return query.limit, False
                 taken.add(url)
-                binds.setdefault(url, []).append((path, rank))
+                binds.setdefault(url, []).append(bind)
         return len(taken), True
+
+    def _of_one_version(self, name: str, query: wire.Lookup) -> list[tuple[Labels, bytes, Ring]]:
+        """The rings of ``name`` that are for that client: labels, and the digest that all of them have."""
+        fit = [
+            (labels, version, digest, ring)
+            for (python, host, labels, version, digest), ring in self._rings.get(name, {}).items()
+            if python == query.python and host in ("", query.host)
+        ]
+        count: dict[tuple[bytes, str], int] = {}
+        for _, version, digest, ring in fit:
+            count[digest, version] = count.get((digest, version), 0) + len(ring)
+        best = max(count, key=lambda each: (count[each], _newness(each[1]), each), default=None)
+        return [(labels, digest, ring) for labels, version, digest, ring in fit if (digest, version) == best]
 
 
 class View:
@@ -325,5 +362,24 @@ class View:
 
 def nearest(mounts: Iterable[wire.Mount], position: int, limit: int) -> list[wire.Mount]:
     """Of ``mounts`` from elsewhere those that the client at ``position`` is given: best rank first, then nearest."""
-    ordered = sorted(mounts, key=lambda m: (min(rank for _, rank in m.binds), (point(m.url) - position) % SPACE))
+    ordered = sorted(mounts, key=lambda m: (min(bind.rank for bind in m.binds), (point(m.url) - position) % SPACE))
     return ordered[:limit]
+
+
+def of_one_version(mounts: dict[str, wire.Mount], named: Container[str]) -> dict[str, wire.Mount]:
+    """``mounts``, by their addresses, without the binds of other versions of a module than one: see above.
+
+    At a tie it is the version of who is ``named`` now.
+    """
+    count: dict[str, dict[bytes, tuple[int, int]]] = {}
+    for url, mount in mounts.items():
+        for module, digest in {bind.module: bind.digest for bind in mount.binds}.items():
+            all_of_them, now = count.setdefault(module, {}).get(digest, (0, 0))
+            count[module][digest] = all_of_them + 1, now + (url in named)
+    best = {module: max(digests, key=lambda d: (digests[d], d)) for module, digests in count.items()}
+    kept = {}
+    for url, mount in mounts.items():
+        binds = tuple(bind for bind in mount.binds if bind.digest == best[bind.module])
+        if binds:
+            kept[url] = mount if binds == mount.binds else wire.Mount(url, mount.key, binds)
+    return kept

@@ -14,12 +14,13 @@ A function that provably nobody can tell from a copy travels by value, which is 
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import io
 import pickle
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from types import BuiltinMethodType, FunctionType, GeneratorType, MethodType, ModuleType, NoneType
+from types import BuiltinMethodType, FunctionType, GeneratorType, MappingProxyType, MethodType, ModuleType, NoneType
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
@@ -70,6 +71,8 @@ class Cloud(cloudpickle.Pickler):  # type: ignore[misc]
             raise pickle.PicklingError("a memoryview is of memory in this process")
         if type(value) is object:
             raise pickle.PicklingError("an object() is nothing but itself")
+        if type(value) is MappingProxyType:  # cloudpickle has a plain dictionary behind it
+            return MappingProxyType, tuple(gc.get_referents(value))
         if type(value) is FunctionType and (found := reducers.by_name(value)) is not None:
             return found
         if isinstance(value, opaque.StandIn):

@@ -12,7 +12,6 @@ import collections
 import contextlib
 import logging
 import os
-import random
 import re
 import socket as sockets
 import sys
@@ -20,19 +19,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from . import __version__, capability, channel, direct, embedded, events, keys, session, wire
+from . import capability, channel, direct, embedded, events, session, wire
+from .connection import FIRST_CONTACT, Connection, myself
 from .errors import (
     IncompatibleWorker,
     RelocateError,
     RemoteProtocolError,
     WorkerError,
     WorkerUnreachable,
-    WrongKey,
 )
 from .health import Capability
 from .places import Link, Seat, end_of, nobody_at
@@ -42,16 +40,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("relocate")
 
-FIRST_CONTACT = 2.0
-"""Seconds in which a worker that was never reached counts as starting, not as down."""
-
 START_ATTEMPTS = 3
 """How often in a row an embedded worker may end before it was of any use."""
-LOOK_AGAIN = 0.1
-"""Seconds between two looks whether a worker on a Unix socket is there."""
-TRY_AGAIN = 5.0
-"""Seconds after which a worker that refused is asked again: a key may have been allowed since."""
-
+RECONNECT = (100, 2000)
+"""Milliseconds between two tries to connect, at first and at most."""
+RECONNECT_EMBEDDED = (10, 200)
 
 _unfinished: list[Any] = []
 """Contexts that cannot be ended; to collect them as garbage would wait for ever."""
@@ -135,7 +128,7 @@ class Links:
         """A new channel to ``seat``, for the calling thread."""
         link = seat.link
         path = import_path() if link.is_embedded else None
-        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path)
+        opening = wire.Open(wire.PROTOCOL, session.PYTHON, link.ticket, path, time.monotonic())
         made = self._opened(seat, opening)
         made.path = None if path is None else sys.path[:]
         return made
@@ -167,29 +160,26 @@ class Links:
                 self._change(link, "refused", WorkerError(f"{link.url}: relocate failed: {error!r}; please report it"))
         finally:
             for link in self.links:
-                self._close(link)
+                self._connection(link).close()
             for directory in self._directories:
                 directory.close()
 
     def _turn_once(self) -> None:
-        now = time.monotonic()
         for link in self.links:
-            if link.socket is None and now >= link.again_at and not link.leaving:
+            if not link.leaving and self._connection(link).due():
                 try:
                     self._connect(link)
-                except channel.Absent:
-                    link.again_at = now + jittered(LOOK_AGAIN)
                 except RelocateError as error:
                     self._refuse(link, error)
-                except (OSError, zmq.ZMQError) as error:
+                except OSError as error:
                     self._refuse(link, WorkerError(f"{link.spec}: {error}"))
         polled: list[tuple[Any, int]] = [(self._ear.fileno(), zmq.POLLIN)]
         owners: dict[Any, Link] = {}
         for link in self.links:
-            if link.socket is not None and link.monitor is not None:
-                polled += [(link.socket, zmq.POLLIN), (link.monitor, zmq.POLLIN)]
-                owners[link.socket] = owners[link.monitor] = link
-        soon = any(k.state == "starting" or k.socket is None for k in self.links)
+            for each in self._connection(link).polled():
+                polled.append(each)
+                owners[each[0]] = link
+        soon = any(k.state == "starting" or self._connection(k).socket is None for k in self.links)
         for directory in self._directories:
             polled += directory.polled()
             soon = soon or directory.state == "starting"
@@ -200,13 +190,8 @@ class Links:
             if owner is None:
                 with contextlib.suppress(BlockingIOError):
                     self._ear.recv(4096)
-            elif ready is owner.monitor:
-                self._event(owner)
-            elif owner.socket is not None:
-                try:
-                    self._message(owner)
-                except RelocateError as error:
-                    self._refuse(owner, error)
+            else:
+                self._serve(owner, ready)
         while self._commands:
             verb, arguments = self._commands.popleft()
             getattr(self, f"_do_{verb}")(*arguments)
@@ -223,111 +208,59 @@ class Links:
         if link.child is not None and link.child.ended():
             link.child.clean()
             code, link.child = link.child.process.returncode, None
-            self._close(link)
             link.attempts += 1
-            link.again_at = now + min(0.05 * 2**link.attempts, 5.0)
+            self._connection(link).close()
+            self._connection(link).wait(min(0.05 * 2**link.attempts, 5.0))
             error = WorkerUnreachable(f"the embedded worker ended with status {code}")
             self._change(link, "starting" if link.attempts <= START_ATTEMPTS else "refused", error)
-        unanswered = link.state == "starting" and not link.is_embedded and not link.shaken
+        unanswered = link.state == "starting" and not link.is_embedded and not self._connection(link).shaken
         if unanswered and now - link.began > FIRST_CONTACT:
             self._change(link, "down", WorkerUnreachable(nobody_at(link.url)))
+
+    def _connection(self, link: Link) -> Connection:
+        if link.connection is None:
+            link.connection = Connection(
+                self.context,
+                "worker",
+                myself(),
+                configure=lambda socket: channel.configure(socket, self._heartbeat),
+                pauses=RECONNECT if link.spec.startswith("tcp:") else RECONNECT_EMBEDDED,
+                checked=not link.is_embedded,
+            )
+        return link.connection
 
     def _connect(self, link: Link) -> None:
         if link.is_embedded:
             if link.child is None:
                 link.child = embedded.start(int(link.spec.partition(":")[2]))
             link.url = link.child.url
-        elif link.url.startswith("tcp:") and link.keys is None:
-            link.keys = keys.load(self._keys_folder, create=embedded.is_loopback(link.url))
-            link.candidates = link.keys.peers
-            if link.hint in link.candidates:  # only among the keys that are allowed here
-                link.candidates = [link.hint]
-        if link.in_file_system:
-            channel.check_socket_file(link.url)
-        socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
-        channel.configure(socket, self._heartbeat)
-        # libzmq adds up to the first interval by chance to each, which is little where they have grown.
-        socket.reconnect_ivl = int(jittered(10 if link.url.startswith("ipc:") else 100))
-        socket.reconnect_ivl_max = int(jittered(2000)) if link.url.startswith("tcp:") else 200
-        if link.in_file_system:
-            socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
-        if link.keys is not None:
-            link.server = link.candidates[0]
-            channel.use_client_keys(socket, link.keys, link.server)
-        link.monitor = socket.get_monitor_socket(channel.MONITORED)
-        link.socket = socket
-        link.shaken = False
-        socket.connect(link.url)
+        self._connection(link).connect(link.url, self._keys_folder, link.hint)
 
-    def _close(self, link: Link) -> None:
-        if link.socket is not None and link.monitor is not None:
-            link.socket.disable_monitor()
-            link.monitor.close(0)
-            link.socket.close(0)
-        link.socket = link.monitor = None
+    def _serve(self, link: Link, ready: Any) -> None:
+        """See to a socket of its that is ready."""
+        connection = self._connection(link)
+        try:
+            if ready is connection.socket:
+                self._message(link, connection)
+            elif ready is connection.monitor and (lost := connection.event()) is not None:
+                self._down(link, lost)
+        except RelocateError as error:
+            self._refuse(link, error)
 
-    def _event(self, link: Link) -> None:
-        assert link.monitor is not None
-        assert link.socket is not None
-        event = channel.read_event(link.monitor)
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            link.shaken = True
-            client = f"{keys.whose()} {Path(sys.argv[0] or '-').name} {os.getpid()}"
-            hello = wire.Hello(wire.PROTOCOL, __version__, session.PYTHON, client)
-            link.socket.send_multipart(wire.pack(hello))
-        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            self._refuse(link, WrongKey(self._unknown_here(link)))
-        elif event == zmq.EVENT_DISCONNECTED and not link.shaken and link.keys is not None:
-            self._wrong_server(link)
-        elif event == zmq.EVENT_DISCONNECTED:
-            link.shaken = False
-            self._down(link, WorkerUnreachable(f"the connection to the worker at {link.url} was lost"))
-            if link.in_file_system:
-                self._look_again(link)
-        elif event == zmq.EVENT_CONNECT_RETRIED and link.in_file_system:
-            self._look_again(link)
-        elif event != zmq.EVENT_CONNECT_RETRIED and link.keys is not None:
-            self._wrong_server(link)
-
-    def _look_again(self, link: Link) -> None:
-        self._close(link)
-        link.again_at = time.monotonic() + jittered(LOOK_AGAIN)
-
-    def _wrong_server(self, link: Link) -> None:
-        """The peer did not prove to hold the key that was tried: try the next one."""
-        assert link.keys is not None
-        self._close(link)
-        link.candidates = link.candidates[1:]
-        if not link.candidates:
-            count = len(link.keys.peers)
-            self._refuse(
-                link,
-                WrongKey(
-                    f"the worker at {link.url} holds no key that is allowed here ({count} in {link.keys.folder}), "
-                    f"or is not a relocate worker; run 'relocate keys show' there and 'relocate keys allow KEY' here"
-                ),
-            )
-
-    def _unknown_here(self, link: Link) -> str:
-        assert link.keys is not None
-        return (
-            f"the worker at {link.url} does not allow this client's key; "
-            f"run there: relocate keys allow {link.keys.public.hex()} {keys.whose()}"
-        )
-
-    def _message(self, link: Link) -> None:
-        assert link.socket is not None
-        frames: list[wire.Buffer] = list(link.socket.recv_multipart())
-        message, _ = wire.unpack(frames)
+    def _message(self, link: Link, connection: Connection) -> None:
+        message = connection.receive()
+        if link.doubted:
+            with self._turn:
+                link.trust()
+                self._on_change()
         if isinstance(message, wire.Welcome):
             if message.ticket != link.ticket:
                 self._forget(link)
             link.worker, link.ticket = message.name, message.ticket
-            link.key = message.key or link.server
+            link.keys, link.key = connection.keys, message.key or connection.server
             link.capability = message.capability
             link.attempts = 0
-            if link.keys is not None:
-                link.candidates = [link.server]
+            connection.welcomed()
             self._members(link, message.executors)
         elif isinstance(message, wire.Change):
             for obituary in message.obituaries:
@@ -335,7 +268,8 @@ class Links:
                 if not message.draining:  # otherwise it ended as it was asked to
                     label = f"{link.name}/{obituary.slot}"
                     self._on_death(label)
-                    self._tell("executor died", executor=label, end=end_of(obituary.returncode))
+                    end = end_of(obituary.returncode) + (", for want of memory" if obituary.memory else "")
+                    self._tell("executor died", executor=label, end=end)
                 while len(link.obituaries) > 1000:
                     del link.obituaries[next(iter(link.obituaries))]
             if message.draining:
@@ -358,12 +292,13 @@ class Links:
     def _members(self, link: Link, executors: list[wire.Executor]) -> None:
         endpoints = [endpoint(link.url, executor) for executor in executors]
         prior = slowness(link.capability, len(executors))
+        gpus = capability.gpus() if link.capability is None else link.capability.gpus
         with self._turn:
             known = {(s.slot, s.incarnation): s for s in link.seats}
             seats = []
             for executor, url in zip(executors, endpoints, strict=True):
                 known_seat = known.pop((executor.slot, executor.incarnation), None)
-                seats.append(known_seat or Seat(link, executor, url, self._depth, prior))
+                seats.append(known_seat or Seat(link, executor, url, self._depth, prior, gpus))
             for seat in known.values():
                 seat.dismiss()
             link.seats = tuple(seats)
@@ -378,9 +313,7 @@ class Links:
         self._change(link, "starting" if link.is_embedded else "down", error)
 
     def _refuse(self, link: Link, error: RelocateError) -> None:
-        self._close(link)
-        link.again_at = time.monotonic() + jittered(TRY_AGAIN)
-        link.keys = None
+        self._connection(link).refuse()
         self._change(link, "refused", error)
 
     def _change(self, link: Link, state: str, error: RelocateError | None = None) -> None:
@@ -403,7 +336,7 @@ class Links:
             for seat in link.seats:
                 seat.dismiss()
             link.state, link.seats = "down", ()
-        self._close(link)
+        self._connection(link).close()
         self.links.remove(link)
         if link.child is not None:  # it takes its time to end, which the other links need not wait for
             threading.Thread(target=link.child.stop, name="relocate-unmount").start()
@@ -415,8 +348,9 @@ class Links:
         """Only to wake the thread: `_tend` sees to links that are leaving."""
 
     def _do_cancel(self, seat: Seat, call: bytes, gentle: bool) -> None:
-        if seat.link.socket is not None and seat.link.shaken:
-            seat.link.socket.send_multipart(wire.pack(wire.Cancel(seat.slot, call, gentle)))
+        connection = self._connection(seat.link)
+        if connection.shaken:
+            connection.send(wire.Cancel(seat.slot, call, gentle))
 
     def _do_stop(self) -> None:
         self._stopping = True
@@ -427,15 +361,7 @@ def slowness(offered: wire.Capability | None, executors: int) -> float:
     if offered is None:
         return 1.0
     relative = offered.speed / capability.speed()
-    return Capability(offered.cores, offered.memory, offered.gpus, relative).slowness(executors)
-
-
-def jittered(time: float) -> float:
-    """``time``, or up to half of it more or less.
-
-    The clients that a worker has lost when it restarted do not all come back at the same moment.
-    """
-    return time * (0.5 + random.random())
+    return Capability(offered.cores, offered.memory, relative).slowness(executors)
 
 
 def endpoint(worker: str, executor: wire.Executor) -> str:

@@ -21,6 +21,8 @@ from .origin import STUB
 
 OWN = __file__.removesuffix("output.py")
 PASSED = (OWN, importlib.__file__.removesuffix("__init__.py"), "<frozen importlib")
+CALLS = OWN + "running.py"
+"""Who calls the functions: a warning about their caller is about the program."""
 MOST = 100
 """So many times one warning of one line is kept of a call."""
 
@@ -61,6 +63,8 @@ class Output:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
+        if issubclass(category, DeprecationWarning) and filename.startswith(OWN) and filename != CALLS:
+            return  # of how arguments travel, of which the program knows nothing
         text = str(message)
         count = self._warned[filename, lineno, text] = self._warned.get((filename, lineno, text), 0) + 1
         if count > MOST:
@@ -205,14 +209,18 @@ def _give(module: str, qualname: str, text: str, at: tuple[str, int, str] | None
     except (ImportError, AttributeError):
         text = f"{module}.{qualname}: {text}"
         category = UserWarning
+    try:
+        given = category(text)
+    except Exception:  # it wants more, of which only the text has come
+        given = category.__new__(category, text)
     if at is None:
-        warn(text, category)
+        warn(given, category)
     else:
         filename, lineno, name = at
-        warnings.warn_explicit(text, category, filename, lineno, name, _registries.setdefault(name, {}))
+        warnings.warn_explicit(given, category, filename, lineno, name, _registries.setdefault(name, {}))
 
 
-def warn(text: str, category: type[Warning]) -> None:
+def warn(text: str | Warning, category: type[Warning]) -> None:
     """Give a warning at the program's line that imports, or calls a relocated function."""
     caller = calling()
     warnings.warn_explicit(

@@ -1,20 +1,25 @@
 """Here or there, call by call: what each costs is measured, and `cost.Estimate` weighs it.
 
 A call that stays is timed and nothing else: it is not pickled, no lock is taken but that of the counters.
-What a call costs there is the whole way, from here: arguments to bytes, the trip, the run, the result.
+What a call costs there is the whole way, from here: arguments to bytes, the trip, the run, the result.  Of a
+call that had to wait for an executor to start, or for a module to be imported there, nothing is learned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from .cost import Costs, Estimate, size_of
+from .cost import NEVER, Costs, Estimate, size_of, thrift
 from .errors import RelocateError
 from .observe import Counters
 from .proxy import Target
+
+LOOK = 10.0
+"""Seconds between two looks at the battery, if there is one."""
 
 
 class Way:
@@ -36,6 +41,7 @@ class Placement:
         there: runs a call on a worker.
         counters: get the calls that ran here; those that did not are counted there.
         slowness: of the fastest worker, in units of this machine, as far as its capabilities tell.
+        battery: how full it is, and whether this machine runs on it, see `cost.thrift`.
         always: run every call here that has a local copy.
     """
 
@@ -46,6 +52,7 @@ class Placement:
         counters: Counters,
         *,
         slowness: Callable[[], float] = lambda: 1.0,
+        battery: Callable[[], tuple[float, bool] | None] = lambda: None,
         always: bool = False,
     ) -> None:
         self.costs = Costs()
@@ -53,8 +60,13 @@ class Placement:
         self._there = there
         self._counters = counters
         self._slowness = slowness
+        self._battery = battery
+        self._look_at = 0.0
+        """When to look at the battery again, by `perf_counter`."""
         self._always = always
         self._ways: dict[Target, Way] = {}
+        self._delayed: set[int] = set()
+        """The threads whose call took longer there than it would again."""
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``target(*args, **kwargs)``.
@@ -70,6 +82,8 @@ class Placement:
         if way.function is None or not (estimate.here or self._always):
             return self._timed(target, args, kwargs, estimate)
         began = perf_counter()
+        if began >= self._look_at:
+            self._look(began)
         try:
             value = way.function(*args, **kwargs)
         except BaseException:
@@ -81,15 +95,33 @@ class Placement:
 
     def _timed(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], estimate: Estimate) -> Any:
         began = perf_counter()
+        if began >= self._look_at:
+            self._look(began)
         try:
             value = self._there(target, args, kwargs)
         except RelocateError:
+            self._delayed.discard(get_ident())
             raise
         except BaseException:
-            estimate.ran_there(perf_counter() - began, self.costs.route, estimate.size)
+            self._ran_there(perf_counter() - began, estimate)
             raise
-        estimate.ran_there(perf_counter() - began, self.costs.route, estimate.size)
+        self._ran_there(perf_counter() - began, estimate)
         return value
+
+    def _ran_there(self, seconds: float, estimate: Estimate) -> None:
+        if self._delayed and (thread := get_ident()) in self._delayed:
+            self._delayed.discard(thread)
+        else:
+            estimate.ran_there(seconds, self.costs.route, estimate.size)
+
+    def delayed(self) -> None:
+        """This thread's call waited for an executor to start, or for a module's import there: no other will."""
+        self._delayed.add(get_ident())
+
+    def _look(self, now: float) -> None:
+        battery = self._battery()
+        self.costs.route.thrift = thrift(battery)
+        self._look_at = now + LOOK if battery is not None else NEVER
 
     def _way(self, target: Target) -> Way:
         function: Any = None

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from . import config, memory
 from .health import Health
 
 if TYPE_CHECKING:
-    import zmq
-
     from . import channel, embedded, keys, wire
+    from .connection import Connection
     from .errors import RelocateError
 
 SHORT = 0.05
@@ -38,6 +37,7 @@ class Seat(Health):
         "gone",
         "id",
         "idle",
+        "imported_at",
         "incarnation",
         "label",
         "link",
@@ -46,8 +46,10 @@ class Seat(Health):
         "unfit",
     )
 
-    def __init__(self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0) -> None:
-        super().__init__(prior)
+    def __init__(
+        self, link: Link, executor: wire.Executor, endpoint: str, depth: int, prior: float = 1.0, gpus: int = 0
+    ) -> None:
+        super().__init__(prior, gpus)
         self.link = link
         self.slot = executor.slot
         self.incarnation = executor.incarnation
@@ -58,6 +60,8 @@ class Seat(Health):
         self.depth = self._base = depth
         self._pace = 2 * SHORT
         self.modules: set[str] = set()
+        self.imported_at = 0.0
+        """When it last answered the first call of a module; by the driver's clock."""
         self.unfit: dict[tuple[str, bytes], wire.Rejected] = {}
         """The modules, each with the digest of its version, that it has not, and what it said of them."""
         self.idle: list[channel.Channel] = []
@@ -125,32 +129,46 @@ class Link:
         self.worker = ""
         self.obituaries: dict[tuple[int, int], wire.Obituary] = {}
         self.keys: keys.Keys | None = None
-        self.server = self.key = b""
-        """The public keys of the supervisor and of its executors."""
+        """This side's."""
+        self.key = b""
+        """The public key of its executors."""
         self.capability: wire.Capability | None = None
         self.child: embedded.Child | None = None
         self.leaving = False
         """Whether it is unmounted, and kept for calls under way only."""
+        self.doubted = False
+        """Whether a call was lost there with no word on why, and nothing was heard since."""
         self.hint = b""
         """The key that it holds by the word of the registry."""
         # Only the links' thread uses what follows.
-        self.socket: zmq.Socket[bytes] | None = None
-        self.monitor: zmq.Socket[bytes] | None = None
-        self.candidates: list[bytes] = []
-        self.shaken = False
-        self.again_at = 0.0
+        self.connection: Connection | None = None
         self.attempts = 0
         self.began = time.monotonic()
+
+    def doubt(self) -> None:
+        """It may be cut off, all of it: each of its seats is probed with one call at a time."""
+        self.doubted = True
+        for seat in self.seats:
+            seat.suspect = True
+
+    def trust(self) -> None:
+        """Something was heard: only seats that have failed themselves remain suspect."""
+        self.doubted = False
+        for seat in self.seats:
+            seat.suspect = seat.failures > 0 or seat.ejections > 0
 
     @property
     def is_embedded(self) -> bool:
         """Whether this program started the worker."""
         return self.spec.startswith("local:")
 
-    @property
-    def in_file_system(self) -> bool:
-        """Whether it is a Unix socket that somebody else could have made: not the one in this program's own folder."""
-        return self.spec.startswith("ipc:")
+
+def room(link: Link) -> int:
+    """Bytes that a call can take there at most, if it runs alone."""
+    offered = link.capability
+    if offered is None:
+        return memory.of_machine()
+    return min(offered.each, offered.memory or offered.each) if offered.each else offered.memory
 
 
 def nobody_at(url: str) -> str:
@@ -169,11 +187,15 @@ def end_of(code: int) -> str:
 
 
 def place_name(spec: str) -> str:
-    """The name under ``/n`` of the worker ``spec``."""
+    """The name under ``/n`` of the worker or the registry ``spec``; others may have the same."""
     if spec.startswith("local:"):
         return "embedded"
-    parts = urlsplit(spec)
-    return parts.netloc if parts.scheme == "tcp" else Path(parts.netloc + parts.path).name
+    if spec.startswith(config.REGISTRY):
+        return "registry@" + place_name(config.registry(spec)[0])
+    if spec.startswith("tcp:"):
+        return spec.removeprefix("tcp://")
+    name = "-".join(Path(spec.removeprefix("ipc://")).name.split())
+    return name if name.strip(".") else "worker"
 
 
 class Part:

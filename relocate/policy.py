@@ -55,6 +55,8 @@ __all__ = [
 
 COLD = 1.2
 """What counts as so many times slower: a seat that has not yet run a call of the module."""
+NO_GPU = 10.0
+"""The same for one without a GPU, of a module that uses one where there is one."""
 BUSY = 1.5
 """The same for a seat that has a call: to wait behind it is certain, that an idle one is slow is not."""
 
@@ -173,7 +175,7 @@ def _looked_at(call: Call, pool: Pool, now: float, chance: float) -> tuple[Seat 
         elif count == 1:
             return seat, False
         else:
-            load = _cost(seat, call.module, now)
+            load = _cost(seat, call, now)
             if load < least:
                 best, least = seat, load
     if best is None and full and 2 * avoided > count:
@@ -190,11 +192,13 @@ def _drawn(call: Call, pool: Pool, now: float, chance: float) -> tuple[Seat | No
     warm = pool.warm(call.module, chance)
     if warm is not None and warm.avoid_until <= now and has_room(warm) and warm.id not in call.tried:
         drawn.append(warm)
-    return min(drawn, key=lambda seat: _cost(seat, call.module, now)), False
+    return min(drawn, key=lambda seat: _cost(seat, call, now)), False
 
 
-def _cost(seat: Seat, module: str, now: float) -> float:
-    cost = seat.load(now) * (1.0 if module in seat.modules else COLD)
+def _cost(seat: Seat, call: Call, now: float) -> float:
+    cost = seat.load(now)
+    if call.module not in seat.modules:
+        cost *= COLD if seat.gpus or not call.gpu else NO_GPU
     return cost * BUSY if seat.outstanding else cost
 
 
@@ -237,5 +241,5 @@ def hedge(
             and seat.id not in call.tried
         ]
         if idle:
-            return min(idle, key=lambda seat: _cost(seat, call.module, now)) if not begun or budget.spend(now) else None
+            return min(idle, key=lambda seat: _cost(seat, call, now)) if not begun or budget.spend(now) else None
     return None

@@ -34,6 +34,10 @@ class Seat(Protocol):
     @property
     def ejected_until(self) -> float: ...
     @property
+    def gpus(self) -> int:
+        """Of its worker's machine."""
+
+    @property
     def modules(self) -> Collection[str]:
         """Of which modules it has run calls."""
 
@@ -72,6 +76,10 @@ class Call(Protocol):
     @property
     def module(self) -> str:
         """Where its function is found."""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether that computes on a GPU where there is one."""
 
     @property
     def tried(self) -> Collection[str]:

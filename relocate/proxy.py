@@ -21,6 +21,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.machinery import PathFinder
 from inspect import CO_ASYNC_GENERATOR
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -82,7 +83,8 @@ class Target:
 
 
 Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
-Real = Callable[[str], ModuleType]
+Real = Callable[..., ModuleType]
+"""Gives the real module of a name; a second argument says which of its members will be asked for."""
 
 
 class Placeholder:
@@ -221,8 +223,14 @@ class Registry:
         self.designated = designated
         self.compiled = compiled
         """Gives the code of a text, which is also given a name."""
+        self.wait: Callable[[], object] = bool
+        """Waits while another thread loads a real module."""
         self.made: dict[tuple[str, str], Any] = {}
         self.targets: dict[tuple[str, str], Target] = {}
+        self.entered: Callable[[Interface], object] = bool
+        """Told of an interface that has entries in tables, when its functions are made."""
+        self.gpu: set[str] = set()
+        """The modules that compute on a GPU where there is one."""
         self.through = BuiltinProxy.__call__.__code__
         """The code that stands between a caller and the stub of a C function."""
 
@@ -242,6 +250,32 @@ class Registry:
             found = getattr(found, part)
         return found
 
+    def asked(self, module: ModuleType, name: str) -> Any:
+        """What the ``__getattr__`` of the real module gives: a deprecated name, say.
+
+        Raises:
+            AttributeError: nothing; or the real module is not installed here.
+        """
+        path = namespace_of(module).get("__path__")
+        if path is not None and PathFinder.find_spec(f"{module.__name__}.{name}", path) is not None:
+            # ``from package import module`` asks first.
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        try:
+            real = self.real(module.__name__)
+        except ImportError as error:
+            raise AttributeError(
+                f"{module.__name__}.{name} needs the real module, which is not installed here ({error})"
+            ) from error
+        from . import output  # not before: it loads much
+
+        # On behalf of who has asked: a warning is about that line, and given once for it.
+        caller = output.calling()
+        code = compile("get(real, name)", caller.f_code.co_filename, "eval").replace(co_firstlineno=caller.f_lineno)
+        value = eval(code, caller.f_globals, {"get": getattr, "real": real, "name": name})
+        home = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+        target = self.targets.get(home) if callable(value) else None
+        return self.made[home] if target is not None and self.function(target) is value else value
+
 
 class ProxyModule(ModuleType):
     """A module generated from an interface."""
@@ -259,7 +293,11 @@ class ProxyModule(ModuleType):
             made = namespace_of(self)
             if name in made:  # another thread has just made it
                 return made[name]
+            interface: Interface | None = inner_slot(self, "_relocate_interface")
+            if interface is not None and interface.answers and not name.startswith("__"):
+                return self._relocate_registry.asked(self, name)
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        self._relocate_registry.wait()
         value = namespace_of(self).setdefault(name, _make_late(self, name, member))
         late.pop(name, None)
         return value
@@ -342,6 +380,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
                 old.described = Described(described.name, described.digest)
                 del registry.made[old.home], registry.targets[old.home]
     described.digest = interface.digest
+    (registry.gpu.add if interface.gpu else registry.gpu.discard)(interface.name)
     module._relocate_interface = interface
     module._relocate_described = described
     module._relocate_registry = registry
@@ -371,6 +410,8 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     for (name, member), stub in zip(functions, _functions(functions, described, inner, registry, lines), strict=True):
         # Names that the module gives to one object are one object here too.
         inner[name] = registry.made.setdefault((member.home, member.qualname), stub)
+    if interface.entries or (before is not None and before.entries):
+        registry.entered(interface)
 
 
 def inner_slot(module: ProxyModule, name: str) -> Any:
@@ -390,7 +431,7 @@ def _make_late(module: ProxyModule, name: str, member: face.Member) -> Any:
     if isinstance(member, face.SimpleClass):
         return simple_class(member, registry)
     try:
-        real = registry.real(module.__name__)
+        real = registry.real(module.__name__, name)
     except ImportError as error:
         if isinstance(member, face.RealClass) and opaque.askers:
             return opaque.stand_in(member.module, member.qualname)

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from . import wire
+from .changes import attributes, make
 
 Node = dict[str, Any]
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type(...)))
@@ -122,7 +123,7 @@ def _reduce(error: BaseException, given: Sequence[Any], held: dict[int, Any]) ->
             return "pickle", found
     # Some put themselves among their own arguments, which pickle cannot follow.
     args = tuple(Itself if value is error else outside(value) for value in args)
-    state = {name: outside(value) for name, value in error.__dict__.items()}
+    state = {name: outside(value) for name, value in attributes(error).items()}
     found = _faithful((cls, args, state), lambda again: again[0] is cls)
     if found is None:
         found = _faithful((cls, *_without(args, state)), lambda again: again[0] is cls)
@@ -202,7 +203,7 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
     error = _new(cls, args)
     if any(value is Itself for value in args):
         error.args = tuple(error if value is Itself else value for value in args)
-    error.__dict__.update(state)
+    make(error, "attributes", ([], state))
     return error
 
 

@@ -146,7 +146,7 @@ class Reception:
                 message, segments = wire.Refused("protocol", str(error)), []
             if isinstance(message, wire.Open):
                 self._sessions[identity] = self._strangers.pop(identity)
-            self._received(identity, message, segments)
+            self._received(identity, message, segments, known)
             # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
             if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
                 return True
@@ -178,7 +178,7 @@ class Reception:
                 return
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
-            self._received(stream, message, segments)
+            self._received(stream, message, segments, known)
             if isinstance(message, wire.Refused):
                 self._forget(stream)
                 return
@@ -192,14 +192,20 @@ class Reception:
             self.listen(self._ear)
         stream.close()
 
-    def _received(self, peer: Peer, message: wire.AnyMessage, segments: list[wire.Buffer]) -> None:
+    def _received(
+        self, peer: Peer, message: wire.AnyMessage, segments: list[wire.Buffer], known: session.ServerSession | None
+    ) -> None:
         if isinstance(message, (wire.Call, wire.Describe)):
+            if isinstance(message, wire.Call) and message.due is not None and known is not None:
+                message.due = known.here(message.due, time.monotonic())
             self.calls.append((peer, message, segments))
         elif isinstance(message, wire.Answer):
             self.answers.append((message, segments))
         elif isinstance(message, wire.Refused):
             self.send(peer, message)
         elif isinstance(message, wire.Open):
+            if message.clock is not None and known is not None:
+                known.here((message.clock, message.clock), time.monotonic())
             self._opened(message)
 
     def send(self, peer: Peer, message: wire.Message, segments: wire.Segments = ()) -> None:

@@ -38,7 +38,7 @@ from .upstream import PATIENCE, Upstream
 log = logging.getLogger("relocate.registry")
 
 LEASE = 10.0
-"""Seconds that an offer stands, if nothing else is said."""
+"""Seconds that an offer stands, if nothing else is said and there are not very many."""
 IO_THREADS = 2
 """Of libzmq: of what a new connection costs, most is done there."""
 UNREAD = 1000
@@ -100,7 +100,7 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.leases = leases.Leases(settings.lease)
         self.id = secrets.token_bytes(16)
-        self._whole_at = time.monotonic() + settings.lease
+        self._began = time.monotonic()
         self._clients: dict[bytes, Client] = {}
         self._by_descriptor: dict[int, bytes] = {}
         self._suspects: collections.deque[tuple[float, bytes]] = collections.deque()
@@ -127,7 +127,7 @@ class Registry:
         self._upstream: Upstream | None = None
         if settings.parent:
             self._upstream = Upstream(
-                context, settings.parent, settings.keys, self.id, settings.lease, self._parent_changed
+                context, settings.parent, settings.keys, self.id, self.leases, self._parent_changed
             )
 
     def run(self) -> int:
@@ -194,7 +194,7 @@ class Registry:
 
     def _tend(self, now: float) -> None:
         """What is to be done now and then: offers and watches that expire, the parent."""
-        if now - self._tended < self.leases.lease / 20:
+        if now - self._tended < min(self.leases.lease / 20, 0.25):
             return
         self._tended = now
         for offer in self.leases.expire(now):
@@ -389,7 +389,7 @@ class Registry:
         mounts, complete, lease = found.mounts, True, self.leases.lease
         watch.forwarded = False
         if found.missing:
-            complete = now > self._whole_at
+            complete = now > self._began + self.leases.lease
             if self._upstream is not None:
                 watch.forwarded = True
                 more, last_word, lease = self._upstream.ask(found.missing, query, now)
@@ -421,6 +421,8 @@ def mistake(offer: wire.Offer) -> str:
     for module in offer.modules:
         if not all(part.isidentifier() for part in module.name.split(".")):
             return f"{module.name[:80]!r} is not the name of a module"
+    if len({module.name for module in offer.modules}) < len(offer.modules):
+        return "it offers a module twice"
     return ""
 
 

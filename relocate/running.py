@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
 from inspect import iscoroutinefunction
 from types import CoroutineType, GeneratorType
 from typing import Any
@@ -50,6 +51,7 @@ class Runner:
             waiting: calls in the line behind it, for the answer.
         """
         call = message.call
+        begun = copy_context()  # before anything is unpickled: that gives a thread its decimal context, for one
         key: tuple[Any, ...] = ()
         self._output.said = 0
         while True:
@@ -61,7 +63,7 @@ class Runner:
                         received = restoring.Received(segments, copied=True)
             except BaseException as error:
                 return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-            failure, result = self._call(message, function, received)
+            failure, result, done = self._call(message, function, received, begun)
             if isinstance(failure, ambient.Unavailable):
                 return wire.Rejected(call, "arguments", str(failure)), ()
             if failure is None or not received.refused(failure):
@@ -78,46 +80,57 @@ class Runner:
             if failure is not None:
                 given, refers = received.give(_described(failure, (*received.args, *received.kwargs.values())))
                 said = self._output.said
-                return wire.Raised(call, waiting, self._output.take(), refers=refers, said=said), given
+                return wire.Raised(call, waiting, self._output.take(), refers=refers, said=said, ambient=done), given
             if isinstance(result, GeneratorType):
                 result.close()  # not begun: the client asks for its items piece by piece
                 return wire.Rejected(call, "generator", "it gives a generator"), ()
             look = message.stream is None or result[1]
             given, refers = received.give(result, look=look)
             said = self._output.said
-            return wire.Returned(call, waiting, self._output.take(), refers=refers, said=said), given
+            done = done if look else b""
+            return wire.Returned(call, waiting, self._output.take(), refers=refers, said=said, ambient=done), given
         except ArgumentError as trouble:
             return wire.Rejected(call, "result", str(trouble)), ()
         except Exception as trouble:  # whatever the values' own classes raise when they are looked at
             return wire.Rejected(call, "result", f"{type(trouble).__name__}: {trouble}"), ()
 
     def _call(
-        self, message: wire.Call, function: Callable[..., Any], received: restoring.Received
-    ) -> tuple[BaseException | None, Any]:
+        self, message: wire.Call, function: Callable[..., Any], received: restoring.Received, begun: Context
+    ) -> tuple[BaseException | None, Any, bytes]:
+        """What it raised, what it returned, and what it did to the state beside its arguments."""
+        captured, done = message.ambient, b""
+        context = begun.copy()
         try:
-            with self._guard, ambient.applied(message.ambient) if message.ambient else NOTHING:
-                result = function(*received.args, **received.kwargs)
-                if type(result) is CoroutineType and iscoroutinefunction(function):
-                    result = _run(result)
-                elif message.stream is not None:
-                    result = self._piece(result, *message.stream)
-                return None, result
+            with self._guard, ambient.applied(captured, context) if captured else NOTHING:
+                if captured:
+                    begun = context.copy()
+                try:
+                    result = context.run(function, *received.args, **received.kwargs)
+                    if type(result) is CoroutineType and iscoroutinefunction(function):
+                        result = _run(result, context)
+                    elif message.stream is not None:
+                        result = self._piece(result, *message.stream, context)
+                finally:
+                    if captured or context != begun:
+                        done = ambient.told(context, begun, captured)
+                return None, result, done
         except self._through:
             raise
         except BaseException as error:
-            return error, None
+            return error, None, done
 
-    def _piece(self, items: Any, skip: int, count: int) -> Any:
+    def _piece(self, items: Any, skip: int, count: int, context: Context) -> Any:
         if isinstance(items, AsyncGenerator):
-            return _run(piece_async(items, skip, count, self._output.restart))
-        return piece(items, skip, count, self._output.restart)
+            return _run(piece_async(items, skip, count, self._output.restart), context)
+        return context.run(piece, items, skip, count, self._output.restart)
 
 
-def _run(waited: Coroutine[Any, Any, Any]) -> Any:
+def _run(waited: Coroutine[Any, Any, Any], context: Context) -> Any:
     """What an awaitable gives, in an event loop of its own."""
     import asyncio
 
-    return asyncio.run(waited)
+    with asyncio.Runner() as runner:
+        return runner.run(waited, context=context)
 
 
 def _described(error: BaseException, given: tuple[Any, ...]) -> list[raising.Node]:

@@ -112,6 +112,8 @@ class ServerSession:
     def __init__(self, ticket: bytes) -> None:
         self.state = State.STRANGER
         self._ticket = ticket
+        self._ahead = float("inf")
+        """How many seconds this side's clock is ahead of the client's, at most."""
 
     def receive(self, frames: Sequence[wire.Buffer]) -> tuple[wire.AnyMessage, list[wire.Buffer]]:
         """The message in ``frames``, and its segments; or the `Refused` to send back.
@@ -131,6 +133,16 @@ class ServerSession:
                 self.state = State.CLOSED
                 return refusal, []
         return message, segments
+
+    def here(self, due: tuple[float, float], now: float) -> tuple[float, float]:
+        """The two moments of `wire.Call.due` by this side's clock, on which it is ``now``.
+
+        How far apart the clocks are is seen from when messages were sent and read: the quickest of the
+        connection tells best.  So a call that has waited here unread is known to have waited.
+        """
+        sent, until = due
+        self._ahead = min(self._ahead, now - sent)
+        return sent + self._ahead, until + self._ahead
 
     def _check(self, message: wire.Open) -> wire.Refused | None:
         if not hmac.compare_digest(message.ticket, self._ticket):

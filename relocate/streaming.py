@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from . import lending, restoring
+from . import ambient, lending, restoring
 
 PIECE = 1 << 16
 """Items of a generator that are fetched at once, at most."""
@@ -198,6 +198,9 @@ async def _in_thread(calling: Calling, stream: tuple[int, int] | None, sent: res
     except asyncio.CancelledError:
         calling.cancel()
         raise
+    finally:
+        if outcome.done():
+            ambient.take_over(context)
 
 
 def _in_loop(loop: Any, run: Callable[[], Any]) -> Any:

@@ -48,7 +48,14 @@ class Suite:
         """
         from .handle import enable
 
-        self._run = enable(configured(given, workers), early=False)
+        try:
+            config = configured(given, workers)
+        except ConfigError as error:  # what the options gave is named by them
+            said = str(error)
+            for key, option in (("modules", "--relocate"), ("workers", "--relocate-workers")):
+                said = said.replace(f"the arguments: {key}:", f"{option}:")
+            raise ConfigError(said) from None
+        self._run = enable(config, early=False)
         self._config.add_cleanup(self._run.disable)
 
     def for_a_test(self, mark: pytest.Mark) -> None:

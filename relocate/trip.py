@@ -3,7 +3,8 @@
 A call that ends its executors is told from one that was unlucky by the executors' obituaries, which
 name the call that was running.  An end by a signal of the process's own making, or by an exit, is
 the call's doing; a SIGKILL comes from outside, from a person or when memory is short, and may hit
-an innocent call more than once.
+an innocent call more than once.  Where the supervisor knows that it was for want of memory, the call
+is tried once more, on the worker that has the most.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import answering, channel, events, output, restoring, session, wire
-from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, RemoteProtocolError
+from . import answering, channel, deadlines, events, output, restoring, session, wire
+from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, OutOfMemory, RemoteProtocolError
 from .hedging import Race
-from .places import end_of
+from .places import end_of, room
 from .policy import NEVER
 
 if TYPE_CHECKING:
     from .driver import Calling, Driver, Turn
     from .links import Links
-    from .places import Seat
+    from .places import Link, Seat
 
 CRASHES = 2
 """Executors that a call may end by a crash of its own making before it is given up."""
@@ -35,7 +37,10 @@ ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
 UNFIT = ("stale", "module")
 """Codes of refusals that hold for all calls of a module, but for no other executor."""
 OBITUARY = 1.0
-"""Seconds to wait for a supervisor's word on how an executor ended."""
+"""Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
+NOTHING = nullcontext()
+WORD = 0.1
+"""The same for each end of a call that had run for longer.  Without a word its worker is in doubt."""
 
 
 class Trip:
@@ -59,6 +64,10 @@ class Trip:
     """Second attempts beside a first one."""
     spare: Seat | None = None
     """The seat of a second attempt, see `hedging`."""
+    starved: Link | None = None
+    """Where it was ended for want of memory: it is tried once more, where there is the most."""
+    _heard: tuple[str, ...] = ()
+    """Seats of whose end a word was waited for."""
     lent = restoring.NOTHING
     course: Calling | None = None
     """Of the stream that it belongs to."""
@@ -105,6 +114,11 @@ class Trip:
         self.nested = bool(driver.lending) and threading.get_ident() in driver.lending
         """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
 
+    @property
+    def gpu(self) -> bool:
+        """Whether its module computes on a GPU where there is one."""
+        return self.module in self.driver.gpu
+
     def make(
         self, request: wire.Call | wire.Describe, segments: wire.Segments
     ) -> tuple[wire.Returned | wire.Raised | wire.Rejected, list[wire.Buffer], str] | None:
@@ -145,6 +159,9 @@ class Trip:
                 failed = True
                 began = driver.clock()
                 opened = seat.take() or links.open_channel(seat)
+                if self.deadline < NEVER and isinstance(request, wire.Call):
+                    request.due = began, self.deadline
+                    frames = wire.pack(request, segments)
                 opened.send(request, frames)
                 driver.counters.catch_up()
                 try:
@@ -196,7 +213,7 @@ class Trip:
                     self._give_back(None, False)  # if an interrupt came between
             self.tried = [*self.tried, seat.id]
             events.emit("call retried", function=self.name, executor=seat.label, attempt=self.attempts)
-            self._judge(request.call)
+            self._judge(request.call, driver.clock() - began)
 
     def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
         """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
@@ -266,12 +283,20 @@ class Trip:
         assert seat is not None
         depth, seat.depth = seat.depth, 0  # what waited behind it would wait for the program, too
         try:
-            return answering.answer(question, segments, self.lent, self.driver.programs_code)
+            with deadlines.until(self.deadline) if self.deadline < NEVER else NOTHING:
+                return answering.answer(question, segments, self.lent, self.driver.programs_code)
         finally:
             seat.depth = depth
 
-    def _judge(self, call: bytes) -> None:
+    def _judge(self, call: bytes, lasted: float) -> None:
         """Give up a call that ends its executors, by what their obituaries say."""
+        for seat in self.ends:
+            if seat.id not in self._heard:
+                self._hear(seat, lasted)
+        if len(self.ends) >= CRASHES:
+            for seat in self.ends:
+                self._obituary(seat)
+        self._starve(call)
         if len(self.ends) < CRASHES:
             return
         crashes: list[str] = []
@@ -282,6 +307,8 @@ class Trip:
                 losses += 1  # cut off, or the connection does not bear it; perhaps not this call's doing
             elif obituary.call != call:
                 continue  # it died of something else
+            elif obituary.memory:
+                continue
             elif obituary.returncode == -signal.SIGKILL:
                 kills += 1
             else:
@@ -297,13 +324,43 @@ class Trip:
                 f"{self.name} was killed {kills} times while it ran (SIGKILL; out of memory?); it is not tried again"
             )
 
+    def _starve(self, call: bytes) -> None:
+        """Try a call that was ended for want of memory where there is the most, or give it up."""
+        known = [(seat, self._verdicts.get(seat.id)) for seat in self.ends]
+        starved = [seat for seat, word in known if word is not None and word.memory and word.call == call]
+        if not starved:
+            return
+        if self.starved is not None and starved[-1] is self.ends[-1]:
+            where = ", ".join(f"{seat.label} ({room(seat.link) / 2**30:.1f} GiB)" for seat in starved)
+            raise OutOfMemory(
+                f"{self.name} ran out of memory on {where}, and no worker has more; it is not tried again: "
+                "give it less, or add a worker with more memory"
+            )
+        self.starved = max((seat.link for seat in starved), key=room)
+
+    def _hear(self, seat: Seat, lasted: float) -> None:
+        """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt.
+
+        But a call that had not run for as long is not kept waiting: it was not cut off, which shows by silence.
+        """
+        self._heard += (seat.id,)
+        obituary = self._waited_for(seat, WORD if lasted > WORD else 0.0)
+        if obituary is not None:
+            self._verdicts = {**self._verdicts, seat.id: obituary}
+        elif seat.link.state == "up" and lasted > WORD:
+            self.driver.doubt(self, seat.link)
+
     def _obituary(self, seat: Seat) -> wire.Obituary | None:
         """How the executor at ``seat`` ended, waited for once; None if it did not, as far as is known."""
         if seat.id not in self._verdicts:
-            began = self.driver.clock()
-            self._verdicts = {**self._verdicts, seat.id: obituary_of(seat, self.driver.turn)}
-            self.waited += self.driver.clock() - began
+            self._verdicts = {**self._verdicts, seat.id: self._waited_for(seat, OBITUARY)}
         return self._verdicts[seat.id]
+
+    def _waited_for(self, seat: Seat, seconds: float) -> wire.Obituary | None:
+        began = self.driver.clock()
+        obituary = obituary_of(seat, self.driver.turn, seconds)
+        self.waited += self.driver.clock() - began
+        return obituary
 
 
 class Outside:
@@ -322,10 +379,10 @@ class Outside:
         self._lending.remove(threading.get_ident())
 
 
-def obituary_of(seat: Seat, turn: Turn) -> wire.Obituary | None:
-    """How the executor at ``seat`` ended, waited for; None if it did not, as far as is known."""
+def obituary_of(seat: Seat, turn: Turn, seconds: float = OBITUARY) -> wire.Obituary | None:
+    """How the executor at ``seat`` ended, waited for so long; None if it did not, as far as is known."""
     key = (seat.slot, seat.incarnation)
     with turn:
-        turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state == "down", OBITUARY)
+        turn.wait_for(lambda: key in seat.link.obituaries or seat.link.state != "up", seconds)
         same_life = seat.id.endswith(seat.link.ticket[:4].hex())
         return seat.link.obituaries.get(key) if same_life else None

@@ -19,6 +19,7 @@ import zmq
 
 from . import wire
 from .contact import Contact
+from .leases import Leases
 
 log = logging.getLogger("relocate.registry")
 
@@ -41,6 +42,7 @@ class Question:
     asked: float = float("-inf")
     mounts: list[wire.Mount] = field(default_factory=list)
     complete: bool = False
+    lease: float = float("inf")
     until: float = float("-inf")
     """When the answer's lease ends."""
     status: str = "awaited"
@@ -55,7 +57,7 @@ class Upstream:
         url: the parent's address.
         folder: of the keys.
         me: the id of this registry.
-        lease: seconds for which a question is repeated after somebody wanted its answer.
+        leases: of this registry: for one lease after somebody wanted its answer, a question is repeated.
         changed: told when answers have changed.
     """
 
@@ -65,11 +67,11 @@ class Upstream:
         url: str,
         folder: str,
         me: bytes,
-        lease: float,
+        leases: Leases,
         changed: Callable[[], object],
     ) -> None:
         self._me = me
-        self._lease = lease
+        self._leases = leases
         self._changed = changed
         self._questions: dict[Key, Question] = {}
         self._numbers = itertools.count(1)
@@ -87,12 +89,12 @@ class Upstream:
 
     def ask(self, modules: list[str], query: wire.Lookup, now: float) -> tuple[list[wire.Mount], bool, float]:
         """What the parent offers of ``modules``; whether that is its last word; for how many seconds it is good."""
-        path = (*query.path, self._me)
+        path, lease = (*query.path, self._me), self._leases.lease
         if self.contact.id in path or len(path) > LONGEST_PATH:
             if not self._warned:
                 log.warning("the parents form a loop: %s was asked through its own parent", self.contact.url)
             self._warned = True
-            return [], True, self._lease
+            return [], True, lease
         key = (tuple(modules), query.python, query.host, tuple(sorted(query.labels.items())), path)
         question = self._questions.get(key)
         if question is None:
@@ -102,11 +104,11 @@ class Upstream:
             )
             question = self._questions[key] = Question(lookup, now, now)
             self._send(question, now)
-        question.wanted_until = now + self._lease
+        question.wanted_until = now + lease
         status = self._status(question, now)
         if status == "answered":
             return question.mounts, question.complete, question.until - now
-        return [], status == "silent", self._lease
+        return [], status == "silent", lease
 
     def tend(self, now: float) -> None:
         """Ask anew what is still wanted, forget what is not."""
@@ -114,7 +116,7 @@ class Upstream:
         for key, question in list(self._questions.items()):
             if now > question.wanted_until:
                 del self._questions[key]
-            elif now - question.asked > self._lease / 3:
+            elif now - question.asked > min(self._leases.lease, question.lease) / 3:
                 self._send(question, now)
             if (status := self._status(question, now)) != question.status:
                 question.status = status
@@ -148,6 +150,6 @@ class Upstream:
             if question.lookup.query == message.query:
                 before = question.mounts, question.complete
                 question.mounts, question.complete = message.mounts, message.complete
-                question.until = time.monotonic() + message.lease
+                question.lease, question.until = message.lease, time.monotonic() + message.lease
                 if before != (question.mounts, question.complete):
                     self._changed()

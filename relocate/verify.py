@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import wire
+from . import ambient, wire
 from .difference import Raised, arguments_differ, difference, short
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Twin:
     def __init__(self, verifier: Verifier, target: Target, segments: wire.Segments) -> None:
         self._verifier = verifier
         self._target = target
+        self._context = ambient.apart()
         self._segments = [bytearray(s) for s in segments]  # out-of-band buffers are the program's own memory
 
     def compare(self, outcome: Any, worker: str, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
@@ -128,7 +129,7 @@ class Twin:
         here: Any
         with verifier.quiet():
             try:
-                here = function(*args, **kwargs)
+                here = self._context.run(function, *args, **kwargs)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:

@@ -27,7 +27,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -86,21 +86,26 @@ class Executor(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Obituary(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """How an executor ended: its process's return code, and the call that was running."""
+    """How an executor ended: its process's return code, the call that was running, whether it took too much memory."""
 
     slot: int
     incarnation: int
     returncode: int
     call: bytes
+    memory: bool = False
 
 
 class Capability(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """What a worker's machine has: see `health.Capability`; ``speed`` is in steps of `capability.spin` a second."""
+    """What a worker's machine has: see `health.Capability`.
+
+    ``speed`` is in steps of `capability.spin` a second, ``each`` in bytes that an executor may take; 0: any.
+    """
 
     cores: int
     memory: int
     gpus: int
     speed: float
+    each: int = 0
 
 
 class Welcome(Message, tag="welcome"):
@@ -144,6 +149,11 @@ class Cancel(Message, tag="cancel"):
 
 # Workers, clients and registries <-> registry -----------------------------------------------------
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+"""Of a lease: neither NaN nor for ever."""
+Incarnation = Annotated[int, msgspec.Meta(ge=0, lt=(1 << 63) - 1)]
+"""Others count on from it, which has to have an end that no message can name."""
+
 
 class Module(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """A module that a worker offers: its version attribute, the digests of its code and of its interface."""
@@ -170,22 +180,22 @@ class Offer(msgspec.Struct, array_like=True, gc=False, frozen=True):
 class Announce(Message, tag="announce"):
     """From a worker: this is what I offer.  Repeated until it ends; answered by `Leased`."""
 
-    incarnation: int
+    incarnation: Incarnation
     offer: Offer
 
 
 class Leased(Message, tag="leased"):
     """The offer stands for ``lease`` seconds; if that is 0 it was not taken, and ``trouble`` says why."""
 
-    incarnation: int
-    lease: float
+    incarnation: Incarnation
+    lease: Seconds
     trouble: str = ""
 
 
 class Withdraw(Message, tag="withdraw"):
     """From a worker: the offer stands no more."""
 
-    incarnation: int
+    incarnation: Incarnation
     url: str
 
 
@@ -202,19 +212,31 @@ class Lookup(Message, tag="lookup"):
     path: list[bytes] = []
 
 
+class Bind(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A name that a worker is bound over, at that rank, because it offers ``module``, whose code has that ``digest``.
+
+    Of a worker that offers anything there is neither.
+    """
+
+    name: str
+    rank: int
+    module: str = ""
+    digest: bytes = b""
+
+
 class Mount(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Mount the worker at ``url``, and bind it over each of these names, at that rank."""
+    """Mount the worker at ``url``, and bind it over each of these names."""
 
     url: str
     key: bytes
-    binds: tuple[tuple[str, int], ...]
+    binds: tuple[Bind, ...]
 
 
 class Steps(Message, tag="steps"):
     """All that a client is to mount and bind, good for ``lease`` seconds; not ``complete``: more may come."""
 
     query: int
-    lease: float
+    lease: Seconds
     mounts: list[Mount]
     complete: bool = True
 
@@ -234,12 +256,13 @@ class Offers(Message, tag="offers"):
 
 
 class Open(Message, tag="open"):
-    """First message on a channel.  No answer unless it is refused."""
+    """First message on a channel.  No answer unless it is refused.  ``clock``: the client's, see `Call`."""
 
     protocol: int
     python: tuple[int, int]
     ticket: bytes
     path: list[str] | None = None
+    clock: float | None = None
 
 
 class Describe(Message, tag="describe"):
@@ -254,7 +277,8 @@ class Call(Message, tag="call"):
 
     ``ambient`` is the pickled state that the call depends on beside its arguments, if it is not the
     default.  ``stream`` asks for a piece of what the function generates: skip so many items, then
-    give so many; the value of the answer is ``(items, whether that was the end)``.
+    give so many; the value of the answer is ``(items, whether that was the end)``.  ``due``: when it
+    was sent and until when the answer is wanted, by the sender's clock, see `session.ServerSession.here`.
     """
 
     call: bytes
@@ -265,6 +289,7 @@ class Call(Message, tag="call"):
     stream: tuple[int, int] | None = None
     body: bytes = b""
     sizes: list[int] = []
+    due: tuple[float, float] | None = None
 
 
 class Said(Message, tag="said"):
@@ -325,6 +350,7 @@ class Returned(Message, tag="returned"):
     ``output`` is what it printed, after the first ``said`` characters, which came in `Said`; if that is
     long, ``tail`` is set and it is the last segment.
     ``refers``: the value is ``(result, changes)`` and refers to arguments (see `restoring`).
+    ``ambient``: what the call did to the state beside its arguments (see `ambient`).
     """
 
     call: bytes
@@ -335,6 +361,7 @@ class Returned(Message, tag="returned"):
     tail: bool = False
     refers: bool = False
     said: int = 0
+    ambient: bytes = b""
 
 
 class Raised(Message, tag="raised"):
@@ -348,10 +375,11 @@ class Raised(Message, tag="raised"):
     tail: bool = False
     refers: bool = False
     said: int = 0
+    ambient: bytes = b""
 
 
 class Rejected(Message, tag="rejected"):
-    """The function was not run: ``code`` is draining, stale, module, arguments, result or generator."""
+    """The function was not run: ``code`` is draining, late, stale, module, arguments, result or generator."""
 
     call: bytes
     code: str

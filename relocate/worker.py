@@ -6,7 +6,7 @@ directly.  The supervisor
 
 * lets in whom the keys allow, and gives them the *ticket* that executors ask for;
 * tells all clients at once when an executor comes, goes or dies, and of what (`wire.Obituary`);
-* interrupts a running call on request, and ends the executor that does not heed;
+* interrupts a running call on request, or when its deadline has passed, and ends the executor that does not heed;
 * drains on SIGTERM; ends at once on a second one, on SIGINT, and when its program is gone.
 
 Executors write the running call's id on a *slate*, memory shared with the supervisor: so an
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import logging
 import mmap
@@ -32,12 +33,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
 import zmq
 
-from . import __version__, capability, embedded, executor, keys, session, wire
+from . import __version__, capability, embedded, executor, keys, memory, session, wire
 from .announcer import Announcer
 from .door import Door, resolved
 from .errors import ConfigError, RemoteProtocolError
@@ -56,8 +58,16 @@ TROUBLE = 3
 """That many such ends in a row are told to the clients."""
 UNREAD = 1000
 """Messages of one client that may wait here."""
-HEED = 0.5
-"""Seconds an interrupted call has to end before its executor is ended."""
+LOOK = 0.1
+"""Seconds between two looks at how much memory executors take, if that is limited, and at deadlines of calls."""
+WATCH = 1.0
+"""Seconds for which deadlines are looked at after there was one."""
+HEED = 0.07
+"""Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else."""
+HEEDING = 0.005
+"""Seconds of processor time in which it could have."""
+HEED_BUSY = 0.5
+"""The same where the executor could not heed, as other processes have all processors."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,30 @@ class Settings:
     advertise: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     metrics: str = ""
+    memory: int = 0
+    """Bytes that each executor may take; 0: as many as there are."""
 
     @property
     def is_ipc(self) -> bool:
         """Whether it listens on a Unix socket."""
         return self.listen.startswith("ipc://")
+
+
+@dataclass
+class Condemned:
+    """A call that was interrupted, and how long its executor has to heed that."""
+
+    call: bytes
+    at: float
+    """When it is ended."""
+    last: float
+    """The same, however busy the machine is."""
+    used: float
+    """Processor time that it had before, see `standing`."""
+
+    def is_spared(self, state: str, used: float, now: float) -> bool:
+        """Whether the executor waits for a processor, and has not had one with which it could have heeded."""
+        return state == "R" and used < self.used + HEEDING and now < self.last
 
 
 @dataclass
@@ -93,7 +122,11 @@ class Slot:
     started: float = 0.0
     start_at: float = 0.0
     quick_ends: int = 0
-    condemned: tuple[bytes, float] | None = None
+    condemned: Condemned | None = None
+    watched: float = 0.0
+    """Until when deadlines of calls there are looked at; 0: they are not."""
+    starved: bool = False
+    """Whether it was ended as it took more memory than it may."""
     failure: str = field(default="")
 
 
@@ -119,12 +152,14 @@ class Supervisor:
         self._draining = self._asked_to_drain = False
         self._status: int | None = None
         # An embedded worker is on the machine of its only client.
-        self._capability = None if settings.parent is not None else capability.offered()
+        self._capability = None if settings.parent is not None else capability.offered(settings.memory)
         self._metrics: Metrics | None = None
         self._counting = threading.Lock()
         self._ended = 0
         """Calls of executors that are gone; counted for the metrics only."""
         self._deaths: collections.Counter[str] = collections.Counter()
+        self._kills = memory.kills()
+        """By the kernel, for want of memory, until an executor ended last."""
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
@@ -143,6 +178,8 @@ class Supervisor:
             self._key, self._secret = keys.pair()
         if self._door.port in map(str, self._settings.ports[: len(self._slots)]):
             raise ConfigError(f"port {self._door.port} of --ports is the one it listens on")
+        if self._settings.ports and all(map(is_taken, urls := [self._bind_url(slot) for slot in self._slots])):
+            raise ConfigError(f"cannot listen on {urls[0]}: the address is taken; give other --ports")
         of = self._settings
         if of.registries:
             self._announcer = Announcer(self._context, of.registries, of.keys, self.url, of.advertise, of.labels)
@@ -182,6 +219,9 @@ class Supervisor:
     def _turn(self) -> None:
         if self._asked_to_drain and not self._draining:
             self._drain()
+        if self._draining and all(slot.process is None for slot in self._slots):
+            self._status = 0
+            return
         now = time.monotonic()
         for slot in self._slots:
             if slot.process is None and not self._draining and now >= slot.start_at:
@@ -202,19 +242,23 @@ class Supervisor:
                     self._ear.recv(4096)
         while self._reports:
             self._report(*self._reports.popleft())
+        self._see_to_late()
         self._see_to_condemned()
+        if self._settings.memory:
+            self._see_to_memory()
         if self._announcer is not None:
             ready = len(self._executors())
             if self._offered is not None and (ready or self._trouble()):  # without trouble there will be one soon
                 self._announcer.update(ready, self._offered)
             self._announcer.tend()
-        if self._draining and all(slot.process is None for slot in self._slots):
-            self._status = 0
 
     def _patience(self, now: float) -> int:
         """Milliseconds until something is due."""
         due = [s.start_at for s in self._slots if s.process is None and not self._draining]
-        due += [s.condemned[1] for s in self._slots if s.condemned is not None]
+        due += [s.condemned.at for s in self._slots if s.condemned is not None]
+        if self._settings.memory or any(slot.watched for slot in self._slots):
+            due.append(now + LOOK)
+            due += [moment for s in self._slots if s.watched and (moment := running(s.slate)[1]) > now]
         if self._announcer is not None:
             due.append(now + self._announcer.patience() / 1000)
         return max(0, int((min(due) - now) * 1000) + 1) if due else -1
@@ -231,7 +275,10 @@ class Supervisor:
         if self._announcer is not None:
             self._announcer.withdraw()
         for slot in self._slots:
-            self._tell(slot, drain=True)
+            if slot.endpoint:
+                self._tell(slot, drain=True)
+            elif slot.process is not None:  # it imports modules, perhaps for long, and runs nothing
+                slot.process.kill()
         self._publish()
 
     def _end(self) -> None:
@@ -260,6 +307,8 @@ class Supervisor:
         slot.incarnation += 1
         slot.endpoint = ""
         slot.condemned = None
+        slot.starved = False
+        slot.watched = 0.0
         slot.started = time.monotonic()
         with shared_file() as file:
             file.truncate(executor.SLATE)
@@ -335,6 +384,9 @@ class Supervisor:
                 wire.Module(name, version, bytes.fromhex(digest), bytes.fromhex(face))
                 for name, version, digest, face in what["offers"]
             )
+        elif "watch" in what:
+            slot.slate[executor.WATCHED] = 1
+            slot.watched = time.monotonic() + WATCH
         elif "failed" in what:
             self._failed(slot, what["failed"])
             if self._settings.modules and not any(s.endpoint for s in self._slots):
@@ -348,6 +400,7 @@ class Supervisor:
         with self._counting:
             self._ended += ended(slot.slate)
             slot.slate[:] = bytes(executor.SLATE)
+        starved = self._is_starved(slot, code)
         if not self._draining:
             self._deaths[end_of(code)] += 1
         was_ready = bool(slot.endpoint)
@@ -355,7 +408,7 @@ class Supervisor:
         slot.endpoint = ""
         unused = call == executor.NOTHING and (not was_ready or time.monotonic() - slot.started < QUICK)
         # Killed from outside, unless it was the kernel because the import of the modules takes too much memory.
-        excused = code == -signal.SIGKILL and (was_ready or not self._settings.modules)
+        excused = code == -signal.SIGKILL and not starved and (was_ready or not self._settings.modules)
         if unused and not excused:
             self._back_off(slot)
         else:
@@ -363,8 +416,14 @@ class Supervisor:
         if self._settings.is_ipc:
             executor.unbind(self._bind_url(slot))
         if not self._draining and not slot.failure:
-            log.info("executor %d.%d ended with status %d", slot.number, slot.incarnation, code)
-        self._publish([wire.Obituary(slot.number, slot.incarnation, code, call)])
+            why = ", for want of memory" if starved else ""
+            log.info("executor %d.%d ended with status %d%s", slot.number, slot.incarnation, code, why)
+        self._publish([wire.Obituary(slot.number, slot.incarnation, code, call, starved)])
+
+    def _is_starved(self, slot: Slot, code: int) -> bool:
+        """Whether an executor that has ended did so for want of memory: its own allowance, or the machine's."""
+        before, self._kills = self._kills, memory.kills()
+        return slot.starved or (code == -signal.SIGKILL and self._kills > before)
 
     def _failed(self, slot: Slot, reason: str) -> None:
         """Note why there is no executor in ``slot``, and say so unless it was said before, of another slot perhaps."""
@@ -390,14 +449,48 @@ class Supervisor:
                 slot.process.stdin.close()
         slot.process = None
 
+    def _see_to_late(self) -> None:
+        """Interrupt calls whose deadline has passed; their clients may be stopped, or cut off."""
+        now = time.monotonic()
+        for slot in self._slots:
+            if not slot.watched or slot.process is None:
+                continue
+            if now >= slot.watched:
+                slot.slate[executor.WATCHED] = 0
+            call, moment = running(slot.slate)  # after that, as the executor looks at it after it has noted the moment
+            if moment:
+                slot.slate[executor.WATCHED] = 1
+                slot.watched = now + WATCH
+                if now >= moment:
+                    self._interrupt(slot, call)
+            elif now >= slot.watched:
+                slot.watched = 0.0
+
     def _see_to_condemned(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
-            if slot.condemned is not None and now >= slot.condemned[1]:
-                call, slot.condemned = slot.condemned[0], None
-                if slot.process is not None and bytes(slot.slate[executor.RUNNING]) == call:
-                    with contextlib.suppress(OSError):
-                        slot.process.kill()
+            condemned = slot.condemned
+            if condemned is None or now < condemned.at:
+                continue
+            if slot.process is None or bytes(slot.slate[executor.RUNNING]) != condemned.call:
+                slot.condemned = None
+                continue
+            if condemned.is_spared(*standing(slot.process.pid), now):
+                condemned.at = now + HEED / 4
+                continue
+            slot.condemned = None
+            with contextlib.suppress(OSError):
+                slot.process.kill()
+
+    def _see_to_memory(self) -> None:
+        """End the executors that take more memory than they may."""
+        for slot in self._slots:
+            if slot.process is not None and memory.of_process(slot.process.pid) > self._settings.memory:
+                slot.starved = True
+                if not slot.endpoint:
+                    self._failed(slot, "an executor takes more than --memory before it is ready; allow it more")
+                with contextlib.suppress(OSError):
+                    slot.process.kill()
 
     # Clients ---------------------------------------------------------------------------------------
 
@@ -412,7 +505,8 @@ class Supervisor:
         if isinstance(message, wire.Hello):
             refusal = session.compatible(message.protocol, message.python, "the worker")
             if message.to != "worker":
-                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}")
+                hint = "; leave out registry+ before its address" if message.to == "registry" else ""
+                refusal = wire.Refused("protocol", f"this is a worker, not a {message.to}{hint}")
             if refusal is not None:
                 refusal.text += f" (relocate {message.version} there, {__version__} here)"
                 self._send(identity, refusal)
@@ -436,9 +530,16 @@ class Supervisor:
         if bytes(slot.slate[executor.RUNNING]) != message.call:
             self._tell(slot, withdraw=message.call.hex())  # it may wait there
             return
-        slot.slate[executor.CANCELLED] = message.call
-        if not message.gentle:
-            slot.condemned = (message.call, time.monotonic() + HEED)
+        self._interrupt(slot, message.call, gentle=message.gentle)
+
+    def _interrupt(self, slot: Slot, call: bytes, *, gentle: bool = False) -> None:
+        assert slot.process is not None
+        slot.slate[executor.CANCELLED] = call
+        if slot.condemned is not None and slot.condemned.call == call:
+            return  # another interrupt would disturb it while it tidies up
+        if not gentle:
+            now = time.monotonic()
+            slot.condemned = Condemned(call, now + HEED, now + HEED_BUSY, standing(slot.process.pid)[1])
         if os.name == "posix":
             with contextlib.suppress(OSError):
                 slot.process.send_signal(signal.SIGINT)
@@ -469,6 +570,39 @@ class Supervisor:
 def ended(slate: Any) -> int:
     """How many calls have ended on an executor."""
     return int.from_bytes(slate[executor.ENDED], "little")
+
+
+def is_taken(url: str) -> bool:
+    """Whether somebody listens on the port of ``url``, of which the host is in numbers."""
+    host, _, port = url.removeprefix("tcp://").rpartition(":")
+    family = sockets.AF_INET6 if host.startswith("[") else sockets.AF_INET
+    with sockets.socket(family) as probe:
+        # As libzmq does: a connection that ended is nobody.
+        probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def running(slate: Any) -> tuple[bytes, float]:
+    """The call that runs on an executor, and until when its answer is wanted; 0 if that is not known."""
+    call = bytes(slate[executor.RUNNING])
+    (moment,) = executor.MOMENT.unpack(slate[executor.DUE])
+    return (call, moment) if call == slate[executor.RUNNING] else (call, 0.0)
+
+
+def standing(pid: int) -> tuple[str, float]:
+    """The state of a process as proc(5) has it, ``R`` if it runs or waits for a processor, and seconds that it ran.
+
+    Both are of its main thread.  Nothing and 0 where the system does not tell.
+    """
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        return state.decode(), int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return "", 0.0
 
 
 def shared_file() -> IO[bytes]:

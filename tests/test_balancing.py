@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from relocate import errors, testing
 from relocate.deadlines import Limits, current
 from relocate.policy import NEVER
 from relocate.testing import Clock, Delay, Fault, Kill, Network, Program, Worker
+from relocate.worker import Condemned, standing
 
 SOURCE = """
 def price(n): return n * 3
@@ -363,6 +365,14 @@ def slow_module(place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
             except FileExistsError:
                 return "not the first"
             time.sleep(600)
+        def deaf():
+            sum(range(10**15))
+        def tidy(path):
+            try:
+                time.sleep(600)
+            finally:
+                time.sleep(0.001)
+                open(path, "x").close()
         """,
     )
     monkeypatch.syspath_prepend(str(place.folder))
@@ -383,6 +393,38 @@ def test_what_is_late_is_interrupted_on_its_executor_which_then_runs_the_next_ca
         assert slow_one.rest(0.0) == 0.0
         assert time.monotonic() - began < 60
         assert handle.statistics().failed == 1
+
+
+def test_what_hears_no_interrupt_ends_with_its_executor_and_what_tidies_up_does_not(
+    place: Place, slow_module: str
+) -> None:
+    folder, mark = str(place.folder / "kept"), place.folder / "mark"
+    with relocate.enable(modules=[slow_module], workers="1", fallback=False, cache=folder, keys=folder) as handle:
+        import slow_one
+
+        assert slow_one.rest(0.0) == 0.0
+        with relocate.deadline(0.3), pytest.raises(relocate.DeadlineExceeded):
+            slow_one.tidy(str(mark))
+        assert slow_one.rest(0.0) == 0.0
+        assert mark.exists()
+        assert sum(seen.deaths for seen in handle.statistics().workers.values()) == 0
+        with relocate.deadline(0.3), pytest.raises(relocate.DeadlineExceeded):
+            slow_one.deaf()
+        assert slow_one.rest(0.0) == 0.0
+        assert sum(seen.deaths for seen in handle.statistics().workers.values()) == 1
+
+
+def test_an_executor_that_could_not_heed_is_spared_for_a_while() -> None:
+    condemned = Condemned(b"", at=10.07, last=10.5, used=3.0)
+    assert condemned.is_spared("R", 3.0, 10.1)
+    assert condemned.is_spared("R", 3.004, 10.4), "it has had a processor for a moment"
+    assert not condemned.is_spared("R", 3.02, 10.1), "it has computed since"
+    assert not condemned.is_spared("S", 3.0, 10.1), "it waits for something else"
+    assert not condemned.is_spared("", 0.0, 10.1), "nothing is known"
+    assert not condemned.is_spared("R", 3.0, 10.5)
+    state, used = standing(os.getpid())
+    assert state == "R"
+    assert 0 < used < 3600
 
 
 def test_a_call_that_waits_at_an_executor_is_not_begun_after_its_deadline(place: Place, slow_module: str) -> None:
@@ -449,7 +491,7 @@ def _outcome(function: object, *args: object) -> object:
 
 
 def test_clients_come_back_at_different_times() -> None:
-    from relocate.links import jittered
+    from relocate.connection import jittered
 
     waits = [jittered(2.0) for _ in range(1000)]
     assert all(1.0 <= wait < 3.0 for wait in waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,55 @@ def test_the_faster_of_two_workers_is_taken_before_any_call_has_shown_it(monkeyp
         assert set(program.statistics().workers) == {"fast/0"}
         for link in network.links:  # as if nothing had been called
             link.seats[0].modules.clear()
+
+
+def test_a_module_that_uses_a_gpu_goes_first_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capability, "speed", lambda: 1e7)
+    network = Network(Clock())
+    torch = testing.module("torch", "def relu(n): return max(n, 0)")
+    net = testing.module("net", "def run(n): return n * 3", torch=torch)
+    plain = testing.module("plain", "def run(n): return n * 3")
+    for name, gpus in (("bare", 0), ("equipped", 1)):
+        made = network.worker(name, modules=[net, plain], up=False)
+        made.capability = wire.Capability(8, 64 << 30, gpus, 1e7 if gpus else 3e7)
+        made.start()
+    for seed in range(5):
+        program = Program(network, [["bare", "equipped"]], seed=seed)
+        for link in network.links:  # as if nothing had been called
+            link.seats[0].modules.clear()
+        program.load("net").run(1)
+        assert set(program.statistics().workers) == {"equipped/0"}
+        program.load("plain").run(1)
+        assert set(program.statistics().workers) == {"bare/0", "equipped/0"}
+
+
+@pytest.mark.parametrize(
+    ("supplies", "found"),
+    [
+        ({}, None),
+        ({"AC": {"type": "Mains", "online": "0"}}, None),
+        ({"BAT0": {"type": "Battery", "status": "Discharging", "capacity": "55"}}, (0.55, True)),
+        ({"BAT0": {"type": "Battery", "status": "Charging", "capacity": "55"}}, (0.55, False)),
+        ({"BAT0": {"type": "Battery", "status": "Full", "capacity": "100"}}, (1.0, False)),
+        (
+            {
+                "BAT0": {"type": "Battery", "status": "Discharging", "capacity": "20"},
+                "BAT1": {"type": "Battery", "status": "Not charging", "capacity": "10"},
+                "hid": {"type": "Battery", "scope": "Device", "status": "Discharging", "capacity": "90"},
+                "odd": {"type": "Battery"},
+            },
+            (0.15, True),
+        ),
+    ],
+)
+def test_the_battery_that_this_machine_runs_on_is_known(
+    tmp_path: Path, supplies: dict[str, dict[str, str]], found: tuple[float, bool] | None
+) -> None:
+    for name, files in supplies.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text + "\n")
+    assert capability.battery(tmp_path) == (found if found is None else (pytest.approx(found[0]), found[1]))
 
 
 def test_a_worker_tells_its_clients(place: Place) -> None:

@@ -102,6 +102,27 @@ def test_the_module_is_not_imported_and_its_package_is_read_without_tests(place:
     ]
 
 
+@pytest.mark.parametrize("module", ["scipy.ndimage", "numpy.linalg", "networkx.algorithms.centrality"])
+def test_large_packages_are_read(place: Place, module: str) -> None:
+    pytest.importorskip(module.partition(".")[0])
+    done = place.relocate("check", module)
+    assert done.stderr == ""
+    assert re.search(rf"\n{module}: \d{{2,}} functions: \d{{2,}} pure", done.stdout)
+    if module == "scipy.ndimage":  # as the README has it
+        found = re.search(r"scipy.ndimage.gaussian_filter +(.*?) \(", done.stdout)
+        assert found is not None
+        assert found[1] == "pure, changes arguments if output is given"
+
+
+def test_a_folder_without_init_is_a_package_too(place: Place) -> None:
+    place.write("pack/__init__.py", "from .bare.inner import f\n")
+    place.write("pack/bare/inner.py", "def f(x): return x\ndef g(x): return x\n")
+    done = place.relocate("check", "pack")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pack.f" in done.stdout
+    assert place.relocate("check", "pack.bare").stdout.startswith("pack.bare.inner.f  pure\n")
+
+
 def test_many_findings_are_counted(place: Place) -> None:
     lines = "".join(f"    {name}.append(1)\n    {name}.append(2)\n" for name in "abcde")
     place.write("many.py", f"def f(a, b, c, d, e):\n{lines}")

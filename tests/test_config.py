@@ -87,7 +87,7 @@ def test_a_named_source_ignores_the_environment(monkeypatch: pytest.MonkeyPatch)
         ({"depth": True}, "depth: expected `int`, got `bool`"),
         ({"depth": 0}, "depth: must be at least 1"),
         ({"fallback": "yes"}, "fallback: expected `bool`, got `str`"),
-        ({"modules": 3}, "modules: expected `array`, got `int`"),
+        ({"modules": 3}, "modules: expected a list, got `int`"),
         ({"modules": ["a", 3]}, "modules: expected `str`, got `int`"),
         ({"modules": ["a-b"]}, "modules: 'a-b' is not a module's dotted name"),
         ({"modules": ["a..b"]}, "modules: 'a..b' is not a module's dotted name"),
@@ -122,7 +122,7 @@ def test_a_mistake_is_laid_at_the_door_of_whoever_made_it(empty: Path, monkeypat
     monkeypatch.setenv(config.ENV_MODULES, "a-b")
     for given, says in (
         ({"modules": ["c"], "depth": 1, "workers": 1.5}, "the arguments: workers: expected"),
-        ({"modules": ["c"], "depth": 1, "workers": "x"}, "the arguments: 'x' is not a worker's address"),
+        ({"modules": ["c"], "depth": 1, "workers": "x"}, "the arguments: workers: 'x' is not a worker's address"),
         ({"modules": ["c"]}, f"{empty / 'relocate.toml'}: depth: must be"),
         ({"depth": 1}, "RELOCATE_MODULES in the environment: modules: 'a-b' is not"),
     ):
@@ -199,16 +199,17 @@ def test_local_without_a_number_is_as_many_as_cores() -> None:
         ("1025", "'1025': a worker has at most 1024 executors"),
         ("local:x", "'local:x' is not a worker's address"),
         ("tcp://a", "'tcp://a' is not a worker's address"),
-        ("tcp://a:70000", "'tcp://a:70000' is not a worker's address"),
+        ("tcp://a:70000", "'tcp://a:70000': a port is a number of at most 65535"),
         ("http://a:1", "'http://a:1' is not a worker's address"),
         ("ipc://@name", "'ipc://@name': a Unix socket needs an absolute path; write ipc:///path"),
         ("ipc://run/w", "a Unix socket needs an absolute path"),
         ("ipc://", "a Unix socket needs an absolute path"),
         ("ipc:///" + 93 * "x", "may have at most 93 bytes"),
+        ("ipc:///run/a\0b", "characters that cannot be shown"),
         ("tcp://a:1;tcp://a:1", "'tcp://a:1' is named twice"),
         ("2,local:3", "executors on this machine are asked for twice (local:2, local:3)"),
         ("local:1,local:1", "executors on this machine are asked for twice (local:1, local:1)"),
-        (" ; ", "workers: empty"),
+        (" ; ", "empty; write 'local'"),
     ],
 )
 def test_wrong_workers_are_named(workers: str, says: str) -> None:
@@ -228,7 +229,8 @@ def test_a_configuration_is_frozen() -> None:
         ({"queue": -2}, "queue: must be a number of calls for each executor, 0 or more; or -1, then all wait"),
         ({"deadlines": {"scipy.ndimage": 0}}, "deadlines: scipy.ndimage: must be a number of seconds, more than 0"),
         ({"deadlines": {"scipy ndimage": 1}}, "deadlines: 'scipy ndimage' is not the dotted name of a function"),
-        ({"placement": "elsewhere"}, "placement: invalid enum value 'elsewhere'"),
+        ({"placement": "elsewhere"}, "placement: 'elsewhere' is none of remote, auto, local"),
+        ({"deadlines": [1]}, "deadlines: expected a table, got a list"),
     ],
 )
 def test_what_is_wrong_about_lines_deadlines_and_placement_is_named(given: dict[str, object], said: str) -> None:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate.cost import ENOUGH, MOST, NEVER, TRIALS, WINDOW, Costs, Estimate, Quantiles, Route, size_of
+from relocate.cost import ENOUGH, MOST, NEVER, TRIALS, WINDOW, Costs, Estimate, Quantiles, Route, size_of, thrift
+from relocate.observe import Counters
+from relocate.placement import Placement
 
 
 @given(st.lists(st.floats(1e-6, 1e4), min_size=ENOUGH, max_size=300))
@@ -101,6 +103,39 @@ def test_who_is_better_there_at_first_comes_back_when_that_changes() -> None:
     assert not estimate.here
     _, here = play(estimate, route, lambda: 0.1, lambda: 1.0, 1000)
     assert here > 900
+
+
+@pytest.mark.parametrize(
+    ("battery", "here"),
+    [(None, True), ((0.1, False), True), ((0.9, True), True), ((0.2, True), True), ((0.19, True), False)],
+)
+def test_on_battery_a_run_here_is_dearer_the_more_so_when_that_is_low(
+    battery: tuple[float, bool] | None, here: bool
+) -> None:
+    route, estimate = Route(), Estimate()
+    route.thrift = thrift(battery)
+    for _ in range(3):
+        estimate.ran_here(1.0, route)
+    for _ in range(3):
+        estimate.ran_there(2.0, route, 0)
+    estimate._earned = 0.0
+    estimate.ran_here(1.0, route)
+    assert estimate.here is here, "a run here takes half as long"
+
+
+def test_the_battery_is_looked_at_now_and_then_and_not_where_there_is_none() -> None:
+    looks: list[float] = []
+
+    def battery() -> tuple[float, bool] | None:
+        looks.append(0.1)
+        return (0.1, True) if len(looks) < 3 else None
+
+    placement = Placement(lambda *_: None, lambda *_: 0, Counters(), battery=battery)  # type: ignore[arg-type, return-value]
+    placement._look(100.0)
+    assert (placement.costs.route.thrift, placement._look_at) == (3.0, 110.0)
+    placement._look(110.0)
+    placement._look(120.0)
+    assert (placement.costs.route.thrift, placement._look_at) == (1.0, float("inf"))
 
 
 def test_what_trips_take_is_known_for_hedging() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -177,6 +179,41 @@ def test_where_nobody_listens_is_nobody(tmp_path: Path) -> None:
     Door(f"{tmp_path}/w.d").close()
     with pytest.raises(channel.Absent):
         DirectChannel(f"ipc://{tmp_path}/w", OPENING, 1.0)
+
+
+def received(stream: Stream) -> list[wire.Buffer]:
+    while True:
+        with contextlib.suppress(Nothing):
+            return stream.receive()
+
+
+def test_an_executor_gives_up_a_client_that_is_stopped_in_the_middle_of_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "STALLED", 1e9)
+    door = Door(str(tmp_path / "door"))
+    program = f"""
+import os, signal, socket
+from relocate import wire
+from relocate.direct import PREFIX
+head, *_ = wire.pack(wire.Call(bytes(16), "m", "f", bytes(32)), [bytes(1 << 20)])
+with socket.socket(socket.AF_UNIX) as there:
+    there.connect({str(tmp_path / "door")!r})
+    there.sendall(PREFIX.pack(len(head), 1) + head + bytes(1000))
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+    with subprocess.Popen([sys.executable, "-c", program]) as client:
+        try:
+            select.select([door], [], [])
+            stream = door.let_in()
+            assert stream is not None
+            with pytest.raises(Ended):
+                received(stream)
+            assert stream.is_stopped()
+            stream.close()
+        finally:
+            client.kill()
+    door.close()
 
 
 def test_a_stopped_process_is_seen_to_be_stopped(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate import errors, testing
+from relocate import errors, testing, wire
 from relocate.observe import WorkerStatistics
 from relocate.testing import Clock, CutOff, Delay, Drain, Fault, Garble, Kill, Network, Program, Refuse, Worker
 from relocate.trip import Trip
@@ -232,6 +232,57 @@ def test_kills_from_outside_are_tolerated_up_to_five(
     assert len(desk.calls) == min(kills + 1, 5)
 
 
+def of_sizes(network: Network, seconds: float) -> tuple[dict[str, Worker], ModuleType]:
+    """Workers with more or less memory, and the module that they have, whose calls take so long."""
+    clock = network.clock
+    hungry = testing.module("shop", "def price(n): pause(); return n * 3", pause=lambda: clock.advance(seconds))
+    made = {}
+    for name, gib, each in (("small", 8, 0), ("large", 16, 0), ("limited", 64, 2)):
+        made[name] = network.worker(name, modules=[hungry], up=False)
+        made[name].capability = wire.Capability(4, gib << 30, 0, 1e7, each << 30)
+        made[name].start()
+    return made, hungry
+
+
+def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_most(network: Network) -> None:
+    made, hungry = of_sizes(network, 0.5)
+    program = Program(network, ["small", "large", "limited"], local=[hungry])
+    proxy = program.load("shop")
+    made["small"].next(Kill(memory=True))
+    assert proxy.price(1) == 3
+    assert (made["small"].calls, made["large"].calls) == (["shop.price"], ["shop.price"])
+    for worker in made.values():
+        worker.next(*[Kill(memory=True)] * 3)
+    with pytest.raises(errors.OutOfMemory) as caught:
+        proxy.price(1)
+    assert isinstance(caught.value, MemoryError)
+    assert str(caught.value).startswith("shop.price ran out of memory on small/0 (8.0 GiB), large/0 (16.0 GiB)")
+    assert len(made["large"].calls) == 2
+    assert made["limited"].calls == []
+    at_rest(network)
+
+
+def test_one_that_ends_before_the_word_of_it_comes_is_tried_there_in_the_end(network: Network) -> None:
+    made, hungry = of_sizes(network, 0.0)
+    proxy = Program(network, ["small", "large", "limited"], local=[hungry]).load("shop")
+    for worker in made.values():
+        worker.next(*[Kill(memory=True)] * 3)
+    with pytest.raises(errors.OutOfMemory, match=r"large/0 \(16\.0 GiB\), and no worker has more"):
+        proxy.price(1)
+    assert [len(worker.calls) for worker in made.values()] == [2, 1, 0]
+
+
+def test_where_no_other_worker_has_as_much_memory_it_is_tried_again_on_its_own(network: Network) -> None:
+    for name, gib in (("large", 16), ("small", 8)):
+        network.worker(name, modules=[shop()], up=False).capability = wire.Capability(4, gib << 30, 0, 1e7)
+        network.workers[name].start()
+    program = Program(network, ["large", "small"], local=[shop()])
+    proxy = program.load("shop")
+    network.workers["large"].next(Kill(memory=True))
+    assert proxy.price(1) == 3
+    assert network.workers["large"].calls == ["shop.price"] * 2
+
+
 def test_a_call_is_not_blamed_for_executors_that_died_before_it(program: Program, desk: Worker) -> None:
     shop = program.load("shop")
     desk.next(*[Kill(before=True)] * 10)
@@ -244,6 +295,43 @@ def test_without_an_obituary_nobody_is_blamed(program: Program, desk: Worker, cl
     desk.next(*[Kill(obituary=None)] * 3)
     assert shop.price(1) == 3
     assert clock.now() < 10
+
+
+def test_a_call_that_was_lost_with_no_word_on_why_goes_to_another_worker(network: Network, clock: Clock) -> None:
+    far = network.worker("far", executors=2, modules=[shop()])
+    near = network.worker("near", modules=[shop()])
+    program = Program(network, ["far", "near"])
+    proxy = program.load("shop")
+    near.occupy(0, 3.0)  # so that it starts far away, and an executor is idle there when it is lost
+    far.next(CutOff(), CutOff())
+    assert proxy.price(5) == 15
+    assert (far.calls, near.calls) == (["shop.price"], ["shop.price"])
+    assert program.statistics().retried == 1
+
+
+def test_where_there_is_no_other_worker_it_goes_to_another_executor(network: Network) -> None:
+    far = network.worker("far", executors=2, modules=[shop()])
+    program = Program(network, ["far"], local=[shop()])
+    proxy = program.load("shop")
+    far.next(CutOff())
+    assert proxy.price(5) == 15
+    assert far.calls == ["shop.price"] * 2
+    assert not far.link.doubted
+
+
+def test_a_worker_in_doubt_is_probed_until_it_is_heard_of(network: Network) -> None:
+    far = network.worker("far", executors=3, modules=[shop()])
+    near = network.worker("near", modules=[shop()])
+    program = Program(network, ["far", "near"])
+    proxy = program.load("shop")
+    near.occupy(0, 3.0)
+    far.next(CutOff())
+    proxy.price(1)
+    assert [seat.suspect for seat in far.link.seats] == [True] * 3
+    while len(far.calls) == 1:
+        proxy.price(2)
+    # One answer is word of all, but for a seat that has failed itself.
+    assert not any(seat.suspect for seat in far.link.seats if not seat.failures)
 
 
 # Refusals ----------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_who_listens_may_change_the_name_space() -> None:
 def test_every_event_has_a_text_that_its_fields_fill(heard: Heard) -> None:
     fields = {"worker", "url", "executors", "state", "reason", "executor", "end", "function", "code", "name", "target"}
     for event in events.TEXTS:
-        events.emit(event, **dict.fromkeys([*fields, "where", "origin"], "x"))
+        events.emit(event, **dict.fromkeys([*fields, "where", "origin", "count", "references"], "x"))
         assert "{" not in heard.records[-1].getMessage()
 
 

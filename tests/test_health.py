@@ -199,17 +199,11 @@ def test_who_has_come_back_makes_room_for_another_ejection() -> None:
         (Capability(speed=2.0), 0.5),
         (Capability(cores=2, speed=2.0), 1.0),
         (Capability(memory=256 << 20), 2.0),
-        (Capability(gpus=1), 1.0),
     ],
 )
 def test_capabilities_are_what_is_expected_at_first(offers: Capability, expected: float) -> None:
     assert offers.slowness(4) == pytest.approx(expected)
     assert Health(offers.slowness(4)).slowness(NOW) == pytest.approx(expected)
-
-
-def test_calls_that_use_a_gpu_go_where_one_is() -> None:
-    assert Capability(gpus=2).slowness(4, gpu=True) == 2
-    assert Capability().slowness(4, gpu=True) == 10
 
 
 def test_who_is_known_to_be_slow_is_not_late_for_that() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import inspect
 import math
 import sys
 import types
@@ -117,6 +119,26 @@ def test_c_functions_say_what_their_text_signature_says() -> None:
     assert floor.actual is not None
     assert [p.name for p in floor.actual.parameters] == ["x"]
     assert isinstance(members["pi"], Constant)
+
+
+def test_a_c_function_made_without_its_module_does_not_take_what_it_calls_self() -> None:
+    strict = interface.describe(codecs).members["strict_errors"]
+    assert isinstance(strict, Function)
+    assert strict.actual is not None
+    assert strict.shown is not None
+    assert [p.name for p in strict.actual.parameters] == ["object"]
+    assert [p.name for p in strict.shown.parameters] == list(inspect.signature(codecs.strict_errors).parameters)
+
+
+def test_a_function_that_names_its_module_by_a_second_name_is_at_home_under_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = testing.module("store.shop", "def price(n): return n\nprice.__module__ = 'shop'\n")
+    monkeypatch.setitem(sys.modules, "store.shop", shop)
+    monkeypatch.setitem(sys.modules, "shop", shop)
+    price = interface.describe(shop).members["price"]
+    assert isinstance(price, Function)
+    assert (price.home, price.module) == ("store.shop", "shop")
 
 
 def test_a_function_behind_a_private_module_is_counted_under_the_public_name(package: Path) -> None:

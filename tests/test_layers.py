@@ -17,16 +17,18 @@ ROWS = tuple(
     set(row.split())
     for row in (
         "errors origin purity opaque reducers",
-        "closures",
+        "closures unreached",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire",
         "proxy",
-        "session raising restoring policy verify methods leases",
+        "session raising restoring policy verify methods leases tables",
         # Pure above, I/O below.
+        "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
-        deadlines policies capability events""",
+        deadlines policies capability events resources""",
         "channel placement mounts control metrics",
-        "contact direct hedging",
+        "connection direct hedging",
+        "contact",
         "door reception",
         "announcer directory upstream",
         "executor links trip streaming nsfile",

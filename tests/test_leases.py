@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocate import wire
-from relocate.leases import SPACE, Leases, View, concerns, nearest, path_of, point
+from relocate.leases import EACH, SPACE, Leases, View, concerns, nearest, of_one_version, path_of, point
 
 PYTHON = (3, 13)
 KEY, OTHER = bytes(32), bytes(range(32))
@@ -24,7 +24,8 @@ def query(*modules: str, host: str = "", limit: int = 32, **labels: str) -> wire
 
 def told(leases: Leases, asked: wire.Lookup, position: int = 0) -> dict[str, dict[str, int]]:
     """Of each address what it is bound over, and at which rank."""
-    return {mount.url: dict(mount.binds) for mount in leases.lookup(asked, position).mounts}
+    found = leases.lookup(asked, position).mounts
+    return {mount.url: {bind.name: bind.rank for bind in mount.binds} for mount in found}
 
 
 def filled(*offers: wire.Offer) -> Leases:
@@ -35,6 +36,20 @@ def filled(*offers: wire.Offer) -> Leases:
 
 
 # Leases --------------------------------------------------------------------------------------------
+
+
+def test_a_lease_grows_with_the_offers_and_never_shrinks() -> None:
+    leases = filled(*(offer(f"tcp://desk-{n}:7000") for n in range(3000)))
+    last = wire.Announce(1, offer("tcp://desk:7000"))
+    assert leases.announce(wire.Announce(1, offer("tcp://desk:1")), KEY, 0).lease == 10
+    for n in range(3000, 5000):
+        leases.announce(wire.Announce(1, offer(f"tcp://desk-{n}:7000")), KEY, 0)
+    assert leases.announce(last, KEY, 0).lease == pytest.approx(EACH * 5001)
+    for n in range(5000):
+        leases.withdraw(f"tcp://desk-{n}:7000", 1, KEY, 1)
+    assert leases.announce(last, KEY, 2).lease == pytest.approx(EACH * 5001)
+    assert leases.expire(2 + EACH * 5000) == [offer("tcp://desk:1")]
+    assert leases.expire(2.1 + EACH * 5001) == [offer("tcp://desk:7000")]
 
 
 def test_an_offer_stands_for_one_lease_and_as_long_as_it_is_repeated() -> None:
@@ -216,10 +231,73 @@ def test_the_index_holds_what_the_offers_say(steps: list[tuple[int, str, bool]])
             assert set(told(leases, query(asked))) == expected
 
 
+def versions(**offered: str) -> Leases:
+    """What workers offer of one module: names of workers, and its versions there."""
+    leases = Leases(10)
+    for name, version in offered.items():
+        module = wire.Module("m", version, version.encode())
+        leases.announce(wire.Announce(1, wire.Offer(f"tcp://{name}:1", "", PYTHON, 1, "", (module,))), KEY, 0)
+    return leases
+
+
+@pytest.mark.parametrize(
+    ("offered", "named"),
+    [
+        ({"a": "1.9", "b": "1.9", "c": "1.10"}, {"tcp://a:1", "tcp://b:1"}),
+        ({"a": "1.9", "b": "1.10"}, {"tcp://b:1"}),
+        ({"a": "1.9", "b": "1.10", "c": "1.9", "d": "1.10"}, {"tcp://b:1", "tcp://d:1"}),
+    ],
+)
+def test_workers_of_one_version_are_named(offered: dict[str, str], named: set[str]) -> None:
+    leases = versions(**offered)
+    assert set(told(leases, query("m"))) == named
+    assert set(told(leases, query("m.part"))) == named
+
+
+def test_a_worker_that_comes_back_with_another_version_is_news() -> None:
+    leases = versions(a="1")
+    leases.touched.clear()
+    module = wire.Module("m", "2", b"2")
+    leases.announce(wire.Announce(2, wire.Offer("tcp://a:1", "", PYTHON, 1, "", (module,))), KEY, 0)
+    assert leases.touched == {"m"}
+    (mount,) = leases.lookup(query("m"), 0).mounts
+    assert mount.binds == (wire.Bind("/chan/m", 0, "m", b"2"),)
+
+
+def mounts(**digests: str) -> dict[str, wire.Mount]:
+    """Of one letter each: a worker, and the digests of the modules m, n and so on that it offers."""
+    return {
+        url: wire.Mount(
+            url, KEY, tuple(wire.Bind(f"/chan/{m}", 0, m, d.encode()) for m, d in zip("mn", each, strict=False))
+        )
+        for url, each in digests.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("known", "named", "kept"),
+    [
+        (mounts(a="1", b="1", c="2"), "abc", mounts(a="1", b="1")),
+        (mounts(a="1", b="2"), "b", mounts(b="2")),
+        (mounts(a="1", b="1", c="2"), "c", mounts(a="1", b="1")),
+        (mounts(a="11", b="12", c="12"), "abc", {**mounts(a="1"), **mounts(b="12", c="12")}),
+    ],
+)
+def test_a_client_binds_workers_of_one_version(
+    known: dict[str, wire.Mount], named: str, kept: dict[str, wire.Mount]
+) -> None:
+    assert of_one_version(known, named) == kept
+
+
+def test_who_offers_anything_goes_with_any_version() -> None:
+    anything = {"x": wire.Mount("x", KEY, (wire.Bind("/chan", 0),))}
+    assert of_one_version(mounts(a="1", b="2") | anything, "ax") == mounts(a="1") | anything
+
+
 def test_workers_from_elsewhere_are_chosen_by_rank_and_then_by_the_ring() -> None:
-    mounts = [wire.Mount(f"tcp://w{i}:1", KEY, (("/chan", i % 2),)) for i in range(10)]
+    mounts = [wire.Mount(f"tcp://w{i}:1", KEY, (wire.Bind("/chan", i % 2),)) for i in range(10)]
     chosen = nearest(mounts, point("tcp://w4:1"), 3)
-    assert [m.binds[0][1] for m in chosen] == [0, 0, 0]
+    assert [m.binds[0].rank for m in chosen] == [0, 0, 0]
     assert chosen[0].url == "tcp://w4:1"
 
 
@@ -232,7 +310,7 @@ def test_names_of_modules_are_names_in_the_name_space() -> None:
 
 
 def steps(*urls: str, lease: float = 10, complete: bool = True) -> wire.Steps:
-    return wire.Steps(1, lease, [wire.Mount(url, KEY, (("/chan", 0),)) for url in urls], complete)
+    return wire.Steps(1, lease, [wire.Mount(url, KEY, (wire.Bind("/chan", 0),)) for url in urls], complete)
 
 
 def test_registries_for_one_name_are_taken_together() -> None:

@@ -310,6 +310,58 @@ def test_the_client_does_not_load_what_it_relocates(place: Place) -> None:
     assert set(kinds.values()) == {"ProxyModule"}
 
 
+def test_a_class_is_not_made_because_somebody_looks_at_modules(place: Place) -> None:
+    place.write("shop/__init__.py", "class Item: ...\nprint('loaded')")
+    place.write("shop/part.py", "def price(n): return 2 * n\nclass Part: ...\nprint('loaded')")
+    place.write("here.py", "import contextvars\nvariable = contextvars.ContextVar('variable')")
+    program = """
+        import here, relocate
+        here.variable.set(1)  # whose module is looked for
+        with relocate.enable(modules=["shop"], workers=1):
+            import shop.part
+            print(shop.part.price(2))
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert (done.stdout, done.stderr) == ("4\n", "")
+
+
+def test_names_that_a_module_gives_when_it_is_asked_are_there_and_their_warnings_are_the_askers(place: Place) -> None:
+    old = """
+        import warnings
+
+        def twice(n):
+            return 2 * n
+
+        class Thing: ...
+
+        def __getattr__(name):
+            if name in ("double", "other"):
+                warnings.warn(f"{name} is twice now", DeprecationWarning, stacklevel=2)
+                return twice if name == "double" else lambda n: n
+            if name == "Old":
+                return Thing
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """
+    place.write("old/__init__.py", old)
+    place.write("old/part.py", "def half(n): return n / 2\n")
+    program = """
+        import old
+        print(old.double(2), old.double is old.twice, old.other(3), old.Old is old.Thing, hasattr(old, "part"))
+        from old import part, Old
+        print(part.half(3), Old is old.Thing, old.part is part)
+        try:
+            old.nothing
+        except AttributeError as error:
+            print(error)
+    """
+    script = place.write("main.py", program)
+    plain = place.python(str(script))
+    assert plain.stderr.count("DeprecationWarning: double is twice now") == 1, plain.stderr
+    under = place.relocate("run", "-M", "old", "-w", "1", "--report", "report.json", str(script))
+    assert (under.stdout, under.stderr) == (plain.stdout, plain.stderr)
+    assert place.report()["remote"] == 2
+
+
 @pytest.mark.slow
 def test_statistics_own_test_suite_with_every_call_in_an_executor(place: Place) -> None:
     suite = ("-m", "unittest", "test.test_statistics")

@@ -17,7 +17,7 @@ import pytest
 from conftest import until
 
 import relocate
-from relocate import testing
+from relocate import places, testing
 from relocate.errors import ConfigError, NoWorkerLeft
 from relocate.testing import Clock, Network, Program
 from relocate.testing.workers import Workers, alive
@@ -117,11 +117,12 @@ def test_an_unmounted_worker_finishes_what_it_runs_and_is_let_go(
     until(lambda: link.seats and link.seats[0].outstanding, "the call that waits")
     handle.namespace.unmount(f"/n/{link.name}")
     assert module.where() == above
-    assert link.socket is not None
+    assert link.connection is not None
+    assert link.connection.socket is not None
     (tmp_path / "go").touch()
     running.join()
     assert answers == [there]
-    until(lambda: link.socket is None, "the end of the link")
+    until(lambda: link.connection.socket is None, "the end of the link")
     assert handle._fleet.driver.links is not None
     until(lambda: link not in handle._fleet.driver.links.links, "its being forgotten")
 
@@ -260,12 +261,35 @@ def test_a_mistaken_mount_says_what_to_write_and_changes_nothing(workers: Worker
 
 
 def test_two_sockets_of_one_name_get_two_names() -> None:
-    handle = relocate.handle.Handle(relocate.config.load({"workers": "ipc:///tmp/a/w.sock,ipc:///tmp/b/w.sock"}))
+    handle = relocate.Handle(relocate.config.load({"workers": "ipc:///tmp/a/w.sock,ipc:///tmp/b/w.sock"}))
     assert handle.namespace.snapshot.mounts == {
         "w.sock": "ipc:///tmp/a/w.sock",
         "w.sock-2": "ipc:///tmp/b/w.sock",
         "local": "local",
     }
+
+
+def test_two_registries_of_one_name_get_two_names() -> None:
+    workers = (
+        "registry+ipc:///tmp/a/names; registry+ipc:///tmp/b/names; registry+tcp://desk:1; registry+tcp://desk:1?a=b"
+    )
+    handle = relocate.Handle(relocate.config.load({"workers": workers}))
+    names = ["registry@names", "registry@names-2", "registry@desk:1", "registry@desk:1-2", "local"]
+    assert list(handle.namespace.snapshot.mounts) == names
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("ipc:///tmp/my desk", "my-desk"),
+        ("ipc:////", "worker"),
+        ("ipc:///tmp/..", "worker"),
+        ("ipc:///tmp/a?b#c", "a?b#c"),
+        ("tcp://[::1]:7", "[::1]:7"),
+    ],
+)
+def test_every_address_has_a_name(url: str, name: str) -> None:
+    assert places.place_name(url) == name
 
 
 # Simulated -----------------------------------------------------------------------------------------

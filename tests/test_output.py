@@ -127,6 +127,17 @@ def test_a_category_that_is_not_here_is_named() -> None:
         show([("warning", '["nowhere", "Odd", "text", null]')])
 
 
+class Particular(UserWarning):
+    def __init__(self, text: str, *, since: str) -> None:
+        super().__init__(text)
+        self.since = since
+
+
+def test_a_category_that_wants_more_than_a_text_is_given_with_its_text() -> None:
+    with pytest.warns(Particular, match="text"):
+        show([("warning", f'["{__name__}", "Particular", "text", null]')])
+
+
 def test_a_stream_that_was_exchanged_gets_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
@@ -151,3 +162,21 @@ def test_log_records_pass_the_programs_own_levels(kept: Output, monkeypatch: pyt
 
 def test_the_caller_is_found_past_this_package() -> None:
     assert output.calling() is sys._getframe()
+
+
+def test_how_arguments_travel_is_no_matter_of_a_warning(place: Place) -> None:
+    place.write(
+        "shop.py",
+        "import warnings\ndef total(xs): return sum(xs)\ndef old(): warnings.warn('old', DeprecationWarning, 2)\n",
+    )
+    program = """
+        import itertools
+        import shop
+        print(shop.total(itertools.chain([1], [2])))
+        shop.old()
+    """
+    script = place.write("go.py", program)
+    done = place.relocate("run", "-M", "shop", "-w", "1", "--no-fallback", str(script))
+    assert done.stdout == "3\n"
+    assert done.stderr.splitlines()[0].endswith("go.py:4: DeprecationWarning: old")
+    assert len(done.stderr.splitlines()) == 2

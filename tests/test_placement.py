@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import ModuleType
 from typing import Any
 
@@ -102,6 +103,54 @@ def test_what_could_not_be_sent_says_nothing_of_the_cost(shop: ModuleType) -> No
     assert made.costs.of("shop.elsewhere", 0).tried_there == 0
 
 
+def test_of_a_call_that_had_to_wait_for_a_start_or_an_import_nothing_is_learned(shop: ModuleType) -> None:
+    def slow(*_: object) -> float:
+        time.sleep(0.2)
+        if len(waited) < 3:
+            made.delayed()
+            waited.append(1)
+        return 0.0
+
+    waited: list[int] = []
+    made, _ = placement(shop, slow)
+    heavy = target("heavy")
+    made.call(heavy, (0.15,), {})
+    for _ in range(3):
+        made.call(heavy, (0.15,), {})
+    (estimate,) = made.costs._known.values()
+    assert (len(waited), estimate.tried_there, estimate.tried_here) == (3, 0, 1)
+    made.call(heavy, (0.15,), {})
+    assert estimate.tried_there == 1
+
+
+def test_calls_of_several_threads_leave_however_long_executors_take_to_start(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write(
+        "shop_of_five.py",
+        "import sys\nif 'RELOCATE_EXECUTOR' in __import__('os').environ:\n    __import__('time').sleep(2)\n" + SOURCE,
+    )
+    monkeypatch.syspath_prepend(str(place.folder))
+    folder = str(place.folder / "kept")
+    with relocate.enable(modules=["shop_of_five"], workers="4", placement="auto", cache=folder, keys=folder) as handle:
+        import shop_of_five
+
+        def several() -> None:
+            for _ in range(12):
+                shop_of_five.heavy(0.04)
+
+        threads = [threading.Thread(target=several) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert handle._placement is not None
+        known = handle._placement.costs._known
+        (estimate,) = [found for (name, _), found in known.items() if name == "shop_of_five.heavy"]
+        assert estimate.there.count > 0
+        assert max(estimate.there._buckets) < 8  # less than a second
+
+
 def test_after_a_reload_the_function_is_the_new_one(shop: ModuleType) -> None:
     made, _ = placement(shop, never)
     tiny = target("tiny")
@@ -142,7 +191,7 @@ def test_where_calls_run_is_configured(place: Place, monkeypatch: pytest.MonkeyP
 
 
 def test_another_placement_is_named() -> None:
-    with pytest.raises(ConfigError, match="placement: invalid enum value 'automatic'"):
+    with pytest.raises(ConfigError, match="placement: 'automatic' is none of remote, auto, local"):
         relocate.enable(modules=["shop"], placement="automatic")
 
 

@@ -37,6 +37,7 @@ class Pending:
     waited: float = 0.0
     patience: float = 30.0
     module: str = "shop"
+    gpu: bool = False
     deadline: float = NEVER
     queued: bool = False
     may_wait: bool = True
@@ -114,6 +115,19 @@ def test_of_many_equals_too_one_that_has_run_the_module_is_preferred(chance: flo
     assert go([Place(seats=seats)], chance=chance) == Run(seats[5])
     seats[5].outstanding = 1
     assert go([Place(seats=seats)], chance=chance) != Run(seats[5])
+
+
+def test_a_module_that_uses_a_gpu_prefers_seats_that_have_one_until_others_have_run_it() -> None:
+    bare, equipped = Seat("bare"), Seat("equipped", outstanding=1, depth=2)
+    equipped.gpus = 1
+    pools = [Pool([Place(seats=[bare, equipped])])]
+    for chance in (0.0, 0.9):
+        assert decide(Pending(), pools, NOW, chance) == Run(bare)
+        assert decide(Pending(gpu=True), pools, NOW, chance) == Run(equipped)
+    bare.modules = {"shop"}  # from now on its answers tell how slow it is
+    assert decide(Pending(gpu=True), pools, NOW, 0.0) == Run(bare)
+    equipped.outstanding, bare.modules = 2, ()
+    assert decide(Pending(gpu=True), pools, NOW, 0.0) == Run(bare), "nobody waits for a GPU"
 
 
 def test_a_full_rank_is_waited_for_even_if_spares_or_the_local_copy_are_free() -> None:

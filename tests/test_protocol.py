@@ -28,32 +28,37 @@ Recorded = tuple[wire.Message, list[bytes]]
 def messages() -> dict[str, Recorded]:
     """What each recorded file holds: a message, and the segments that it carries."""
     executors = [wire.Executor(0, 2, "7001"), wire.Executor(1, 0, "ipc:///run/w.1.0")]
-    capability = wire.Capability(8, 16 << 30, 1, 2.5e7)
+    capability = wire.Capability(8, 16 << 30, 1, 2.5e7, 2 << 30)
     output = [("stdout", "one\n"), ("stderr", "two\n")]
     module = wire.Module("scipy", "1.14", DIGEST, TICKET)
     offer = wire.Offer("tcp://desk:7000", "0.1.0", (3, 11), 8, "desk", (module,), {"region": "eu"}, {"system": "Linux"})
     return {
         "hello": (wire.Hello(1, "0.1.0", (3, 11), "anna@laptop report.py 4711", "registry"), []),
         "welcome": (wire.Welcome("tcp://0.0.0.0:7000", "0.1.0", (3, 11), TICKET, executors, DIGEST, capability), []),
-        "change": (wire.Change(executors[1:], [wire.Obituary(0, 2, -11, ID)], False, "no memory"), []),
+        "change": (wire.Change(executors[1:], [wire.Obituary(0, 2, -9, ID, True)], False, "no memory"), []),
         "refused": (wire.Refused("ticket", "the ticket is not one that this worker gave out"), []),
         "cancel": (wire.Cancel(1, ID, True), []),
         "announce": (wire.Announce(7, offer), []),
         "leased": (wire.Leased(7, 10.0, "another key"), []),
         "withdraw": (wire.Withdraw(7, "tcp://desk:7000"), []),
         "lookup": (wire.Lookup(1, ["scipy"], (3, 11), "desk", {"region": "eu"}, 8, True, [ID]), []),
-        "steps": (wire.Steps(1, 10.0, [wire.Mount("tcp://desk:7000", TICKET, (("/chan/scipy", 1),))], False), []),
+        "steps": (
+            wire.Steps(
+                1, 10.0, [wire.Mount("tcp://desk:7000", TICKET, (wire.Bind("/chan/scipy", 1, "scipy", DIGEST),))], False
+            ),
+            [],
+        ),
         "survey": (wire.Survey(), []),
         "offers": (wire.Offers([(offer, TICKET, 9.5)], True), []),
-        "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"]), []),
+        "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"], 1000.0), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
         "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),
-        "call-large": (wire.Call(ID, "scipy.ndimage", "label", DIGEST), LARGE),
+        "call-large": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, due=(1000.0, 1002.5)), LARGE),
         "said": (wire.Said(ID, 12, output), []),
         "invoke": (wire.Invoke(ID, 1, 3), SMALL),
         "ask": (wire.Ask(ID, 0, 3, 4), []),
         "answer": (wire.Answer(ID, 0, 3, True), SMALL),
-        "returned": (wire.Returned(ID, 5, output), SMALL),
+        "returned": (wire.Returned(ID, 5, output, ambient=b"ambient"), SMALL),
         "raised": (wire.Raised(ID, 5, output), SMALL),
         "rejected": (wire.Rejected(ID, "draining", "the worker is shutting down"), []),
     }

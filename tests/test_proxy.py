@@ -45,7 +45,7 @@ class Far:
             function = getattr(function, part)
         return function(*args, **kwargs)
 
-    def real(self, name: str) -> types.ModuleType:
+    def real(self, name: str, member: str = "") -> types.ModuleType:
         if not self.installed:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return self.modules[name]

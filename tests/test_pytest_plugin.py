@@ -166,7 +166,10 @@ def test_a_mistake_is_one_line_that_names_it(suite: pytest.Pytester) -> None:
     suite.makepyfile(HERE)
     for arguments, says in (
         (("--relocate", "no-name"), "not a module's dotted name"),
-        (("--relocate", "shop", "--relocate-workers", "desk:7000"), "'desk:7000' is not a worker's address"),
+        (
+            ("--relocate", "shop", "--relocate-workers", "desk:7000"),
+            "relocate: --relocate-workers: 'desk:7000' is not a worker's address",
+        ),
     ):
         done = suite.runpytest_subprocess(*arguments)
         assert done.ret == pytest.ExitCode.USAGE_ERROR

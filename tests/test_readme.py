@@ -79,7 +79,8 @@ def readme(place: Place) -> Place:
 def shell(readme: Place, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``command`` as somebody at a terminal would, its two streams together."""
     path = f"{readme.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return readme.run("bash", "-c", f"exec 2>&1\n{command}", PATH=path, COLUMNS="120", **environment)
+    given = {"PATH": path, "PYTHONPATH": "", "COLUMNS": "120", **environment}
+    return readme.run("bash", "-c", f"exec 2>&1\n{command}", **given)
 
 
 # How each kind of block is run ---------------------------------------------------------------------
@@ -196,7 +197,7 @@ def test_two_machines(readme: Place) -> None:
             ran.append(command.split()[:3])
             if "relocate worker" in command:
                 path = f"{readme.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-                worker = readme.start("bash", "-c", translated(command), HOME=home, PATH=path)
+                worker = readme.start("bash", "-c", translated(command), HOME=home, PATH=path, PYTHONPATH="")
                 assert worker.stdout is not None
                 assert worker.stdout.readline() == translated(shown)
                 continue
@@ -249,7 +250,9 @@ def test_every_message_of_the_troubleshooting_table_is_one_of_ours() -> None:
 def test_errors_named_in_the_readme_exist() -> None:
     named = set(re.findall(r"`(?:relocate\.)?(\w+(?:Error|Left|Call|Key|Warning))`", TEXT))
     assert {
-        n for n in named if not hasattr(relocate, n) and n not in ("ImportError", "ModuleNotFoundError", "TimeoutError")
+        n
+        for n in named
+        if not hasattr(relocate, n) and n not in ("ImportError", "MemoryError", "ModuleNotFoundError", "TimeoutError")
     } == set()
 
 

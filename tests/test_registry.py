@@ -159,6 +159,20 @@ def test_a_module_is_called_only_where_it_is_offered(place: Place) -> None:
     told(process)
 
 
+def test_methods_run_where_the_module_of_their_class_is_offered(place: Place) -> None:
+    registry = place.registry()
+    place.write("shapes.py", "import os\n\nclass Square:\n    def pid(self):\n        return os.getpid()\n")
+    place.worker("-n", "1", "--modules", "work", "--registry", registry.url)
+    worker = place.worker("-n", "1", "--modules", "shapes", "--registry", registry.url)
+    known(place, registry, 2)
+    program = "import shapes\nprint(shapes.Square().pid(), flush=True)\nask()"
+    program = CLIENT.format(workers=f"registry+{registry.url}") + program
+    process = place.start(
+        sys.executable, "-c", program.replace('["work"]', '["work"], methods=["shapes.Square"]'), talk=True
+    )
+    assert int(said(process)) in [e.pid for e in worker.executors()]
+
+
 def test_a_name_that_the_program_has_bound_stays_as_it_was_bound(place: Place) -> None:
     registry = place.registry()
     place.worker("-n", "1", "--modules", "work", "--registry", registry.url)
@@ -408,6 +422,16 @@ def test_an_answer_of_the_parent_is_kept_for_its_lease_only(place: Place) -> Non
         assert len(lookup(link, "work").mounts) == 1
 
 
+def test_a_parent_is_asked_again_within_its_own_lease(place: Place) -> None:
+    parent = place.registry(lease=0.4)
+    child = place.registry("--parent", parent.url, lease=5)
+    place.worker("-n", "1", "--modules", "work", "--registry", parent.url)
+    known(place, parent, 1)
+    with talking(child) as link:
+        assert len(lookup(link, "work", watch=True).mounts) == 1
+        assert link.hears_nothing(1000)  # for more than two leases of the parent's nothing changes
+
+
 def test_registries_that_are_one_anothers_parents_find_an_end(place: Place) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -447,6 +471,10 @@ class Talk:
         """What the registry says."""
         assert self._socket.poll(20_000), "the registry says nothing"
         return wire.unpack(list(self._socket.recv_multipart()))[0]
+
+    def hears_nothing(self, milliseconds: int) -> bool:
+        """Whether nothing comes for so long."""
+        return not self._socket.poll(milliseconds)
 
     def close(self) -> None:
         """Hang up."""
@@ -610,6 +638,162 @@ def test_a_worker_that_is_named_twice_is_mounted_once(place: Place) -> None:
     assert said(client(place, f"{first},{worker.url}", program)) == f"1 {worker.url}"
 
 
+# Lies ----------------------------------------------------------------------------------------------
+
+
+class Liar:
+    """A registry that says what it is told to."""
+
+    def __init__(self, place: Place) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self.url = f"ipc://{place.home}/run/liar"
+        channel.bind(self._socket, self.url)
+
+    def wait(self, kind: type[wire.Message]) -> None:
+        """Wait for such a message, whose sender is whom it will lie to."""
+        while True:
+            assert self._socket.poll(20_000), f"no {kind.__name__} has come"
+            self._peer, *frames = self._socket.recv_multipart()
+            message = wire.unpack(list(frames))[0]
+            if isinstance(message, wire.Hello):
+                self.say(wire.Welcome(self.url, "0", session.PYTHON, b"id", []))
+            if isinstance(message, kind):
+                return
+
+    def say(self, message: wire.Message) -> None:
+        """Tell the one who spoke last."""
+        self._socket.send_multipart([self._peer, *wire.pack(message)])
+
+    def close(self) -> None:
+        """Be gone."""
+        self._socket.close(0)
+        self._context.term()
+        channel.unbind(self.url)
+
+
+@pytest.fixture
+def liar(place: Place) -> Iterator[Liar]:
+    """It is there."""
+    lying = Liar(place)
+    yield lying
+    lying.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "over", "lease"),
+    [
+        ("ipc:///tmp/no such", "/chan/work", 1.0),
+        ("ipc:////", "/chan/work", 1.0),
+        ("ipc:///tmp/a\0b", "/chan/work", 1.0),
+        ("local:1", "/chan/work", 1.0),
+        ("tcp://127.0.0.1:0", "/chan/work", 1.0),
+        ("tcp://127.0.0.1:1", "xx/chan/work", 1.0),
+        ("tcp://127.0.0.1:1", "/chan/../n", 1.0),
+        ("tcp://127.0.0.1:1", "/chan/work", float("nan")),
+    ],
+)
+def test_a_lying_registry_harms_no_other_worker(place: Place, liar: Liar, url: str, over: str, lease: float) -> None:
+    worker = place.worker("-n", "1")
+    program = """
+def heard():
+    # Of the registry that it lies, or of the worker that it names.
+    told = [w for w in handle.workers() if w["name"] != sys.argv[1]]
+    return any(w["state"] in ("refused", "down") or not w["name"].startswith("registry@") for w in told)
+
+print(work.echo(1), flush=True)
+while not heard(): pass
+print(work.echo(2), *(w["state"] for w in handle.workers() if w["name"] == sys.argv[1]))
+"""
+    workers = f"{worker.url}, registry+{liar.url}"
+    name = worker.url.removeprefix("tcp://")
+    process = place.start(sys.executable, "-c", CLIENT.format(workers=workers) + program, name)
+    liar.wait(wire.Lookup)
+    liar.say(wire.Steps(1, lease, [wire.Mount(url, b"", (wire.Bind(over, 0),))]))
+    assert said(process) == "1"
+    assert said(process) == "2 up"
+
+
+@pytest.mark.slow
+def test_a_worker_outlives_what_a_registry_answers(place: Place, liar: Liar) -> None:
+    worker = place.worker("-n", "1", "--registry", liar.url)
+    liar.wait(wire.Announce)
+    liar.say(wire.Leased((1 << 64) - 1, 0.0))  # no message could name a higher incarnation
+    liar.wait(wire.Announce)
+    assert said(client(place, worker.url, "print(work.echo(1))")) == "1"
+    assert worker.stop() == 0
+
+
+# Versions ------------------------------------------------------------------------------------------
+
+PRICING = """
+import sys, relocate
+handle = relocate.enable(modules=["priced"], workers=sys.argv[1], fallback=False, patience=20)
+import priced
+while sys.stdin.readline():
+    found = {priced.price() for _ in range(5)}
+    print(*found, *sorted(w["url"] for w in handle.workers() if not w["name"].startswith("registry@")), flush=True)
+"""
+
+
+def priced(place: Place, registry: Worker, version: str, listen: str = "tcp://127.0.0.1:0") -> Worker:
+    """A worker with that version of a module."""
+    file = place.write(f"v{version}/priced.py", f"__version__ = {version!r}\n\ndef price():\n    return __version__\n")
+    offers = ("-n", "1", "--modules", "priced", "--registry", registry.url)
+    return place.worker(*offers, listen=listen, PYTHONPATH=str(file.parent))
+
+
+def test_while_workers_get_another_version_one_by_one_a_client_sees_one_at_a_time(place: Place) -> None:
+    registry = place.registry()
+    workers = [priced(place, registry, "1.0") for _ in range(3)]
+    known(place, registry, 3)
+    process = place.start(sys.executable, "-c", PRICING, f"registry+{registry.url}", talk=True)
+
+    def sees(version: str, *there: Worker) -> None:
+        """Each call succeeds, with one version in each round, until the client knows just these workers."""
+        expected = [version, *sorted(worker.url for worker in there)]
+
+        def answer() -> bool:
+            told(process)
+            found, *urls = said(process).split()
+            assert len(urls) == len([url for url in urls if url.startswith("tcp://")]), "two versions at once"
+            return [found, *urls] == expected
+
+        until(answer, f"{expected}")
+
+    sees("1.0", *workers)
+    workers[0].stop()
+    workers[0] = priced(place, registry, "2.0")
+    sees("1.0", *workers[1:])
+    known(place, registry, 3)
+    workers[1].stop()
+    workers[1] = priced(place, registry, "2.0")
+    sees("2.0", *workers[:2])
+    workers[2].stop()
+    workers[2] = priced(place, registry, "2.0")
+    sees("2.0", *workers)
+
+
+def test_a_registry_that_has_heard_of_few_yet_brings_no_other_version(place: Place) -> None:
+    registry = place.registry(lease=600)
+    workers = [priced(place, registry, "1.0") for _ in range(2)]
+    known(place, registry, 2)
+    process = place.start(sys.executable, "-c", PRICING, f"registry+{registry.url}", talk=True)
+    urls = sorted(worker.url for worker in workers)
+    told(process)
+    assert said(process).split() == ["1.0", *urls]
+    with talking(registry) as watching, talking(registry) as lying:
+        for number, worker in enumerate(workers, 1):
+            lying.send(wire.Withdraw(1 << 62, worker.url))
+            until(lambda left=2 - number: len(place.offers(registry)) == left, "the end of an offer")
+        priced(place, registry, "2.0")
+        assert len(lookup(watching, "priced").mounts) == 1
+    for _ in range(5):
+        told(process)
+        assert said(process).split() == ["1.0", *urls]
+
+
 # Mistakes ------------------------------------------------------------------------------------------
 
 
@@ -748,3 +932,31 @@ def test_a_worker_is_trusted_by_the_clients_own_list_not_on_the_word_of_the_regi
     done = place.python("-c", program + "print(work.echo(1))")
     assert done.returncode != 0
     assert "holds no key that is allowed here" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_registry_that_comes_back_with_another_key_is_refused_until_that_is_allowed(place: Place) -> None:
+    registry = place.registry()
+    worker = place.worker("-n", "1", "--registry", registry.url)
+    known(place, registry, 1)
+    program = """
+def troubles():
+    return " ".join(w["error"] or "" for w in handle.workers())
+
+print(work.echo(1), flush=True)
+while "holds no key that is allowed here" not in troubles(): pass
+print(work.echo(2), handle.statistics().remote, flush=True)
+while troubles(): pass
+print(work.echo(3), handle.statistics().remote, *known(), flush=True)
+"""
+    process = client(place, f"registry+{registry.url}", program)
+    assert said(process) == "1"
+    registry.process.kill()
+    registry.process.wait()
+    place.relocate("keys", "new", "--keys", "theirs")
+    place.relocate("keys", "allow", keys.load(registry.keys).public.hex(), "--keys", "theirs")
+    place.registry("--keys", str(place.folder / "theirs"), listen=registry.url)
+    assert said(process) == "2 2"  # what is known stays
+    place.relocate("keys", "allow", keys.load(place.folder / "theirs").public.hex())
+    assert said(process) == f"3 3 {worker.url}"
+    known(place, registry, 1)  # the worker has come back to it, too

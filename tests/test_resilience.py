@@ -89,6 +89,12 @@ def test_a_cable_that_is_pulled_or_loses_one_way(tmp_path: Path) -> None:
     assert all(row["retried"] > 0 for row in rows), "no call was under way"
 
 
+@pytest.mark.slow
+def test_calls_that_are_late(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "deadline")
+    assert [row["calls"] for row in rows] == [5, 5, 5]
+
+
 def test_an_unknown_scenario_is_named() -> None:
     done = run("fault")
     assert done.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import sys
 from typing import Any
@@ -129,7 +130,7 @@ def test_a_call_that_runs_here_says_so(spans: Any) -> None:
 def test_an_executor_without_opentelemetry_runs_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     captured = ambient.capture(("work.echo", {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}))
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with ambient.applied(captured):
+    with ambient.applied(captured, contextvars.copy_context()):
         pass
 
 
@@ -150,7 +151,7 @@ def loaded():
 print(loaded(), work.apply(loaded), handle._fleet.driver.make == handle._fleet.driver._call)
 """
     assert place.python("-c", program).stdout == "[] [] True\n"
-    assert ambient.capture() == b""
+    assert contextvars.Context().run(ambient.capture) == b""
 
 
 def test_the_variable_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ import sys
 import pytest
 from conftest import Place
 
+import relocate
+
 WHERE = "import os, work; print(work.pid() != os.getpid())"
 ON = {"RELOCATE_MODULES": "work", "RELOCATE_WORKERS": "1"}
 
@@ -158,7 +160,8 @@ def test_the_configuration_is_found_upward(place: Place, name: str, text: str) -
         (["keys", "allow", "abc"], "is not a key"),
         (["keys", "show"], "relocate keys new"),
         (["ls", "-w", "nonsense"], "not a worker's address"),
-        (["run", "-M", "no-name", "-c", "1"], "-M: modules: 'no-name'"),
+        (["run", "-M", "no-name", "-c", "1"], "-M: 'no-name'"),
+        (["run", "-M", "work", "-w", "0", "-c", "1"], "-w: '0': at least one executor"),
         (["run", "-M", "work", "-w", "desk", "-c", "1"], "-w: 'desk' is not"),
         (["run", "-M", "work", "-c", "settings.conf", "main.py"], "-c settings.conf: this is a file"),
     ],
@@ -274,6 +277,17 @@ def test_a_mistaken_module_is_told(place: Place) -> None:
     assert done.stderr == "relocate: work is the program itself, which runs here; designate what it imports\n"
 
 
+def test_without_fallback_a_mistaken_name_fails_the_program_at_its_end(place: Place) -> None:
+    program = "import atexit, fractions, sys\natexit.register(print, 'bye')\nsys.stdout.write('all')\n"
+    for options in (("-M", "wrok"), ("--methods", "fractions.Fraction.nope")):
+        done = place.relocate("run", *options, "-w", "1", "--no-fallback", "-c", program)
+        assert (done.returncode, done.stdout) == (1, "allbye\n")
+        assert done.stderr.startswith("relocate: ")
+        assert place.relocate("run", *options, "-w", "1", "-c", program).returncode == 0
+    done = place.relocate("run", "-M", "work", "-w", "1", "--no-fallback", "-c", program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_mistaken_module_is_told_when_relocation_ends(place: Place) -> None:
     program = "import relocate\nhandle = relocate.enable(modules=['wrok'], workers=1)\nimport work\n"
     done = place.python("-c", program)
@@ -313,7 +327,7 @@ def test_run_takes_a_key_folder(place: Place) -> None:
     assert place.relocate("keys", "new", "--keys", "ring").returncode == 0
     worker = place.worker("--executors", "1")
     done = place.relocate("run", "-M", "work", "-w", worker.url, "--no-fallback", "--keys", "ring", "-c", WHERE)
-    assert "does not allow this client's key" in done.stderr or "holds no key that is allowed here" in done.stderr
+    assert "does not allow this side's key" in done.stderr or "holds no key that is allowed here" in done.stderr
 
 
 def test_run_sums_up_and_reports_to_standard_error(place: Place) -> None:
@@ -347,3 +361,8 @@ def test_keys_are_allowed_listed_and_revoked(place: Place) -> None:
     assert place.relocate("keys", "revoke", "ann").stdout == f"revoked {key} ann\n"
     assert place.relocate("keys", "list").stdout == f"{other}\n"
     assert "neither a key nor a name" in place.relocate("keys", "revoke", "ann").stderr
+
+
+def test_the_package_lists_its_public_names_only() -> None:
+    names = [name for name in dir(relocate) if not name.startswith("__")]
+    assert names == sorted(relocate.__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,18 @@ def call() -> wire.Call:
     return wire.Call(ID, "m", "f", b"d" * 32)
 
 
+@pytest.mark.parametrize("lease", [float("nan"), float("inf"), -1.0, 1e9])
+def test_a_lease_is_a_time_that_ends(lease: float) -> None:
+    for message in (wire.Leased(1, lease), wire.Steps(1, lease, [])):
+        with pytest.raises(RemoteProtocolError):
+            wire.unpack(wire.pack(message))
+
+
+def test_one_can_count_on_from_any_incarnation() -> None:
+    with pytest.raises(RemoteProtocolError):
+        wire.unpack(wire.pack(wire.Leased((1 << 64) - 1, 0.0)))
+
+
 def copied(frames: list[wire.Buffer]) -> list[wire.Buffer]:
     return [bytes(frames[0]), *(bytearray(f) for f in frames[1:])]
 
@@ -33,10 +46,19 @@ def there_and_back(value: object) -> Any:
     return wire.loads(segments)
 
 
+def test_a_read_only_view_of_a_mapping_keeps_the_mapping_that_it_is_of() -> None:
+    behind = OrderedDict(b=1, a=[2])
+    view, same = there_and_back((types.MappingProxyType(behind), behind))
+    assert type(view) is types.MappingProxyType
+    assert (type(same), list(view)) == (OrderedDict, ["b", "a"])
+    same["c"] = 3
+    assert view["c"] == 3
+
+
 ids = st.binary(min_size=16, max_size=16)
 texts = st.text(max_size=20)
 executors = st.builds(wire.Executor, st.integers(0, 99), st.integers(0, 99), texts)
-obituaries = st.builds(wire.Obituary, st.integers(0, 99), st.integers(0, 99), st.integers(-64, 255), ids)
+obituaries = st.builds(wire.Obituary, st.integers(0, 99), st.integers(0, 99), st.integers(-64, 255), ids, st.booleans())
 output = st.lists(st.tuples(texts, texts), max_size=3)
 pythons = st.tuples(st.integers(0, 99), st.integers(0, 99))
 messages = st.one_of(

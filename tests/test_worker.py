@@ -289,21 +289,68 @@ def test_ports_are_not_the_one_that_the_supervisor_has(place: Place) -> None:
 
 
 def test_a_port_of_an_executor_that_is_taken_is_named(place: Place) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+    first, taken = neighbours()
+    with first:
+        port = first.getsockname()[1]
+    with taken:
         taken.listen()
-        port = taken.getsockname()[1]
-        command = (sys.executable, "-m", "relocate", "worker", "--listen", "tcp://127.0.0.1:0", "-n", "1")
-        process = place.start(*command, "--ports", str(port))
+        command = (sys.executable, "-m", "relocate", "worker", "--listen", "tcp://127.0.0.1:0", "-n", "2")
+        process = place.start(*command, "--ports", f"{port}-{port + 1}")
         assert process.stderr is not None
-        reason = f"cannot listen on tcp://127.0.0.1:{port}: the address is taken"
+        reason = f"cannot listen on tcp://127.0.0.1:{port + 1}: the address is taken"
         assert process.stderr.readline() == f"relocate: {reason}\n"
     assert process.stdout is not None
     ready = process.stdout.readline()
     assert ready.startswith("relocate: ready on ")
-    assert ready.endswith(" with 1 executor\n")
+    assert ready.endswith(" with 2 executors\n")
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30)[1] == ""
+
+
+def neighbours() -> tuple[socket.socket, socket.socket]:
+    """Two sockets that have a port and the next one."""
+    while True:
+        first, second = socket.socket(), socket.socket()
+        first.bind(("127.0.0.1", 0))
+        try:
+            second.bind(("127.0.0.1", first.getsockname()[1] + 1))
+        except (OSError, OverflowError):
+            first.close()
+            second.close()
+        else:
+            return first, second
+
+
+def test_a_worker_whose_ports_are_all_taken_does_not_start(place: Place) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = place.relocate("worker", "--listen", "tcp://127.0.0.1:0", "-n", "1", "--ports", str(port))
+    assert done.returncode == 2
+    said = f"cannot listen on tcp://127.0.0.1:{port}: the address is taken; give other --ports"
+    assert done.stderr == f"relocate: {said}\n"
+
+
+def test_a_worker_whose_executors_are_not_up_drains_at_once(place: Place) -> None:
+    place.write("slow.py", "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    command = (sys.executable, "-m", "relocate", "worker", "--listen", f"ipc://{place.folder}/w", "-n", "1")
+    process = place.start(*command, "--modules", "slow")
+    while not (place.folder / "begun").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def test_a_worker_drains_at_once_while_it_waits_to_start_an_executor_again(place: Place) -> None:
+    place.write("sitecustomize.py", "import os\nif 'RELOCATE_EXECUTOR' in os.environ: os._exit(3)\n")
+    process = place.start(sys.executable, "-m", "relocate", "worker", "--listen", f"ipc://{place.folder}/w", "-n", "1")
+    assert process.stderr is not None
+    while process.stderr.readline() != "relocate: executor 0.3 ended with status 3\n":
+        pass
+    time.sleep(0.3)  # it waits for 1.6 s now
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
 
 
 def test_a_result_that_is_too_large_for_a_message_is_the_calls_failure(place: Place) -> None:

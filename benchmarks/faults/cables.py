@@ -19,11 +19,6 @@ LIMIT = 2.0
 APART = 3.0
 """Seconds that the cable stays out: long enough for every heartbeat to be missed."""
 CALL = 0.02
-TWICE = (
-    "the slowest call was lost on one executor there, was sent to another one there, as the link to their supervisor "
-    "still counted as up, and was lost again"
-)
-"""Why a call takes longer than `LIMIT`, as the events of such runs have shown."""
 
 
 class Unable(Exception):
@@ -65,7 +60,6 @@ def _apart(scenario: str, what: str, part: Callable[[Host], None], quick: bool) 
                 aim=f"0 failed, slowest ≤ {milliseconds(LIMIT)} beyond the call",
                 figure=f"slowest {milliseconds(slowest)}",
                 met=slowest <= LIMIT and bool(used),
-                note=TWICE if slowest > LIMIT else "",
             )
 
 

@@ -55,6 +55,7 @@ class Worker:
 class Call:
     """One call, as `relocate.policy.Call` has it and more."""
 
+    gpu = False
     __slots__ = (
         "arrived", "attempts", "client", "deadline", "done", "estimate", "hedge_after", "hedged", "in_line",
         "may_wait", "module", "patience", "queued", "tried", "typical", "waited", "work",

@@ -15,12 +15,14 @@ class Kill:
         before: it ends before it has read the call, so that the obituary does not blame the call.
         obituary: seconds until the supervisor says so; None: it never does.
         restart: seconds until its replacement is announced; None: there is none.
+        memory: it took more memory than it may; the return code is then that of SIGKILL.
     """
 
     returncode: int = -signal.SIGSEGV
     before: bool = False
     obituary: float | None = 0.002
     restart: float | None = 0.1
+    memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 from .. import channel, events, interface, lending, session, wire
 from ..caller import Caller, Exchange
+from ..connection import Connection
 from ..errors import WorkerUnreachable
 from ..executor import NOTHING
 from ..links import Links
@@ -128,13 +130,15 @@ class Worker:
         self._incarnations: collections.Counter[int] = collections.Counter()
         self._faults: collections.deque[Fault | None] = collections.deque()
         self._socket = _Socket()
+        # It never connects.
+        self._connection = Connection(None, "worker", "", configure=str, pauses=(0, 0))  # type: ignore[arg-type]
+        link.connection = self._connection
 
     # What a test does ------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Come up, with all executors ready; or again, after `stop`."""
-        self.link.socket = self._socket  # type: ignore[assignment]
-        self.link.shaken = True
+        self._connection.socket = self._socket  # type: ignore[assignment]
         self._draining = False
         for slot in range(self._count):
             self._begin(slot)
@@ -148,7 +152,7 @@ class Worker:
         for executor in self.executors.values():
             executor.alive = False
         self.executors.clear()
-        self.link.socket = None
+        self._connection.socket = None
         error = WorkerUnreachable(f"the connection to {self.link.name} was lost")
         self.network._down(self.link, error)
 
@@ -201,13 +205,14 @@ class Worker:
         del self.executors[executor.slot, executor.incarnation]
         clock = self.network.clock
         if fault.obituary is not None:
-            obituary = wire.Obituary(executor.slot, executor.incarnation, fault.returncode, call)
+            code = -signal.SIGKILL if fault.memory else fault.returncode
+            obituary = wire.Obituary(executor.slot, executor.incarnation, code, call, fault.memory)
             clock.after(fault.obituary, lambda: self._say(wire.Change(self._announced(), [obituary], self._draining)))
         if fault.restart is not None:
             clock.after(fault.restart, lambda: self._restart(executor.slot))
 
     def _restart(self, slot: int) -> None:
-        if self.link.socket is not None and not self._draining:
+        if self._connection.socket is not None and not self._draining:
             self._begin(slot)
             self._say(wire.Change(self._announced()))
 
@@ -222,10 +227,10 @@ class Worker:
         return [wire.Executor(s, i, str(7001 + s)) for s, i in sorted(self.executors)]
 
     def _say(self, message: wire.Message) -> None:
-        if self.link.socket is not None:
+        if self._connection.socket is not None:
             self._socket.frames = wire.pack(message)
             self.network._depth = self._depth
-            self.network._message(self.link)
+            self.network._message(self.link, self._connection)
 
 
 class Executor:

@@ -72,6 +72,7 @@ class Program:
         network.on_death = self.counters.died
         network.on_change = self.driver.places_changed
         self.registry = Registry(self._call, self._real, lambda name: None, lambda name: False)
+        self.driver.gpu = self.registry.gpu
         for rank, names in enumerate(ranks):
             for name in (names,) if isinstance(names, str) else names:
                 self.namespace.mount(f"tcp://{name}:7000", name)

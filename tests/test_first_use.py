@@ -1,0 +1,107 @@
+"""The first uses of a relocated package: by several threads at once, and of packages that load their parts late."""
+
+from __future__ import annotations
+
+from conftest import Place
+
+PACKAGE = {
+    "lab/__init__.py": "from .core import Thing, grow, weigh\nfrom . import util\n",
+    "lab/core.py": """
+import time
+time.sleep({pause})
+class Thing:
+    def __init__(self, n): self.n = n
+def grow(thing): return Thing(thing.n + 1)
+def weigh(n): return n * 2
+""",
+    "lab/util.py": "from .core import Thing\ndef made(n): return Thing(n)\n",
+}
+ENABLED = """
+import sys, threading, relocate
+from concurrent.futures import ThreadPoolExecutor
+handle = relocate.enable(modules=["lab"], workers=1)
+import lab
+"""
+
+
+def written(place: Place, pause: float) -> None:
+    for name, text in PACKAGE.items():
+        place.write(name, text.replace("{pause}", str(pause)))
+
+
+def test_a_thread_that_imports_while_another_one_loads_the_real_package_gets_the_proxies(place: Place) -> None:
+    written(place, 0.3)
+    program = """
+import time
+def touch():
+    return lab.Thing(1).n
+def imports():
+    while not handle._finder._aside and not handle._finder.loaded: time.sleep(0.001)  # until that has begun
+    import lab.core
+    from lab import util
+    return type(lab).__name__, type(lab.core).__name__, type(util).__name__, util.made(3).n
+with ThreadPoolExecutor(2) as pool:
+    first, second = pool.submit(touch), pool.submit(imports)
+    print(first.result(60), second.result(60), type(sys.modules["lab.core"]).__name__, lab.grow(lab.Thing(1)).n)
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "1 ('ProxyModule', 'ProxyModule', 'ProxyModule', 3) ProxyModule 2\n", done.stderr
+
+
+def test_many_threads_that_touch_classes_import_and_call_at_first(place: Place) -> None:
+    written(place, 0.0)
+    program = """
+sys.setswitchinterval(1e-5)
+def imports():
+    import lab.core as core
+    return core.grow(core.Thing(1)).n
+def takes():
+    from lab.util import made
+    return made(2).n
+uses = [lambda: lab.weigh(1), lambda: lab.Thing(2).n, imports, takes, lambda: len(dir(lab)) and 2]
+begin = threading.Barrier(10)
+def go(i):
+    if i < 10: begin.wait()
+    return uses[i % 5]()
+with ThreadPoolExecutor(10) as pool:
+    print(set(pool.map(go, range(50))))
+"""
+    for _ in range(3):
+        done = place.python("-c", ENABLED + program)
+        assert done.stdout == "{2}\n", done.stderr
+
+
+def test_a_context_variable_that_is_set_loads_no_real_module(place: Place) -> None:
+    written(place, 0.0)
+    place.write("settings.py", "from contextvars import ContextVar\nmode = ContextVar('mode')\n")
+    program = """
+import decimal, settings
+decimal.getcontext(), settings.mode.set("fast")
+print(lab.weigh(1), list(handle._finder.loaded))
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "2 []\n", done.stderr
+
+
+def test_a_package_that_writes_its_parts_into_its_dictionary_when_they_are_asked_for(place: Place) -> None:
+    place.write(
+        "lab/__init__.py",
+        """
+import importlib, sys
+_where = {"weigh": "core", "Thing": "core", "core": ""}
+def __getattr__(name):
+    if name not in _where: raise AttributeError(name)
+    module = importlib.import_module("lab.core")
+    found = getattr(module, name) if _where[name] else module
+    sys.modules["lab"].__dict__[name] = found
+    return found
+def __dir__(): return list(_where)
+""",
+    )
+    place.write("lab/core.py", PACKAGE["lab/core.py"].replace("{pause}", "0"))
+    program = """
+print(lab.weigh(1), lab.Thing(4).n, lab.Thing is lab.core.Thing, lab.core.weigh is lab.weigh, lab.weigh(2))
+print(handle.statistics().remote, handle.statistics().local)
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "2 4 True True 4\n2 0\n", done.stderr
