@@ -130,7 +130,7 @@ class Trip:
         driver = self.driver
         self._request = request.call
         self.version = request.module, request.digest if isinstance(request, wire.Call) else b""
-        refused: list[tuple[Seat, str]] = []
+        refused: Sequence[tuple[Seat, str]] = ()
         frames = wire.pack(request, segments)
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         estimate = driver.costs.of(self.name, size)
@@ -184,7 +184,7 @@ class Trip:
                         driver.answered(self, seat, began, estimate, reply)
                         if isinstance(reply, wire.Rejected) and reply.code in UNFIT:
                             driver.refused(self, seat, reply)
-                            refused.append((seat, reply.text))
+                            refused = [*refused, (seat, reply.text)]
                             continue
                         for other, why in refused:
                             driver.unused(other.link.name, self.module, why)

@@ -100,7 +100,8 @@ def reasons(handle: Handle, function: str) -> dict[str, Any]:
         raise ModuleUnavailable(f"{function!r} is no relocated function that the program has imported{hint}")
     placement, driver = handle._placement, handle._fleet.driver
     mode, measured = handle.config.placement, None if placement is None else placement.costs
-    found = explain(driver, function, targets[function].module, mode, measured if mode == "auto" else None)
+    described = targets[function].described
+    found = explain(driver, function, (described.name, described.digest), mode, measured if mode == "auto" else None)
     counts = handle.statistics().members.get(function)
     return found | {"ran there": counts.remote if counts else 0, "ran here": counts.local if counts else 0}
 

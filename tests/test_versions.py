@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from conftest import Place, Worker
 
 MODULE = """
@@ -55,6 +57,18 @@ def test_a_worker_with_another_version_than_the_described_one_gets_no_calls_of_t
             name = other.url.removeprefix("tcp://")
             why = f"this worker has another version of 'vm', {theirs}; the program uses {ours}"
             assert warned == [f"{name} is not used for vm: {why}"], done
+
+
+def test_explain_tells_that_a_worker_is_not_used_for_a_module(place: Place) -> None:
+    one, two = worker(place, 1), worker(place, 2)
+    place.write("vm.py", MODULE.format(version=1))
+    program = PROGRAM + "sys.stdout.flush()\nsys.stdin.read()\n"
+    process = place.start(sys.executable, "-c", program, "strict", one.url, two.url, talk=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().endswith(" 8 0 0\n")
+    told = place.relocate("explain", "vm.f").stdout
+    assert told.count("/0: not used, this worker has another version of 'vm', ") == 1
+    process.communicate("")
 
 
 def test_when_no_worker_has_the_described_version_any_more_it_is_described_anew_and_that_is_told(place: Place) -> None:
