@@ -394,3 +394,10 @@ def test_keys_are_allowed_listed_and_revoked(place: Place) -> None:
 def test_the_package_lists_its_public_names_only() -> None:
     names = [name for name in dir(relocate) if not name.startswith("__")]
     assert names == sorted(relocate.__all__)
+
+
+def test_a_failed_import_shows_little_of_how_that_was_found_out(place: Place) -> None:
+    done = place.relocate("run", "-M", "nowhere", "-w", "1", "-c", "import nowhere")
+    assert done.stderr.count("relocate/finder.py") == 1
+    assert "handle.py" not in done.stderr
+    assert "ModuleNotFoundError: No module named 'nowhere', here or on a worker" in done.stderr
