@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +112,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ours = [*self.modules, *self.methods]
         theirs = [*other.modules, *other.methods]
         return any(designates(theirs, name) for name in ours) or any(designates(ours, name) for name in theirs)
+
+
+def outermost(modules: Iterable[str]) -> list[str]:
+    """Of ``modules`` those that are in no package among them."""
+    found: list[str] = []
+    for module in sorted(modules):
+        if not found or not module.startswith(f"{found[-1]}."):
+            found.append(module)
+    return found
 
 
 def designates(modules: Sequence[str], name: str) -> bool:

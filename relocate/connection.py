@@ -24,6 +24,8 @@ FIRST_CONTACT = 2.0
 """Seconds in which one that was never reached counts as starting, not as down."""
 LOOK_AGAIN = 0.1
 """Seconds between two looks whether somebody is there on a Unix socket."""
+ROUNDS = 3
+"""Times that each key is tried."""
 TRY_AGAIN = 5.0
 """Seconds after which one that refused is asked again: a key may have been allowed since."""
 
@@ -64,6 +66,8 @@ class Connection:
         self._what, self._client = what, client
         self._configure, self._pauses, self._checked = configure, pauses, checked
         self._candidates: list[bytes] = []
+        self._failed = 0
+        """Handshakes in a row that failed."""
         self._again_at = 0.0
 
     def due(self) -> bool:
@@ -151,10 +155,14 @@ class Connection:
             self.wait(LOOK_AGAIN)
 
     def _wrong_server(self, mine: keys.Keys) -> None:
-        """The peer did not prove to hold the key that was tried: try the next one."""
+        """The peer did not prove to hold the key that was tried: try the next one.
+
+        One that is ended in the middle of the handshake looks the same, so that each is tried more than once.
+        """
         self.close()
-        self._candidates = self._candidates[1:]
-        if not self._candidates:
+        self._candidates = [*self._candidates[1:], self._candidates[0]]
+        self._failed += 1
+        if self._failed >= ROUNDS * len(self._candidates):
             raise WrongKey(
                 f"the {self._what} at {self.url} holds no key that is allowed here "
                 f"({len(mine.peers)} in {mine.folder}), or is not a relocate {self._what}; "
@@ -180,6 +188,7 @@ class Connection:
         """The other side is the right one: its key is tried no more."""
         if self.keys is not None:
             self._candidates = [self.server]
+        self._failed = 0
 
     def wait(self, seconds: float) -> None:
         """Connect again after so long, or half of it more or less."""
@@ -189,6 +198,7 @@ class Connection:
         """Give up for a while, and begin anew then: keys may be others."""
         self.close()
         self.keys = None
+        self._failed = 0
         self.wait(TRY_AGAIN)
 
     def close(self, linger: int = 0) -> None:

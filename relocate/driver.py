@@ -48,10 +48,10 @@ from .errors import (
 from .links import Links
 from .namespace import Namespace, Snapshot
 from .observe import Counters
-from .places import Idle, Link, Local, Seat, room, trouble
+from .places import Link, Local, Part, Seat, room, trouble
 from .policies import Policy
 from .proxy import Target
-from .trip import Outside, Trip
+from .trip import UNFIT, Outside, Trip
 from .verify import Verifier
 
 Answered = wire.Returned | wire.Raised | wire.Rejected
@@ -106,6 +106,9 @@ class Driver:
         self.turn = turn or Turn()
         self._line: list[Waiting] = []
         self.places: dict[str, Link | Local] = {"local": Local()}
+        self.fallback = False
+        """Whether the local copy is everybody's last spare, bound or not."""
+        self._spare = Local()
         self.links: Links | None = None
         self.verifier: Verifier | None = None
         self.tracing: Tracing | None = None
@@ -117,6 +120,9 @@ class Driver:
         """Told whether what this thread does is relocate's own work."""
         self.missed: Callable[[str, str], object] = lambda name, why: None
         """Told of a function that ran here because no worker could run it, and why none could."""
+        self.unused: Callable[[str, str, str], object] = lambda worker, module, why: None
+        """Told of a worker that is not used for a module, as it lacks the version that others have, and why."""
+        self._describing = threading.Lock()
         self.delayed: Callable[[], object] = lambda: None
         """Told, by its thread, of a call that had to wait for its executor to start or to import its module."""
         self._real = real
@@ -138,7 +144,7 @@ class Driver:
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
         self._pools: dict[Any, policy.Pool] = {}
         """Of places that share a rank."""
-        self._pools_of: dict[tuple[tuple[str, ...], bool], list[policy.Pool]] = {}
+        self._pools_of: dict[tuple[tuple[str, ...], bool, tuple[str, bytes]], list[policy.Pool]] = {}
         self._large: list[policy.Pool] = []
         self._prefix = os.urandom(8)
         self._numbers = itertools.count(1)
@@ -221,7 +227,7 @@ class Driver:
             reply, result, seat = answer
             if isinstance(reply, wire.Rejected):
                 code, why = reply.code, reply.text
-                if code != "generator":
+                if code != "generator" and code not in UNFIT:  # of those the trip has told
                     events.emit("call rejected", function=target.name, executor=seat, code=code, reason=why)
             elif sent.lent and sent.lent.unfit:
                 code, why = "arguments", "what a generator or function of the program gives cannot travel"
@@ -268,13 +274,20 @@ class Driver:
             elif code == "stale":
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
-                    self._refresh(described.name)
-                except RelocateError:
-                    trip.settle("failed", None)
-                    raise
+                    with self._describing:
+                        if target.described.digest == digest:  # else another thread has seen to it
+                            self._refresh(described.name)
+                except RelocateError as error:
+                    if not self._may_run_here(target):
+                        trip.settle("failed", None)
+                        raise
+                    why = str(error)
                 described = target.described
                 if described.digest != digest:
                     continue
+                self.missed(target.name, why)
+            elif code == "module":
+                self.missed(target.name, why)
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
@@ -325,7 +338,8 @@ class Driver:
             function = self._local(target)
         except (ImportError, AttributeError):
             trip.settle("failed", None)
-            raise NoWorkerLeft(f"{target.name}: {self.troubles(target.path)}; and there is no local copy") from None
+            why = self.troubles(target.path, (target.module, target.described.digest))
+            raise NoWorkerLeft(f"{target.name}: {why}; and there is no local copy") from None
         try:
             args, kwargs = _again(target.name, args, kwargs, trip.lent)
         except ArgumentError:
@@ -357,15 +371,16 @@ class Driver:
             found = memo[path] = self._ranked(snapshot, path)
         return found
 
-    def pools(self, path: tuple[str, ...], here: bool) -> list[policy.Pool]:
+    def pools(self, trip: Trip, here: bool) -> list[policy.Pool]:
         """The same, as the policy wants them, with or without the local copy; called with the lock held."""
-        found = self._pools_of.get((path, here)) if self._ranks[0] is self.namespace.snapshot else None
+        key = (trip.path, here, trip.version)
+        found = self._pools_of.get(key) if self._ranks[0] is self.namespace.snapshot else None
         if found is None:
-            ranks = self.ranks(path)
-            found = self._pools_of[path, here] = [self._pool(tuple(p for p in r if here or not p.local)) for r in ranks]
+            ranks = _usable(self.ranks(trip.path), here, trip.version)
+            found = self._pools_of[key] = [self._pool(tuple(rank)) for rank in ranks]
         return found
 
-    def _pool(self, places: tuple[Link | Local, ...]) -> policy.Pool:
+    def _pool(self, places: tuple[Link | Local | Part, ...]) -> policy.Pool:
         pool = self._pools.get(places)
         if pool is None:
             pool = self._pools[places] = policy.Pool(places)
@@ -381,12 +396,16 @@ class Driver:
         for aim in snapshot.resolve(path):
             if aim.place in self.places:
                 by_rank.setdefault(aim.rank, []).append(self.places[aim.place])
-        return [by_rank[rank] for rank in sorted(by_rank)]
+        ranks = [by_rank[rank] for rank in sorted(by_rank)]
+        if self.fallback and not any(place.local for rank in ranks for place in rank):
+            ranks.append([self._spare])
+        return ranks
 
     def forked(self) -> None:
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         self.links = None
         self.turn = Turn()
+        self._describing = threading.Lock()
         self._ranks = (None, {})
         self._forget_pools()
         self._line = []
@@ -427,20 +446,21 @@ class Driver:
     def fell_back(self, trip: Trip) -> None:
         """Tell of a call that runs here, unless here is where its name leads first."""
         ranks = self.ranks(trip.path)
-        if self.links is not None and not trip.nested and ranks and not any(place.local for place in ranks[0]):
-            self.missed(trip.name, self._left(trip.path))
+        bound_here = ranks and any(place.local and place is not self._spare for place in ranks[0])
+        if self.links is not None and not trip.nested and not bound_here:
+            self.missed(trip.name, self._left(trip.path, trip.version))
 
-    def troubles(self, path: tuple[str, ...]) -> str:
-        """Why none of the places of ``path`` can run a call."""
-        said = [trouble(place) for rank in self.ranks(path) for place in rank if not place.local]
+    def troubles(self, path: tuple[str, ...], version: tuple[str, bytes] = ("", b"")) -> str:
+        """Why none of the places of ``path`` can run a call, of that version of a module if it is named."""
+        said = [trouble(place, version) for rank in self.ranks(path) for place in rank if not place.local]
         return "; ".join(said) or f"nothing is bound at /{'/'.join(path)}"
 
-    def _left(self, path: tuple[str, ...]) -> str:
+    def _left(self, path: tuple[str, ...], version: tuple[str, bytes] = ("", b"")) -> str:
         """The same of places among which the policy has chosen: it may have left none of those that are up."""
         places = [place for rank in self.ranks(path) for place in rank if not place.local]
         if self.policy is not policy.decide and any(place.error is None and place.state != "down" for place in places):
             return f"the policy leaves none of {', '.join(place.name for place in places)}"
-        return self.troubles(path)
+        return self.troubles(path, version)
 
     def lease(self, trip: Trip) -> Seat | None:
         """A seat for the next attempt, its counter raised; None for the local copy, or if the links are gone.
@@ -454,7 +474,7 @@ class Driver:
         waiting: Waiting | None = None
         with self.turn.lock:
             if self.queue >= 0:
-                seats = sum(len(pool.seats) for pool in self.pools(trip.path, False))
+                seats = sum(len(pool.seats) for pool in self.pools(trip, False))
                 trip.may_wait = trip.attempts > 0 or len(self._line) < self.queue * seats
             try:
                 while self.links is not None:
@@ -469,6 +489,9 @@ class Driver:
                         if self._large:
                             self._changed(seat)
                         return seat
+                    if (refusal := self._refusal(trip)) is not None:
+                        trip.refusal = refusal
+                        return None
                     if isinstance(decision, policy.RunHere):
                         return None
                     if not isinstance(decision, policy.Wait):
@@ -501,7 +524,7 @@ class Driver:
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         if trip.course is None and not trip.nested and not self.lending and trip.starved is None:
-            return self._ask(trip, self.pools(trip.path, trip.here), now)
+            return self._ask(trip, self.pools(trip, trip.here), now)
         decision = self._choose(trip, now, idle=trip.nested)
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
             busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
@@ -521,16 +544,17 @@ class Driver:
             aims = since.resolve(path)
             if not aims or aims[0].place not in self.places:  # it was unmounted
                 since = None
+        if trip.starved is None and not idle and since is None:
+            return self._ask(trip, self.pools(trip, trip.here), now)
+        ranks: list[list[Any]]
         if trip.starved is not None:
-            roomiest = self._roomiest(path, trip.starved)
-            pools = [policy.Pool(map(Idle, roomiest) if idle else roomiest)]
-        elif idle or since is not None:
-            ranks: list[list[Any]] = self.ranks(path) if since is None else self._ranked(since, path)
-            ranks = [[p for p in rank if trip.here or not p.local] for rank in ranks]
-            pools = [policy.Pool(map(Idle, rank) if idle else rank) for rank in ranks]
+            ranks = [self._roomiest(trip, trip.starved)]
         else:
-            pools = self.pools(path, trip.here)
-        return self._ask(trip, pools, now)
+            ranks = self.ranks(path) if since is None else self._ranked(since, path)
+        ranks = _usable(ranks, trip.here, trip.version)
+        if idle:
+            ranks = [[Part(place, lambda seat: not seat.outstanding) for place in rank] for rank in ranks]
+        return self._ask(trip, [policy.Pool(rank) for rank in ranks], now)
 
     def _ask(self, trip: Trip, pools: list[policy.Pool], now: float) -> policy.Decision:
         try:
@@ -541,10 +565,11 @@ class Driver:
             raise PolicyError(f"{trip.name}: the policy gave {decision!r}, which is no decision")
         return decision
 
-    def _roomiest(self, path: tuple[str, ...], starved: Link) -> list[Link]:
+    def _roomiest(self, trip: Trip, starved: Link) -> list[Link]:
         """The workers with the most memory, for a call that had too little on that one; itself if they have less."""
-        links = [place for rank in self.ranks(path) for place in rank if isinstance(place, Link)]
-        rooms = [(room(link), link) for link in links if link.seats and link is not starved]
+        links = [place for rank in self.ranks(trip.path) for place in rank if isinstance(place, Link)]
+        fit = [link for link in links if any(trip.version not in seat.unfit for seat in link.seats)]
+        rooms = [(room(link), link) for link in fit if link is not starved]
         most = max([size for size, _ in rooms], default=0)
         return [link for size, link in rooms if size == most] if most >= room(starved) else [starved]
 
@@ -565,7 +590,40 @@ class Driver:
                 f"{trip.name}: no executor is idle; a generator or function that a call was given calls it, and that "
                 "call waits on its executor meanwhile; use more executors"
             )
-        return NoWorkerLeft(f"{trip.name}: {self._left(trip.path)}")
+        return NoWorkerLeft(f"{trip.name}: {self._left(trip.path, trip.version)}")
+
+    def refused(self, trip: Trip, seat: Seat, reply: wire.Rejected) -> None:
+        """Note that a seat has not the version of the module that a call is of: for that it is not there."""
+        events.emit("call rejected", function=trip.name, executor=seat.label, code=reply.code, reason=reply.text)
+        with self.turn.lock:
+            seat.unfit[trip.version] = reply
+            self._pools_of = {}
+            for waiting in self._line:
+                waiting.bell.notify()
+
+    def _refusal(self, trip: Trip) -> tuple[wire.Rejected, str] | None:
+        """What an executor said, and its label, if each that is there, or starts, has refused such a call.
+
+        Not of a call whose name leads here first, nor if another worker, that is down, may have the module.
+        """
+        ranks = self.ranks(trip.path)
+        if not ranks or any(place.local for place in ranks[0]):
+            return None
+        if any(pool.seats or pool.starting for pool in self.pools(trip, False)):
+            return None
+        places = [place for rank in ranks for place in rank]
+        seats = [seat for place in places for seat in place.seats if trip.version in seat.unfit]
+        if not seats:
+            return None
+        said = min(seats, key=lambda seat: seat.unfit[trip.version].code != "stale")
+        reply = said.unfit[trip.version]
+        if not trip.version[1]:  # a description: who imports the module again asks again
+            for seat in seats:
+                del seat.unfit[trip.version]
+            self._pools_of = {}
+        elif reply.code == "module" and any(place.state == "down" for place in places):
+            return None
+        return reply, said.label
 
     def release(self, seat: Seat, kept: channel.Channel | None, failed: bool, holder: Trip | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
@@ -645,7 +703,7 @@ class Driver:
         with self.turn.lock:
             if self.links is None or trip.seat is None:
                 return None
-            pools = self.pools(trip.path, trip.here)
+            pools = self.pools(trip, trip.here)
             found = policy.hedge(trip, pools, self.clock(), self._chance(), self._hedges, trip.seat, begun=begun)
             if found is not None:
                 seat: Seat = found  # type: ignore[assignment]
@@ -665,7 +723,7 @@ class Driver:
                 self._eject(trip, seat, now)
 
     def _eject(self, trip: Trip, seat: Seat, now: float) -> None:
-        for pool in self.pools(trip.path, trip.here):
+        for pool in self.pools(trip, trip.here):
             if seat in pool.seats:
                 health.eject(seat, pool.seats, pool.ejected, now)  # type: ignore[type-var]
 
@@ -733,6 +791,18 @@ class Calling:
         self.cancelled = True
         if self.trip is not None:
             self.trip.cancel()
+
+
+def _usable(ranks: list[list[Link | Local]], here: bool, version: tuple[str, bytes]) -> list[list[Link | Local | Part]]:
+    """Of the places of each rank what can run calls of that version of a module, with or without the local copy."""
+
+    def fits(seat: Seat) -> bool:
+        return version not in seat.unfit
+
+    return [
+        [place if all(map(fits, place.seats)) else Part(place, fits) for place in rank if here or not place.local]
+        for rank in ranks
+    ]
 
 
 def _again(

@@ -212,7 +212,9 @@ class Executor:
             self._output.take()
             return wire.Returned(call, len(self._reception.calls), []), [described]
         if message.digest != digest and message.digest != self._sources(message.module, module):
-            return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
+            version = getattr(module, "__version__", None)
+            which = f", {version}" if isinstance(version, str) else ""
+            return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}{which}"), ()
         try:
             function: Any = module
             for part in message.member.split("."):

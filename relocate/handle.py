@@ -16,7 +16,7 @@ import logging  # its lock is taken before a fork; what was begun ahead needs it
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.machinery import ModuleSpec
 from types import FrameType, FunctionType, ModuleType, TracebackType
@@ -134,6 +134,7 @@ class Handle:
 
         made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
         made.inside = self._set_inside
+        made.fallback = self.config.fallback
         made.queue = self.config.queue
         self._find_policy()
         if self._policy is not None:
@@ -144,6 +145,7 @@ class Handle:
             made.limits = Limits(self.config.deadlines)
         made.gpu = self._registry.gpu
         made.missed = self._fell_back
+        made.unused = self._unused
         if self._placement is not None:
             made.delayed = self._placement.delayed
         if self._tracing is not None:
@@ -236,6 +238,20 @@ class Handle:
         told = False
         asked = self._asked or program
         here = asked and not self._fleet.directories and all(link.is_embedded for link in self._fleet.links)
+        for said in self.misspelt(here=bool(here)):
+            told = True
+            if self._exiting:
+                print(f"relocate: {said}", file=sys.stderr)
+            else:
+                self._warn(said)
+        return told
+
+    def misspelt(self, *, here: bool) -> Iterator[str]:
+        """What is to be said of each designated name that nobody imported and that is no module.
+
+        Args:
+            here: whether what is not here is nowhere; else only what resembles an imported module is told.
+        """
         for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
             imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
             if imported or name in self._methods.found:
@@ -245,14 +261,8 @@ class Handle:
             said = spelling.unknown(name, self._finder.elsewhere)
             if said is not None and not here:
                 said = spelling.imported(name)
-            if said is None:
-                continue
-            told = True
-            if self._exiting:
-                print(f"relocate: {said}", file=sys.stderr)
-            else:
-                self._warn(said)
-        return told
+            if said is not None:
+                yield said
 
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
@@ -457,6 +467,13 @@ class Handle:
     def _fell_back(self, name: str, why: str) -> None:
         self._warn(f"{name} runs here, not on a worker: {why}", once=why)
 
+    def _unused(self, worker: str, module: str, why: str) -> None:
+        from .proxy import namespace_of
+
+        version = namespace_of(sys.modules[module]).get("__version__") if module in sys.modules else None
+        ours = f"; the program uses {version}" if isinstance(version, str) else ""
+        self._warn(f"{worker} is not used for {module}: {why}{ours}", once=f"unused: {worker} {module}")
+
     def _is_own(self, caller: FrameType | None, target: Target) -> bool:
         """Whether designated code is the caller: a function that a designated one has made, say.
 
@@ -499,6 +516,7 @@ class Handle:
             self._cache.put(module, file, path, found, data)
         else:
             self._fleet.start_soon()
+        self._counters.unrelocated.pop(module, None)
         return found
 
     def _leads_here(self, module: str) -> bool:
@@ -512,7 +530,7 @@ class Handle:
     def _refresh(self, module: str) -> None:
         """A worker says that the description is stale: take a new one."""
         from . import interface as face
-        from .proxy import ProxyModule, populate
+        from .proxy import ProxyModule, inner_slot, populate
 
         file, path = _files(self._specs.get(module))
         self._cache.forget(module, file)
@@ -521,6 +539,9 @@ class Handle:
         self._cache.put(module, file, path, found, data)
         proxy = sys.modules.get(module)
         if isinstance(proxy, ProxyModule):
+            before: Interface | None = inner_slot(proxy, "_relocate_interface")
+            if before is not None and before.digest != found.digest and self._counters.has(module):
+                self._warn(f"{module} is described anew: earlier calls ran another version than later ones will")
             populate(proxy, found, self._registry)
 
     def _may_stay(self, module: str, error: ImportError) -> bool:
@@ -538,6 +559,7 @@ class Handle:
         entries = [m for m in self.config.modules if configuration.designates([m], module)]
         missing = "No module named" in str(error) and entries
         why = str(error).removeprefix(f"{module}: ")
+        self._counters.unrelocated[module] = why
         self._warn(f"{module} is not relocated: {why}", once=f"missing: {max(entries, key=len)}" if missing else "")
         return True
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from .config import outermost
 from .latency import Histogram, quantile
 from .verify import Difference
 
@@ -50,6 +51,8 @@ class Statistics(msgspec.Struct, frozen=True):
     ``retried`` counts attempts beyond a call's first after that was lost, ``hedged`` those beside it,
     ``rerouted`` calls that ended elsewhere than where they were sent first; ``latencies`` has each
     module's; ``bytes_out`` and ``bytes_in`` what was sent to and received from executors.
+    ``unrelocated`` has the designated modules of which the real one is used instead, each with the reason;
+    calls of those are not counted.
     ``verified`` counts calls that ran here too and were compared, ``differing`` those of them whose
     outcome was not the same; ``differences`` has the first of each function.
     """
@@ -71,6 +74,7 @@ class Statistics(msgspec.Struct, frozen=True):
     rerouted: int = 0
     hedged: int = 0
     latencies: dict[str, Latency] = {}
+    unrelocated: dict[str, str] = {}
 
 
 Note = tuple[str, str, str | None, int, int, int, bool, int, str, float]
@@ -94,6 +98,8 @@ class Counters:
         self._deaths: dict[str, int] = {}
         self._compared = {"verified": 0, "differing": 0}
         self._differences: dict[str, Difference] = {}
+        self.unrelocated: dict[str, str] = {}
+        """See `Statistics`."""
 
     def settled(
         self,
@@ -208,6 +214,7 @@ class Counters:
                     for seat in self._seats()
                 },
                 differences=dict(sorted(self._differences.items())),
+                unrelocated=dict(sorted(self.unrelocated.items())),
                 latencies={
                     module: Latency(quantile(taken.counts, 0.5) or 0.0, quantile(taken.counts, 0.99) or 0.0)
                     for module, taken in sorted(self._latencies.items())
@@ -215,6 +222,12 @@ class Counters:
                 **self._totals,
                 **self._compared,
             )
+
+    def has(self, module: str) -> bool:
+        """Whether calls of ``module`` have ended."""
+        with self._lock:
+            self._count()
+            return module in self._latencies
 
     def sample(self) -> dict[str, Any]:
         """The counts as of now, of which two tell what happened between them (`relocate top`)."""
@@ -243,6 +256,8 @@ def summary(statistics: Statistics) -> str:
         said.append(f"{statistics.failed} failed")
     said.append(f"{statistics.retried} retried")
     said.append(f"{_bytes(statistics.bytes_out)} out, {_bytes(statistics.bytes_in)} in")
+    if statistics.unrelocated:
+        said.append(f"not relocated: {', '.join(outermost(statistics.unrelocated))}")
     return "; ".join(said)
 
 

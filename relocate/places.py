@@ -10,6 +10,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class Seat(Health):
         "link",
         "modules",
         "slot",
+        "unfit",
     )
 
     def __init__(
@@ -60,6 +62,8 @@ class Seat(Health):
         self.modules: set[str] = set()
         self.imported_at = 0.0
         """When it last answered the first call of a module; by the driver's clock."""
+        self.unfit: dict[tuple[str, bytes], wire.Rejected] = {}
+        """The modules, each with the digest of its version, that it has not, and what it said of them."""
         self.idle: list[channel.Channel] = []
         self.gone = False
 
@@ -194,20 +198,32 @@ def place_name(spec: str) -> str:
     return name if name.strip(".") else "worker"
 
 
-class Idle:
-    """A place as a call sees it that another call of its thread waits for: only idle executors can run it."""
+class Part:
+    """A place of which a call can use some executors only.
 
-    def __init__(self, place: Link | Local) -> None:
-        self.name = place.name
-        self.local = place.local
-        self.state = place.state
-        self.seats = tuple(seat for seat in place.seats if not seat.outstanding)
+    That is so for a call that another call of its thread waits for, which only idle executors can run, and
+    where executors lack a module, or have another version of it.
+    """
+
+    def __init__(self, place: Link | Local | Part, usable: Callable[[Seat], bool]) -> None:
+        self.name: str = place.name
+        self.local: bool = place.local
+        self.state: str = place.state
+        self.seats: tuple[Seat, ...] = tuple(filter(usable, place.seats))
 
 
-def trouble(place: Link | Local) -> str:
-    """Why nothing runs at ``place``."""
+def trouble(place: Link | Local, version: tuple[str, bytes] = ("", b"")) -> str:
+    """Why nothing runs at ``place``.
+
+    Args:
+        place: a worker.
+        version: a module, with a digest, if calls of that are meant.
+    """
     if place.error is not None:
         return str(place.error)
+    for seat in place.seats:
+        if version in seat.unfit:
+            return f"{place.name}: {seat.unfit[version].text}"
     if isinstance(place, Link) and place.state == "starting" and not place.is_embedded:
         return nobody_at(place.url)
     return f"{place.name} is {place.state}" + (", but its executors cannot be reached" if place.state == "up" else "")

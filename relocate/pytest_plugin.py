@@ -164,7 +164,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """The same for what its fixtures do at their end; then undo what `pytest_runtest_setup` did."""
     try:
         result = yield
-        _check(item)
+        _check(item, ends=True)
         return result
     finally:
         _suite(item.config).end_of_test()
@@ -172,10 +172,15 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In a worker process of pytest-xdist: leave the counts for the controller."""
+    """In a worker process of pytest-xdist: leave the counts for the controller.  Else, fail a run that lacks something.
+
+    That is under ``--relocate-strict``: of a module that was not relocated, no call is counted in any test.
+    """
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[OUTPUT] = _suite(session.config).tally().as_data()
+    elif session.exitstatus == pytest.ExitCode.OK and _lacking(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -188,6 +193,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One line: what was called, where it ran, what it moved."""
+    for said in _lacking(config):
+        terminalreporter.write_line(f"ERROR --relocate-strict: {said}", red=True)
     tally = _suite(config).tally()
     if tally.used:
         terminalreporter.write_line(str(tally))
@@ -225,9 +232,21 @@ def _suite(config: pytest.Config) -> Suite:
     return config.stash[_SUITE]
 
 
-def _check(item: pytest.Item) -> None:
-    strict = item.config.getoption("relocate_strict")
-    if strict or (strict is None and item.config.getini("relocate_strict")):
+def _is_strict(config: pytest.Config) -> bool:
+    strict = config.getoption("relocate_strict")
+    return bool(config.getini("relocate_strict") if strict is None else strict)
+
+
+def _lacking(config: pytest.Config) -> list[str]:
+    """What was designated for the run and not relocated, if that is an error."""
+    return _suite(config).tally().lacking() if _is_strict(config) else []
+
+
+def _check(item: pytest.Item, *, ends: bool = False) -> None:
+    if _is_strict(item.config):
         here = _suite(item.config).ran_here()
         if here:
             pytest.fail(f"ran here and not on a worker: {', '.join(here)}", pytrace=False)
+        lacking = _suite(item.config).lacking() if ends else ()
+        if lacking:
+            pytest.fail("; ".join(lacking), pytrace=False)

@@ -113,7 +113,18 @@ class Suite:
                 found.add_data(other.as_data() or {})
         for handle in self._handles():
             found.add(handle.statistics())
+        if self._run is not None:
+            found.misspelt = set(self._run.misspelt(here=True))
         return found
+
+    def lacking(self) -> list[str]:
+        """What is designated for this test alone, and not relocated, each in a line that says why."""
+        if self._test is None:
+            return []
+        found = Tally()
+        found.add(self._test.statistics())
+        found.misspelt = set(self._test.misspelt(here=True))
+        return found.lacking()
 
     def _handles(self) -> list[Handle]:
         return [handle for handle in (self._run, self._test) if handle is not None]

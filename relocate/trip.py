@@ -34,6 +34,8 @@ KILLS = 5
 LOSSES = 10
 """Times that a call may lose its connection with no word on why."""
 ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
+UNFIT = ("stale", "module")
+"""Codes of refusals that hold for all calls of a module, but for no other executor."""
 OBITUARY = 1.0
 """Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
 NOTHING = nullcontext()
@@ -84,6 +86,10 @@ class Trip:
     _seen = 0
     """Characters of output that were shown."""
     _verdicts: Mapping[str, wire.Obituary | None] = {}
+    version: tuple[str, bytes] = ("", b"")
+    """The module, and the digest with which it was described."""
+    refusal: tuple[wire.Rejected, str] | None = None
+    """What an executor said, and its label, if all that are there lack this version."""
 
     def __init__(
         self,
@@ -123,6 +129,8 @@ class Trip:
         """
         driver = self.driver
         self._request = request.call
+        self.version = request.module, request.digest if isinstance(request, wire.Call) else b""
+        refused: Sequence[tuple[Seat, str]] = ()
         frames = wire.pack(request, segments)
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         estimate = driver.costs.of(self.name, size)
@@ -140,6 +148,9 @@ class Trip:
             try:
                 seat = driver.lease(self)
                 links = driver.links
+                if self.refusal is not None:
+                    said, self.refusal = self.refusal, None
+                    return said[0], [], said[1]
                 if lost:
                     events.emit("call retried", function=self.name, executor=lost, attempt=self.attempts)
                 if seat is None or links is None:  # none: relocation was disabled while this call was under way
@@ -174,6 +185,12 @@ class Trip:
                     failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
                     if not failed:
                         driver.answered(self, seat, began, estimate, reply)
+                        if isinstance(reply, wire.Rejected) and reply.code in UNFIT:
+                            driver.refused(self, seat, reply)
+                            refused = [*refused, (seat, reply.text)]
+                            continue
+                        for other, why in refused:
+                            driver.unused(other.link.name, self.module, why)
                         return reply, result, seat.label
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None

@@ -5,6 +5,7 @@ Each verb gives what JSON can hold.  The same functions serve ``relocate ls`` wh
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from . import interface as face
+from .config import REGISTRY
 from .errors import ModuleUnavailable
 from .namespace import Snapshot, join, split
 
@@ -50,8 +52,9 @@ def verbs(handle: Handle) -> Verbs:
 
         space.change(lambda begun: nsfile.run(text, origin, begun), origin)
 
-    def bind(new: str, old: str, where: str = "replace", rank: int | None = None) -> None:
+    def bind(new: str, old: str, where: str = "replace", rank: int | None = None) -> list[str]:
         space.bind(new, old, where, rank)
+        return doubts(handle, new, old)
 
     return {
         "about": about,
@@ -92,16 +95,33 @@ def reasons(handle: Handle, function: str) -> dict[str, Any]:
 
     targets = {target.name: target for target in handle._registry.targets.values()}
     if function not in targets:
-        import difflib
-
         near = difflib.get_close_matches(function, targets, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ModuleUnavailable(f"{function!r} is no relocated function that the program has imported{hint}")
     placement, driver = handle._placement, handle._fleet.driver
     mode, measured = handle.config.placement, None if placement is None else placement.costs
-    found = explain(driver, function, targets[function].module, mode, measured if mode == "auto" else None)
+    described = targets[function].described
+    found = explain(driver, function, (described.name, described.digest), mode, measured if mode == "auto" else None)
     counts = handle.statistics().members.get(function)
     return found | {"ran there": counts.remote if counts else 0, "ran here": counts.local if counts else 0}
+
+
+def doubts(handle: Handle, new: str, old: str) -> list[str]:
+    """What may be wrong with a bind of ``new`` over ``old``: nobody is there, or the program knows no such name."""
+    said = [
+        f"{new} leads to {place['name']}, which is {place['state']}: {place['error']}"
+        for place in handle._fleet.places()
+        if split(new)[:2] == ("n", place["name"]) and place["state"] in ("down", "refused")
+    ]
+    name = ".".join(split(old)[1:])
+    modules = {m for m in (*handle.config.modules, *handle.config.methods) if not m.startswith("!")}
+    known = {*modules, *handle._specs, *(target.name for target in handle._registry.targets.values())}
+    coming = any(name.startswith(f"{module}.") for module in modules - handle._specs.keys())
+    if name and not coming and not any(n == name or n.startswith(f"{name}.") for n in known):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        said.append(f"the program knows no module or function {name!r} so far{hint}")
+    return said
 
 
 def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]:
@@ -113,7 +133,7 @@ def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]
         detailed: whether to tell of each entry where it leads.
 
     Raises:
-        RelocateError: no worker has the module, or the module not that member.
+        RelocateError: no worker answers.
     """
     places = handle._fleet.places()
     snapshot = handle.namespace.snapshot
@@ -121,7 +141,10 @@ def look(handle: Handle, path: str, *, detailed: bool = False) -> dict[str, Any]
     if not path:
         found["bindings"] = bindings(snapshot)
         return found
-    found["entries"] = entries(handle, path, alive=any(place["state"] == "up" for place in places))
+    try:
+        found["entries"] = entries(handle, path, alive=any(place["state"] == "up" for place in places))
+    except ModuleUnavailable as error:
+        return found | {"entries": [], "leads to": [], "why": str(error)}
     found["leads to"] = aims(snapshot, path)
     if detailed:
         found["entries lead to"] = {entry: aims(snapshot, f"{path}/{entry}") for entry in found["entries"]}
@@ -178,9 +201,11 @@ def _members(handle: Handle, module: str) -> Collection[str]:
 
 
 def bindings(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The unions of a name space, as data."""
+    """The unions of a name space, as data, but for what serves registries: nothing runs at such an element."""
+    registries = {("n", place) for place, url in snapshot.mounts.items() if url.startswith(REGISTRY)}
     return [
         {"name": join(name), "leads to": join(element.target), "rank": element.rank}
         for name, union in sorted(snapshot.unions.items())
         for element in union
+        if element.target != name and element.target[:2] not in registries
     ]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocate.latency import bucket
-from relocate.observe import Counters, Statistics, Where, WorkerStatistics, write_report
+from relocate.observe import Counters, Statistics, Where, WorkerStatistics, summary, write_report
 
 
 def test_nothing_called_is_all_zeros() -> None:
@@ -109,9 +109,16 @@ def test_the_report_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
         "calls": 1, "remote": 1, "local": 0, "returned": 1, "raised": 0, "failed": 0, "retried": 1,
         "bytes_out": 10, "bytes_in": 20, "members": {"m.f": {"remote": 1, "local": 0}},
         "workers": {"desk/0": {"calls": 1, "deaths": 0}}, "verified": 0, "differing": 0, "differences": {},
-        "rerouted": 0, "hedged": 0, "latencies": {},
+        "rerouted": 0, "hedged": 0, "latencies": {}, "unrelocated": {},
     }  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_summary_names_what_is_not_relocated() -> None:
+    counters = Counters()
+    assert summary(counters.statistics()).endswith("; 0 B out, 0 B in")
+    counters.unrelocated.update({"b": "why", "a.c": "why", "a": "why", "ab": "why"})
+    assert summary(counters.statistics()).endswith("; 0 B out, 0 B in; not relocated: a, ab, b")
 
 
 def test_latencies_are_counted_for_each_module() -> None:

@@ -404,6 +404,50 @@ def test_strict_fails_tests_whose_calls_ran_here_and_names_the_functions(suite: 
     run(suite, *arguments, passed=2, failed=2, errors=1)
 
 
+@pytest.mark.parametrize("processes", [(), ("-n", "2")])
+def test_strict_fails_a_run_in_which_nothing_was_relocated(suite: pytest.Pytester, processes: tuple[str, ...]) -> None:
+    suite.makepyfile(test_one=HERE, test_two=HERE, test_three="def test_three(): pass")
+    arguments = ("--relocate", "shop", "--relocate-workers", "tcp://127.0.0.1:1", *processes)
+    assert "; not relocated: shop" in summary(run(suite, *arguments, passed=3))
+    done = suite.runpytest_subprocess("-p", "no:cacheprovider", *arguments, "--relocate-strict", timeout=100)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines("ERROR --relocate-strict: shop is not relocated: nobody answers at tcp://127.0.0.1:1*")
+
+
+@pytest.mark.parametrize("processes", [(), ("-n", "2")])
+def test_strict_fails_a_run_with_a_misspelt_module(suite: pytest.Pytester, processes: tuple[str, ...]) -> None:
+    suite.makepyfile(test_one=HERE, test_two="def test_two(): pass")
+    arguments = ("--relocate", "shpo", "--relocate-workers", "1", *processes, "--relocate-strict")
+    done = suite.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=100)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines("ERROR --relocate-strict: there is no module or class 'shpo' here; did you mean shop?")
+
+
+def test_strict_passes_a_run_that_uses_only_some_of_what_is_designated(suite: pytest.Pytester) -> None:
+    suite.makepyfile(ELSEWHERE, other="def f(): pass")
+    arguments = ("--relocate", "shop", "--relocate", "other", "--relocate-workers", "1", "--relocate-strict")
+    done = suite.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=100)
+    assert done.ret == pytest.ExitCode.OK
+
+
+def test_strict_fails_a_marked_test_whose_module_was_not_relocated(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest, shop
+
+        @pytest.mark.relocate("shop", workers="tcp://127.0.0.1:1")
+        def test_nobody():
+            import shop
+
+        @pytest.mark.relocate("shpo", workers=1)
+        def test_misspelt(): pass
+        """
+    )
+    printed = run(suite, "--relocate-strict", passed=2, errors=2)
+    assert "shop is not relocated: nobody answers at tcp://127.0.0.1:1" in printed
+    assert "there is no module or class 'shpo' here; did you mean shop?" in printed
+
+
 def test_the_summary_is_readable() -> None:
     tally = Tally()
     assert not tally.used

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +73,17 @@ def test_a_worker_whose_key_is_not_allowed_is_a_wrong_key_not_a_time_out(place: 
     assert done.stdout.startswith("WrongKey "), done.stdout + done.stderr
     assert "relocate keys allow" in done.stdout
     assert locked.url in done.stdout
+
+
+def test_a_worker_that_ends_in_the_middle_of_handshakes_is_no_wrong_key(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ending:
+        port = ending.getsockname()[1]
+        client = place.start(sys.executable, "-c", CLIENT.format(url=f"tcp://127.0.0.1:{port}", keys=""))
+        for _ in range(2):
+            ending.accept()[0].close()
+    place.worker("--executors", "1", listen=f"tcp://127.0.0.1:{port}")
+    out, err = client.communicate(timeout=60)
+    assert out == "1\n", err
 
 
 def test_one_of_several_allowed_keys_is_enough(place: Place, locked: Worker) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDE = 10_000
+"""Columns where there is no terminal: those who read it there do not want broken lines."""
 
 
 def fail(text: str, status: int = 2) -> NoReturn:
@@ -19,6 +26,27 @@ def fail(text: str, status: int = 2) -> NoReturn:
 def counted(number: int, noun: str) -> str:
     """So many of them."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def warn(text: str) -> None:
+    """Say in one line what the user should know; it is no mistake."""
+    click.secho("relocate: ", err=True, nl=False, fg="yellow")
+    click.echo(text, err=True)
+
+
+def console() -> Console:
+    """Where tables are shown: as wide as the terminal, or else as they are."""
+    from rich.console import Console
+
+    found = Console(highlight=False, markup=False)  # an address may be [fe80::1]
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=WIDE)
+
+
+def columns(*heads: str) -> Table:
+    """An empty table, in which nothing is cut off."""
+    from rich.table import Column, Table
+
+    return Table(*(Column(head, overflow="fold") for head in heads), box=None, header_style="bold", pad_edge=False)
 
 
 FOLDER = click.option(

@@ -49,10 +49,13 @@ def told(found: dict[str, Any]) -> list[str]:
             calls = counted(seat["calls"], "call")
             lines.append(f"    {seat['executor']}: {seat['state']}, {calls}, slowness {seat['slowness']:g}, {warm}")
     for cost in found["costs"]:
-        here = f"{_time(cost['here'])} here ({cost['calls here']} calls)" if cost["calls here"] else "never tried here"
-        there = f"{_time(cost['there'])} there ({cost['calls there']} noted)" if cost["there"] else "never tried there"
+        said = [
+            f"{_time(cost[side])} {side} ({cost[f'calls {side}']} calls noted)" if cost[side] else f"none noted {side}"
+            for side in ("there", "here")
+            if cost[side] or by_cost
+        ]
         verdict = f": the next one goes {cost['goes']}" if by_cost else ""
-        lines.append(f"arguments of about {cost['size']} bytes: {there}, {here}{verdict}")
+        lines.append(f"arguments of about {cost['size']} bytes: {', '.join(said)}{verdict}")
     return lines
 
 

@@ -6,20 +6,25 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import FOLDER, JSON, PID, chosen, fail, programs, the
+from . import common
+from .common import FOLDER, JSON, PID, chosen, columns, fail, programs, the, warn
 from .common import names as below
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+ANSWER = 3.0
+"""Seconds to wait for news of a worker that was mounted: after two it counts as down."""
+
 
 @click.command(short_help="Show the name space and what is alive.")
 @click.argument("path", default="", shell_complete=below)
-@click.option("-l", "detailed", is_flag=True, help="Tell of each entry where it leads.")
+@click.option("-l", "detailed", is_flag=True, help="Tell of each entry where it leads; without PATH, below /chan.")
 @PID
 @click.option("-w", "--workers", multiple=True, metavar="WORKERS", help="Look at these, not at a running program.")
 @click.option("--config", "-c", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration file.")
@@ -36,14 +41,21 @@ def ls(
     """
     from .. import control
 
-    program = None if workers or file or folder or not control.available() else chosen(pid)
+    given = workers or file or folder
+    program = None if given or not control.available() else chosen(pid)
+    if detailed and not path:
+        path = "/chan"
     if program is not None:
         about = {"program": control.ask(program, "about")}
         found = about | control.ask(program, "ls", path=path, detailed=detailed)
     else:
         found = looked(path, detailed, workers, file, folder)
+    if "why" in found:
+        fail(f"there is no name {path}: {found['why']}", 1)
     if path.strip("/") and not (found["entries"] or found["leads to"]):
         fail(f"there is no name {path}; names begin with /chan or /n", 1)
+    if program is None and not given:
+        warn("no relocated program is running; this is what one that is started here would have")
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -54,7 +66,6 @@ def ls(
 def looked(path: str, detailed: bool, workers: tuple[str, ...], file: str | None, folder: str) -> dict[str, Any]:
     """What a program that is started from here would find."""
     from .. import config, verbs
-    from ..errors import ModuleUnavailable
     from ..handle import Handle
 
     given: dict[str, Any] = {}
@@ -68,23 +79,19 @@ def looked(path: str, detailed: bool, workers: tuple[str, ...], file: str | None
     try:
         handle.workers(timeout=5.0)
         return verbs.look(handle, path, detailed=detailed)
-    except ModuleUnavailable as error:
-        fail(str(error), 1)
     finally:
         handle.close()
 
 
 def show(found: dict[str, Any]) -> None:
     """The same for people."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False)  # an address may be [fe80::1]
+    console = common.console()
     if "program" in found:
         console.print(f"program {found['program']['pid']}: {' '.join(found['program']['program'])}")
         console.print()
-    table = Table("worker", "address", "state", "executors", box=None, header_style="bold", pad_edge=False)
+    table = columns("worker", "address", "state", "executors")
     colours = {"up": "green", "starting": "yellow"}
     for place in found["workers"]:
         colour = colours.get(place["state"], "red")
@@ -96,7 +103,7 @@ def show(found: dict[str, Any]) -> None:
             console.print(f"{place['name']}: {place['error']}", style="red", soft_wrap=True)
     console.print()
     if "bindings" in found:
-        names = Table("name", "leads to", "rank", box=None, header_style="bold", pad_edge=False)
+        names = columns("name", "leads to", "rank")
         for row in found["bindings"]:
             names.add_row(row["name"], row["leads to"], str(row["rank"]))
         console.print(names)
@@ -106,10 +113,8 @@ def show(found: dict[str, Any]) -> None:
 
 def show_entries(console: Console, found: dict[str, Any]) -> None:
     """What is below a name, and where it leads."""
-    from rich.table import Table
-
     if "entries lead to" in found:
-        table = Table("name", "leads to", box=None, header_style="bold", pad_edge=False)
+        table = columns("name", "leads to")
         for entry, aims in found["entries lead to"].items():
             table.add_row(entry, ", ".join(f"{aim['place']} (rank {aim['rank']})" for aim in aims) or "-")
         console.print(table)
@@ -130,11 +135,10 @@ def ps(as_json: bool) -> None:
     found = programs()
     if as_json:
         click.echo(json.dumps(found, indent=2))
-    elif found:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("pid", "age", "workers", "modules", "program", box=None, header_style="bold", pad_edge=False)
+    elif not found:
+        warn("none is running; a program that 'relocate run' starts is listed once it has used a relocated module")
+    else:
+        table = columns("pid", "age", "workers", "modules", "program")
         for name, about in found.items():
             if "error" in about:
                 table.add_row(name, "", "", "", about["error"])
@@ -143,7 +147,7 @@ def ps(as_json: bool) -> None:
             alive = f"{up} of {len(about['workers'])}"
             program = " ".join(about["program"])
             table.add_row(name, age(time.time() - about["since"]), alive, ", ".join(about["modules"]), program)
-        Console(highlight=False, markup=False).print(table)
+        common.console().print(table)
     raise SystemExit(0 if found else 1)
 
 
@@ -167,7 +171,18 @@ def mount(url: str, name: str, pid: str) -> None:
     """
     from .. import control
 
-    click.echo(control.ask(the(pid), "mount", url=url, place=name))
+    program = the(pid)
+    mounted = control.ask(program, "mount", url=url, place=name)
+    click.echo(mounted)
+    until = time.monotonic() + ANSWER
+    while True:
+        places = control.ask(program, "about")["workers"]
+        place = next((p for p in places if p["name"] == mounted.removeprefix("/n/")), None)
+        if place is None or place["state"] != "starting" or time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    if place is not None and place["state"] in ("down", "refused"):
+        warn(f"{mounted} is {place['state']}: {place['error']}")
 
 
 @click.command(short_help="Let a name lead elsewhere, in a running program.")
@@ -189,7 +204,8 @@ def bind(new: str, old: str, before: bool, after: bool, rank: int | None, pid: s
     if before and after:
         fail("-a and -b exclude each other")
     where = "before" if before else "after" if after else "replace"
-    control.ask(the(pid), "bind", new=new, old=old, where=where, rank=rank)
+    for doubt in control.ask(the(pid), "bind", new=new, old=old, where=where, rank=rank):
+        warn(doubt)
 
 
 @click.command(short_help="Undo a bind or a mount, in a running program.")
@@ -218,23 +234,28 @@ def ns() -> None:
 
 
 @ns.command(short_help="Write the name space of a running program.")
-@click.argument("file", type=click.File("w", lazy=True), default="-")
+@click.argument("file", type=click.Path(allow_dash=True), default="-")
 @PID
-def save(file: Any, pid: str) -> None:
+def save(file: str, pid: str) -> None:
     """Write the name space of a running program to FILE [default: standard output]."""
     from .. import control
 
-    file.write(control.ask(the(pid), "save"))
+    text = control.ask(the(pid), "save")
+    if file == "-":
+        click.echo(text, nl=False)
+    else:
+        Path(file).write_text(text, "utf-8")
 
 
 @ns.command(short_help="Change the name space of a running program as a file says.")
-@click.argument("file", type=click.File("r"), default="-")
+@click.argument("file", type=click.Path(allow_dash=True), default="-")
 @PID
-def load(file: Any, pid: str) -> None:
+def load(file: str, pid: str) -> None:
     """Change the name space of a running program as FILE says [default: standard input].
 
     All its lines take effect at once, or none if one is wrong.
     """
     from .. import control
 
-    control.ask(the(pid), "load", text=file.read(), origin=file.name)
+    text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    control.ask(the(pid), "load", text=text, origin="<stdin>" if file == "-" else file)

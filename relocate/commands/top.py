@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import JSON, PID, the
+from . import common
+from .common import JSON, PID, columns, the
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 TOTALS = ("returned", "raised", "failed")
 """The outcomes, which together are all calls."""
@@ -32,44 +32,58 @@ TOTALS = ("returned", "raised", "failed")
 )
 @JSON
 def top(pid: str, once: bool, interval: float, as_json: bool) -> None:
-    """Show what a running program's calls do, as they do it; Ctrl-C ends it.
+    """Show what a running program's calls do, as they do it, until the program ends, or Ctrl-C.
 
     Calls per second, their latencies, bytes and deaths are those of the last interval; queue and running are as
     of now.  With --json each interval is a line.
     """
-    shown = views(the(pid), interval)
-    if as_json:
-        for view in shown:
-            click.echo(json.dumps(view))
-            if once:
-                return
-        return
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(highlight=False, markup=False)
+    program = the(pid)
+    shown = views(program, interval)
     try:
-        if once or not console.is_terminal:
+        if as_json:
             for view in shown:
-                console.print(table(view))
+                click.echo(json.dumps(view))
                 if once:
                     return
-                console.print()
-        with Live(console=console, auto_refresh=False, screen=True) as live:
-            for view in shown:
-                live.update(table(view), refresh=True)
+        else:
+            _show(shown, once)
+            if once:
+                return
     except KeyboardInterrupt:
         return
+    click.echo(f"program {program} has ended", err=True)
+
+
+def _show(shown: Iterator[dict[str, Any]], once: bool) -> None:
+    from rich.live import Live
+
+    console = common.console()
+    if once or not console.is_terminal:
+        for view in shown:
+            console.print(table(view))
+            if once:
+                return
+            console.print()
+        return
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        for view in shown:
+            live.update(table(view), refresh=True)
 
 
 def views(program: str, interval: float) -> Iterator[dict[str, Any]]:
     """What happened in each interval, until the program ends."""
     from .. import control
+    from ..errors import RelocateError
 
     before = control.ask(program, "sample")
     while True:
         time.sleep(interval)
-        after = control.ask(program, "sample")
+        try:
+            after = control.ask(program, "sample")
+        except RelocateError:
+            if program in control.running():
+                raise
+            return
         yield view(before, after)
         before = after
 
@@ -150,13 +164,6 @@ def table(view: dict[str, Any]) -> RenderableType:
         spans = span(seen["p50"]), span(seen["p99"])
         modules.add_row(module, f"{seen['calls/s']:.0f}", *spans, f"{seen['calls']:,}")
     return Group(Text(head, style="bold"), Text(", ".join(said)), "", workers, "", executors, "", modules)
-
-
-def columns(*heads: str) -> Table:
-    """An empty table."""
-    from rich.table import Table
-
-    return Table(*heads, box=None, header_style="bold", pad_edge=False)
 
 
 def span(seconds: float | None) -> str:
