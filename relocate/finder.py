@@ -434,7 +434,10 @@ class ProxyLoader:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """An empty proxy; or what the real loader makes, which ``spec`` then names."""
-        interface = self._interface = self._finder.describe(spec.name, self._local)
+        try:
+            interface = self._interface = self._finder.describe(spec.name, self._local)
+        except ImportError as error:
+            raise error.with_traceback(None)  # noqa: B904 -- the same: how it was found out is nothing to its reader
         if interface is None:
             assert self._local is not None
             spec.loader = self._local.loader
