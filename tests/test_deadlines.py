@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import signal
@@ -47,6 +48,9 @@ def tidy(path):
         mark(path + ".tidy")
 
 def ask(function):
+    return function()
+
+async def ask_later(function):
     return function()
 
 def further(keys):
@@ -154,3 +158,37 @@ def test_an_executor_that_relocates_further_passes_the_deadline_on(place: Place,
         with relocate.deadline(100.0):
             inner, outer = module.further(timely)
         assert 0 < outer < inner < 100
+
+
+def test_a_task_whose_call_was_cancelled_does_not_keep_its_deadline(place: Place, timely: str) -> None:
+    given: dict[str, Any] = {"workers": "1", "fallback": False, "cache": timely, "keys": timely}
+    seen = threading.Event()
+
+    class Slow:
+        """Holds the thread that waits for the answer where the program has the call's deadline."""
+
+        def __reduce__(self) -> tuple[type[int], tuple[()]]:
+            seen.wait()
+            return int, ()
+
+    async def main() -> float:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel() -> Slow:
+            task.cancel()
+            return Slow()
+
+        try:
+            await timely_module.ask_later(cancel)
+        except asyncio.CancelledError:
+            task.uncancel()
+            return relocate.deadline.left()
+        finally:
+            seen.set()
+        return 0.0
+
+    with relocate.enable(modules=["timely"], deadlines={"timely.ask_later": 500.0}, **given):
+        import timely as timely_module
+
+        assert asyncio.run(main()) == math.inf
