@@ -99,10 +99,12 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
     context = copy_context()
     decimal = sys.modules.get("decimal")
     if decimal is not None:
-        # To ask for a context makes one; where none was made it would be this one's copy, without its flags.
-        rules = decimal.getcontext() if len(context) else decimal.DefaultContext
+        # Where none was made it would be this one's copy, without its flags.  To ask for it makes one, which the
+        # tasks that begin here later would share.
+        made = arithmetic(context) if len(context) else None
+        rules = decimal.DefaultContext if made is None else made
         plain, usual = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp), _plain()
-        if plain != DECIMAL or rules.traps != usual.traps or (len(context) and rules.flags != usual.flags):
+        if plain != DECIMAL or rules.traps != usual.traps or (made is not None and rules.flags != usual.flags):
             state["decimal"] = _pack(rules)
     numpy = sys.modules.get("numpy")
     if numpy is not None and (len(context) or not _keeps_errors_in_context(numpy)):

@@ -93,6 +93,18 @@ def test_what_is_set_there_is_what_was_set_here_and_only_for_the_call(name: str)
     assert value() == before
 
 
+def test_to_look_at_the_state_makes_no_decimal_context_that_tasks_would_share() -> None:
+    """Also where the context has something else in it."""
+
+    def looked() -> int:
+        VARIABLE.set("something")
+        ambient.capture()
+        contextvars.copy_context().run(lambda: setattr(decimal.getcontext(), "prec", 5))
+        return contextvars.copy_context().run(lambda: decimal.getcontext().prec)
+
+    assert contextvars.Context().run(looked) == decimal.DefaultContext.prec
+
+
 def test_a_changed_default_context_is_not_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decimal.DefaultContext, "prec", 50)
     with decimal.localcontext(decimal.Context()):
