@@ -402,7 +402,7 @@ class Handle:
         try:
             driver = self._fleet.driver
             if driver.links is None:
-                self._fleet.start()
+                self._fleet.start(late=True)
             return driver.call(target, args, kwargs)
         finally:
             mine.inside = False
@@ -509,7 +509,7 @@ class Handle:
         found = self._cache.get(module, file, path)
         if found is None:
             self._fleet.start_embedded()
-            self._fleet.start()
+            self._fleet.start(late=True)
             local = spec is not None and self.config.fallback
             data = self._fleet.driver.describe(module, self.config.start_timeout, local=local)
             found = face.decode(data)
