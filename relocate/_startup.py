@@ -15,16 +15,17 @@ def activate() -> None:
 
     if ENV_EXECUTOR in os.environ:
         return
-    from .errors import ConfigError
+    from .errors import ConfigError, RelocateError
     from .handle import enable
 
     try:
         # The script's folder is not on sys.path yet, and this program may never import a designated
         # module: executors are started when it does.
         enable(early=False)
-    except ConfigError as error:
+    except RelocateError as error:
         print(f"relocate: {error}", file=sys.stderr, flush=True)
-        os._exit(2)  # SystemExit would make the interpreter report a crash of `site`
+        # SystemExit would make the interpreter report a crash of `site`.
+        os._exit(2 if isinstance(error, ConfigError) else 1)
 
 
 activate()

@@ -207,11 +207,11 @@ class Driver:
             trip.deadline = min(trip.deadline, self.clock() + limit)
         try:
             sent = sent or restoring.Sent(args, kwargs)
-        except ArgumentError:
+        except ArgumentError as error:
             if self._may_run_here(target):
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
-            raise
+            raise ArgumentError(f"{target.name}: {error}") from raising.programs(error.__cause__)
         if sent.lent:
             trip.lent = sent.lent
         if calling is not None:

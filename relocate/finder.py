@@ -19,19 +19,19 @@ never import a designated module.
 from __future__ import annotations
 
 import builtins
-import contextlib
 import importlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModuleUnavailable, RelocateError
+from .gate import gate, wait_for
 
 if TYPE_CHECKING:
     from .interface import Interface
@@ -107,6 +107,8 @@ class Finder:
             return None
         local = self._next(fullname, path, target)
         if getattr(self._mine, "real", False):
+            if self.tables is not None:
+                self.tables.withdraw(fullname)
             return self._far(fullname) if local is None else None
         if local is not None and local.loader is None:
             return None  # a namespace package: nothing to describe, its modules come here one by one
@@ -249,7 +251,7 @@ class Finder:
         from .proxy import ProxyModule
 
         found = importlib.import_module(name)
-        while isinstance(found, ProxyModule):
+        if isinstance(found, ProxyModule):
             self._aside[name] = found
             sys.modules.pop(name, None)
             found = importlib.import_module(name)
@@ -257,10 +259,8 @@ class Finder:
 
     def wait(self) -> None:
         """Until no other thread loads a real module: meanwhile `sys.modules` does not hold the proxies."""
-        if not getattr(self._mine, "real", False) and self._lock.owner is not None:
-            with contextlib.suppress(RuntimeError):  # that thread waits for this one
-                self._lock.acquire()
-                self._lock.release()
+        if not getattr(self._mine, "real", False):
+            wait_for(self._lock)
 
     def reload(self, proxy: ModuleType, local: ModuleSpec | None) -> Interface:
         """What the module behind ``proxy`` is now, for `importlib.reload`; the real one, if it is loaded, is run again.
@@ -300,9 +300,9 @@ class Finder:
         if getattr(self._mine, "real", False):
             yield
             return
-        with self.tables.withdrawn() if self.tables is not None else nullcontext():
+        with self.tables.kept() if self.tables is not None else nullcontext():
             self._mine.real = True
-            _gate.shut(self)
+            gate.shut(self._hold)
             try:
                 self._let_finish()
                 self._aside = self._take_out()
@@ -313,21 +313,10 @@ class Finder:
                     self._restore()
             finally:
                 self._mine.real = False
-                _gate.open(self)
+                gate.open(self._hold)
 
-    def hold(self, name: str, space: Mapping[str, Any] | None, level: int) -> None:
-        """Let another thread wait with an import of what is taken out of `sys.modules` now.
-
-        It has not begun: later, it would hold import locks that the thread may want that loads real modules.
-        """
-        if getattr(self._mine, "real", False):
-            return
-        if level:
-            package = (space or {}).get("__package__") or (space or {}).get("__name__") or ""
-            for _ in range(level - 1):
-                package = package.rpartition(".")[0]
-            name = f"{package}.{name}" if name else package
-        if self.designated(name) or name in self._ancestors:
+    def _hold(self, name: str) -> None:
+        if not getattr(self._mine, "real", False) and (self.designated(name) or name in self._ancestors):
             self.wait()
 
     def _let_finish(self) -> None:
@@ -385,9 +374,12 @@ class Finder:
                 setattr(sys.modules[parent], last, module)
 
     def forked(self) -> None:
-        """In a forked child: the thread that held the lock is not here."""
+        """In a forked child: the thread that held the lock is not here, unless it is the one that forked."""
+        if getattr(self._mine, "real", False):
+            gate.forked([self._hold])
+            return
         self._lock = _lock()
-        _gate.forked()
+        gate.forked([])
         if self._aside:
             self._restore()
             if self.tables is not None:
@@ -418,52 +410,6 @@ class Finder:
                 heir.__bases__ = tuple(rebuilt if base is original else base for base in heir.__bases__)
 
 
-class _Gate:
-    """Stands in the way of other threads' imports while real modules are loaded."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loading: list[Finder] = []
-        self._usual: Any = None
-
-    def shut(self, finder: Finder) -> None:
-        """``finder`` begins to load real modules."""
-        with self._lock:
-            self._loading.append(finder)
-            if builtins.__import__ != self._import:
-                self._usual, builtins.__import__ = builtins.__import__, self._import
-
-    def open(self, finder: Finder) -> None:
-        """It has ended."""
-        with self._lock:
-            self._loading.remove(finder)
-            if not self._loading and builtins.__import__ == self._import:  # not if another one is on top of it
-                builtins.__import__ = self._usual
-
-    def _import(
-        self,
-        name: str,
-        globals: Mapping[str, object] | None = None,
-        locals: Mapping[str, object] | None = None,
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> ModuleType:
-        for finder in self._loading[:]:
-            finder.hold(name, globals, level)
-        found: ModuleType = self._usual(name, globals, locals, fromlist, level)
-        return found
-
-    def forked(self) -> None:
-        """In a forked child: no thread loads anything."""
-        if builtins.__import__ == self._import:
-            builtins.__import__ = self._usual
-        self._lock = threading.Lock()
-        self._loading.clear()
-
-
-_gate = _Gate()
-
-
 def _lock() -> Any:
     """A lock that takes part in importlib's detection of deadlocks.
 
@@ -488,7 +434,10 @@ class ProxyLoader:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """An empty proxy; or what the real loader makes, which ``spec`` then names."""
-        interface = self._interface = self._finder.describe(spec.name, self._local)
+        try:
+            interface = self._interface = self._finder.describe(spec.name, self._local)
+        except ImportError as error:
+            raise error.with_traceback(None)  # noqa: B904 -- the same: how it was found out is nothing to its reader
         if interface is None:
             assert self._local is not None
             spec.loader = self._local.loader

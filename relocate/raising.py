@@ -24,6 +24,8 @@ from .changes import attributes, make
 
 Node = dict[str, Any]
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type(...)))
+PICKLING = (__name__.partition(".")[0], "cloudpickle", "copyreg", "pickle")
+"""Whose frames tell nothing of why a value cannot travel."""
 Frame = tuple[str, int, int, int | None, int | None, str, list[str]]
 """Of a traceback: file, first and last line, column and end column, name, the lines' text."""
 
@@ -329,3 +331,11 @@ def _source(filename: str, number: int, lines: list[str], where: str) -> str:
     # A modification time of None keeps linecache.checkcache from looking for the file.
     linecache.cache[shown] = (sum(map(len, known)), None, known, shown)
     return shown
+
+
+def programs(error: BaseException | None) -> BaseException | None:
+    """``error`` without the frames before the program's own; None if it has none of those."""
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in PICKLING:
+        trace = trace.tb_next
+    return error.with_traceback(trace) if error is not None and trace is not None else None

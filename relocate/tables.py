@@ -284,6 +284,8 @@ class Tables:
         self._begun: list[tuple[Any, Any, Any]] = []
         """Tables that were made here as items of others: these, the key, the table."""
         self._withdrawn = False
+        self._gone: set[str] = set()
+        """Packages whose entries are withdrawn."""
 
     def concerns(self, module: str) -> bool:
         """Whether ``module`` has a table to fill."""
@@ -318,20 +320,32 @@ class Tables:
                     self._enter(holder, name, entry)
 
     @contextmanager
-    def withdrawn(self) -> Iterator[None]:
-        """While real modules are loaded, which make their entries themselves."""
+    def kept(self) -> Iterator[None]:
+        """While real modules are loaded: tables stay as they are, but for what is withdrawn."""
         self._withdrawn = True
-        for entry, made, _ in reversed(list(self._made.values())):
-            if not isinstance(made.table, LISTS):  # whose order counts
-                self._undo(entry)
         try:
             yield
         finally:
             self.restore()
 
+    def withdraw(self, module: str) -> None:
+        """Before a real module is loaded, which makes its entries itself: take back those of its package."""
+        package = module.partition(".")[0]
+        if package in self._gone:
+            return
+        self._gone.add(package)
+        for known in self._wanted.values():
+            for described, entries in known.items():
+                if described.partition(".")[0] == package:
+                    for entry in reversed(entries):
+                        made = self._made.get(id(entry))
+                        if made is not None and not isinstance(made[1].table, LISTS):  # whose order counts
+                            self._undo(entry)
+
     def restore(self) -> None:
-        """The end of `withdrawn`; in a forked child that of another thread's, which is not here."""
+        """The end of `kept`; in a forked child that of another thread's, which is not here."""
         self._withdrawn = False
+        self._gone.clear()
         for module in list(self._wanted):
             self.fill(module)
 

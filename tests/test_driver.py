@@ -6,6 +6,7 @@ import decimal
 import itertools
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -464,10 +465,24 @@ def test_a_module_that_fails_here_and_there_runs_here_and_that_is_told(network: 
 
 
 def test_an_argument_that_cannot_travel_is_named(program: Program, desk: Worker) -> None:
-    with pytest.raises(errors.ArgumentError, match="argument 1, of type lock, cannot travel"):
+    with pytest.raises(errors.ArgumentError, match=r"^shop\.price: argument 1, of type lock, cannot travel") as caught:
         program.load("shop").price(threading.Lock())
+    assert caught.value.__cause__ is None  # where relocate found that out is nothing to the reader
     assert desk.calls == []
     assert program.statistics().failed == 1
+
+
+class Stubborn:
+    def __reduce__(self) -> str:
+        raise LookupError("not I")
+
+
+def test_why_an_argument_of_the_programs_cannot_travel_is_told_from_its_own_code_on(program: Program) -> None:
+    with pytest.raises(errors.ArgumentError) as caught:
+        program.load("shop").price(Stubborn())
+    cause = caught.value.__cause__
+    assert isinstance(cause, LookupError)
+    assert [frame.name for frame in traceback.extract_tb(cause.__traceback__)] == ["__reduce__"]
 
 
 def test_what_cannot_travel_runs_here_if_it_may(network: Network, desk: Worker) -> None:

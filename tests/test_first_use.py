@@ -105,3 +105,105 @@ print(handle.statistics().remote, handle.statistics().local)
 """
     done = place.python("-c", ENABLED + program)
     assert done.stdout == "2 4 True True 4\n2 0\n", done.stderr
+
+
+def test_a_real_module_may_wait_for_a_thread_that_imports(place: Place) -> None:
+    written(place, 0.0)
+    place.write("other.py", "def made(n): return n\n")
+    waits = """
+import threading
+def imports():
+    import other
+begun = threading.Thread(target=imports)
+begun.start()
+begun.join()
+"""
+    place.write("lab/core.py", waits + PACKAGE["lab/core.py"].replace("{pause}", "0"))
+    program = """
+from relocate import gate
+gate.PATIENCE = 0.2
+relocate.enable(modules=["lab", "other"], workers=1)
+import lab, other
+print(lab.Thing(3).n, other.made(4), type(other).__name__)
+"""
+    done = place.python("-c", "import relocate" + program)
+    assert done.stdout == "3 4 ProxyModule\n", done.stderr
+
+
+def test_who_wraps_import_while_a_real_module_is_loaded_goes_on(place: Place) -> None:
+    written(place, 0.0)
+    place.write(
+        "lab/core.py",
+        PACKAGE["lab/core.py"].replace("{pause}", "0")
+        + """
+import builtins
+usual = builtins.__import__
+def wraps(*args, **kwargs): return usual(*args, **kwargs)
+builtins.__import__ = wraps
+""",
+    )
+    place.write("more/__init__.py", "class Other: n = 5\n")
+    program = """
+more = relocate.enable(modules=["more"], workers=1)
+import more
+print(lab.Thing(1).n, more.Other.n)
+import colorsys
+print(colorsys.rgb_to_hsv(0, 0, 0))
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "1 5\n(0.0, 0.0, 0)\n", done.stderr
+
+
+def test_a_real_module_that_forks_while_it_is_loaded_goes_on_in_the_child(place: Place) -> None:
+    written(place, 0.0)
+    place.write(
+        "lab/core.py",
+        PACKAGE["lab/core.py"].replace("{pause}", "0")
+        + """
+import os
+Thing.child = os.fork() if "relocate.fleet" in __import__("sys").modules else 1
+""",
+    )
+    program = """
+import os
+n = lab.Thing(1).n
+child = lab.Thing.child
+if not child:
+    print("child", n, lab.weigh(4), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", n)
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "child 1 8\nparent 1\n", done.stderr
+
+
+def test_a_warning_of_a_real_module_is_told_of_its_caller(place: Place) -> None:
+    written(place, 0.0)
+    place.write("old.py", "import warnings\nwarnings.warn('old', DeprecationWarning, stacklevel=2)\n")
+    place.write("lab/core.py", PACKAGE["lab/core.py"].replace("{pause}", "0") + "import old\n")
+    done = place.python("-W", "always", "-c", ENABLED + "print(lab.Thing(1).n)")
+    assert done.stdout == "1\n", done.stderr
+    told = next(line for line in done.stderr.splitlines() if "old" in line)
+    assert told.startswith(str(place.folder / "lab/core.py"))
+
+
+def test_a_table_keeps_the_entries_of_other_packages_while_a_real_module_is_loaded(place: Place) -> None:
+    written(place, 0.2)
+    place.write("base.py", "REGISTRY = {}\ndef register(f): REGISTRY[f.__name__] = f; return f\n")
+    place.write("plug.py", "from base import register\n@register\ndef scale(n): return n * 3\n")
+    program = """
+relocate.enable(modules=["plug"], workers=1)
+import base, plug
+missed, stop = [], threading.Event()
+def looks():
+    while not stop.is_set():
+        if "scale" not in base.REGISTRY: missed.append(1)
+thread = threading.Thread(target=looks)
+thread.start()
+n = lab.Thing(1).n
+stop.set(); thread.join()
+print(n, len(missed), base.REGISTRY["scale"](2))
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "1 0 6\n", done.stderr

@@ -25,7 +25,7 @@ ROWS = tuple(
         # Pure above, I/O below.
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
-        deadlines policies capability events resources""",
+        deadlines policies capability events resources gate""",
         "channel placement mounts control metrics",
         "connection direct hedging",
         "contact",

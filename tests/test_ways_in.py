@@ -394,3 +394,17 @@ def test_keys_are_allowed_listed_and_revoked(place: Place) -> None:
 def test_the_package_lists_its_public_names_only() -> None:
     names = [name for name in dir(relocate) if not name.startswith("__")]
     assert names == sorted(relocate.__all__)
+
+
+def test_a_module_that_python_has_loaded_and_no_worker_describes_ends_the_program_in_one_line(place: Place) -> None:
+    arguments = ("-M", "json", "-w", "tcp://127.0.0.1:1", "--no-fallback", "-c", "print('ran')")
+    done = place.relocate("run", *arguments, RELOCATE_START_TIMEOUT="2")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+    assert done.stderr.startswith("relocate: cannot relocate 'json': nobody answers at tcp://127.0.0.1:1")
+
+
+def test_a_failed_import_shows_little_of_how_that_was_found_out(place: Place) -> None:
+    done = place.relocate("run", "-M", "nowhere", "-w", "1", "-c", "import nowhere")
+    assert done.stderr.count("relocate/finder.py") == 1
+    assert "handle.py" not in done.stderr
+    assert "ModuleNotFoundError: No module named 'nowhere', here or on a worker" in done.stderr
