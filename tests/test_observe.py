@@ -93,7 +93,8 @@ def test_a_signals_handler_that_comes_while_calls_are_counted_neither_waits_nor_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`Histogram.add` stands for where the interpreter may run the handler."""
-    counters, add, seen = Counters(), Histogram.add, []
+    counters, add = Counters(), Histogram.add
+    seen: list[int] = []
 
     def interrupted(latency: Histogram, seconds: float) -> None:
         if not seen:
