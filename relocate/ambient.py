@@ -5,10 +5,11 @@ the limit of digits in integers, the locale but for its characters, and context 
 has under a name; and, if calls are traced, where the caller is in a trace.  What is at its default costs
 nothing to send.
 
-A call runs in a copy of its executor's context, so that it leaves nothing there.  What it did to the decimal
-context, NumPy's handling of errors and context variables is told with its result, and done to the caller's
-own.  That it did nothing is seen by comparing two contexts, which is one comparison of two pointers, as a
-context that nobody has changed shares its table with its copy.
+A call runs in a copy of its executor's context, so that it leaves nothing there; a decimal context in it, which an
+import may have made, is copied as well.  What it did to the decimal context, NumPy's handling of errors and context
+variables is told with its result, and done to the caller's own.  That it did nothing is seen by comparing two
+contexts, which is one comparison of two pointers, as a context that nobody has changed shares its table with its
+copy; and two decimal contexts, if it began with one.
 """
 
 from __future__ import annotations
@@ -98,10 +99,12 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
     context = copy_context()
     decimal = sys.modules.get("decimal")
     if decimal is not None:
-        # To ask for a context makes one; where none was made it would be this one's copy, without its flags.
-        rules = decimal.getcontext() if len(context) else decimal.DefaultContext
+        # Where none was made it would be this one's copy, without its flags.  To ask for it makes one, which the
+        # tasks that begin here later would share.
+        made = arithmetic(context) if len(context) else None
+        rules = decimal.DefaultContext if made is None else made
         plain, usual = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp), _plain()
-        if plain != DECIMAL or rules.traps != usual.traps or (len(context) and rules.flags != usual.flags):
+        if plain != DECIMAL or rules.traps != usual.traps or (made is not None and rules.flags != usual.flags):
             state["decimal"] = _pack(rules)
     numpy = sys.modules.get("numpy")
     if numpy is not None and (len(context) or not _keeps_errors_in_context(numpy)):
@@ -198,29 +201,37 @@ def applied(captured: bytes, context: Context) -> Iterator[None]:
         yield
 
 
-def told(context: Context, begun: Context, captured: bytes) -> bytes:
+def told(context: Context, begun: Context, rules: Any) -> bytes:
     """What a call did to the state that its caller can see; empty if nothing.
 
     Args:
         context: it ran in.
         begun: a copy of that, made before.
-        captured: what `capture` gave.
+        rules: a copy of its decimal context, made before; None if it had none.
     """
     state: dict[str, Any] = {}
-    decimal = sys.modules.get("decimal")
-    if decimal is not None:
-        sent = pickle.loads(captured).get("decimal") if captured else None
-        before = decimal.Context(flags=[]) if sent is None else _unpacked(sent)
-        now = context.run(decimal.getcontext)
+    now = arithmetic(context)
+    if now is not None:
+        before = rules or sys.modules["decimal"].Context(flags=[])
         if not _same(now, before):
-            state["decimal"] = now
+            state["decimal"] = _changes(now, before)
     if context != begun:
         numpy = sys.modules.get("numpy")
-        if numpy is not None and (errors := context.run(numpy.geterr)) != begun.run(numpy.geterr):
-            state["numpy"] = errors
+        if numpy is not None and (errors := context.run(numpy.geterr)) != (usual := begun.run(numpy.geterr)):
+            state["numpy"] = {kind: how for kind, how in errors.items() if how != usual[kind]}
         if variables := _variables(context, begun):
             state["variables"] = variables
     return pickle.dumps(state, 5) if state else b""
+
+
+def _changes(now: Any, before: Any) -> dict[str, Any]:
+    """In what a decimal context differs from how it was.  The rest a function that was called back may have changed."""
+    changes = {name: getattr(now, name) for name in FIELDS if getattr(now, name) != getattr(before, name)}
+    for name in ("flags", "traps"):
+        one, other = getattr(now, name), getattr(before, name)
+        if one != other:
+            changes[name] = {signal: is_set for signal, is_set in one.items() if is_set != other[signal]}
+    return changes
 
 
 def restore(done: bytes) -> None:
@@ -229,10 +240,12 @@ def restore(done: bytes) -> None:
     if "decimal" in state:
         import decimal
 
-        own, now = decimal.getcontext(), state["decimal"]
-        for name in FIELDS:
-            setattr(own, name, getattr(now, name))
-        own.flags, own.traps = now.flags, now.traps
+        own = decimal.getcontext()
+        for name, value in state["decimal"].items():
+            if name in FIELDS:
+                setattr(own, name, value)
+            else:  # flags or traps
+                getattr(own, name).update(value)
     if "numpy" in state:
         import numpy
 
@@ -247,13 +260,31 @@ def restore(done: bytes) -> None:
                     break
 
 
-def apart() -> Context:
-    """A copy of this thread's context, in which a call leaves no trace here."""
-    context = copy_context()
+def arithmetic(context: Context) -> Any:
+    """The decimal context that is kept in ``context``; None if none was made there.  To ask for it there makes one."""
     decimal = sys.modules.get("decimal")
     if decimal is not None:
-        context.run(decimal.setcontext, context.run(decimal.getcontext).copy())
-    return context
+        for variable, value in context.items():
+            if variable.name == "decimal_context" and isinstance(value, decimal.Context):
+                return value
+    return None
+
+
+def apart(context: Context, *, clear: bool = False) -> Context:
+    """A copy of ``context``, in which a call leaves no trace there.
+
+    Args:
+        context: nothing runs in it, or this function's caller.
+        clear: its decimal context begins without flags, as that of a new thread does.
+    """
+    copy = context.copy()
+    rules = arithmetic(context)
+    if rules is not None:
+        rules = rules.copy()
+        if clear:
+            rules.clear_flags()
+        copy.run(sys.modules["decimal"].setcontext, rules)
+    return copy
 
 
 def take_over(context: Context) -> None:

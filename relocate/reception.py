@@ -178,7 +178,7 @@ class Reception:
                 return
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
-            self._received(stream, message, segments, known)
+            self._received(stream, message, segments)  # its clock is ours
             if isinstance(message, wire.Refused):
                 self._forget(stream)
                 return
@@ -193,7 +193,11 @@ class Reception:
         stream.close()
 
     def _received(
-        self, peer: Peer, message: wire.AnyMessage, segments: list[wire.Buffer], known: session.ServerSession | None
+        self,
+        peer: Peer,
+        message: wire.AnyMessage,
+        segments: list[wire.Buffer],
+        known: session.ServerSession | None = None,
     ) -> None:
         if isinstance(message, (wire.Call, wire.Describe)):
             if isinstance(message, wire.Call) and message.due is not None and known is not None:

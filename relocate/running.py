@@ -99,11 +99,14 @@ class Runner:
     ) -> tuple[BaseException | None, Any, bytes]:
         """What it raised, what it returned, and what it did to the state beside its arguments."""
         captured, done = message.ambient, b""
-        context = begun.copy()
+        rules = None
+        # What an import raised is not this caller's flag.
+        context = ambient.apart(begun, clear=True) if len(begun) else begun.copy()
         try:
             with self._guard, ambient.applied(captured, context) if captured else NOTHING:
-                if captured:
-                    begun = context.copy()
+                if len(context):
+                    begun, rules = context.copy(), ambient.arithmetic(context)
+                    rules = rules and rules.copy()
                 try:
                     result = context.run(function, *received.args, **received.kwargs)
                     if type(result) is CoroutineType and iscoroutinefunction(function):
@@ -111,8 +114,8 @@ class Runner:
                     elif message.stream is not None:
                         result = self._piece(result, *message.stream, context)
                 finally:
-                    if captured or context != begun:
-                        done = ambient.told(context, begun, captured)
+                    if rules is not None or context != begun:
+                        done = ambient.told(context, begun, rules)
                 return None, result, done
         except self._through:
             raise

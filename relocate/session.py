@@ -25,6 +25,8 @@ from . import wire
 from .errors import LocalProtocolError, RemoteProtocolError
 
 PYTHON = (sys.version_info[0], sys.version_info[1])
+DRIFT = 1e-4
+"""Seconds that one machine's clock gains on another one's in a second, at most; usual are a few millionths."""
 
 
 class State(IntEnum):
@@ -114,6 +116,7 @@ class ServerSession:
         self._ticket = ticket
         self._ahead = float("inf")
         """How many seconds this side's clock is ahead of the client's, at most."""
+        self._looked = 0.0
 
     def receive(self, frames: Sequence[wire.Buffer]) -> tuple[wire.AnyMessage, list[wire.Buffer]]:
         """The message in ``frames``, and its segments; or the `Refused` to send back.
@@ -138,10 +141,12 @@ class ServerSession:
         """The two moments of `wire.Call.due` by this side's clock, on which it is ``now``.
 
         How far apart the clocks are is seen from when messages were sent and read: the quickest of the
-        connection tells best.  So a call that has waited here unread is known to have waited.
+        connection tells best.  So a call that has waited here unread is known to have waited, if something
+        was read sooner before.  Clocks of two machines do not run alike, so the difference may grow.
         """
         sent, until = due
-        self._ahead = min(self._ahead, now - sent)
+        self._ahead = min(self._ahead + DRIFT * (now - self._looked), now - sent)
+        self._looked = now
         return sent + self._ahead, until + self._ahead
 
     def _check(self, message: wire.Open) -> wire.Refused | None:

@@ -199,7 +199,7 @@ async def _in_thread(calling: Calling, stream: tuple[int, int] | None, sent: res
         calling.cancel()
         raise
     finally:
-        if outcome.done():
+        if outcome.done() and not outcome.cancelled():  # else the call still runs in that context
             ambient.take_over(context)
 
 

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class Twin:
     def __init__(self, verifier: Verifier, target: Target, segments: wire.Segments) -> None:
         self._verifier = verifier
         self._target = target
-        self._context = ambient.apart()
+        self._context = ambient.apart(copy_context())
         self._segments = [bytearray(s) for s in segments]  # out-of-band buffers are the program's own memory
 
     def compare(self, outcome: Any, worker: str, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:

@@ -93,6 +93,18 @@ def test_what_is_set_there_is_what_was_set_here_and_only_for_the_call(name: str)
     assert value() == before
 
 
+def test_to_look_at_the_state_makes_no_decimal_context_that_tasks_would_share() -> None:
+    """Also where the context has something else in it."""
+
+    def looked() -> int:
+        VARIABLE.set("something")
+        ambient.capture()
+        contextvars.copy_context().run(lambda: setattr(decimal.getcontext(), "prec", 5))
+        return contextvars.copy_context().run(lambda: decimal.getcontext().prec)
+
+    assert contextvars.Context().run(looked) == decimal.DefaultContext.prec
+
+
 def test_a_changed_default_context_is_not_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decimal.DefaultContext, "prec", 50)
     with decimal.localcontext(decimal.Context()):
@@ -154,6 +166,12 @@ CALLED = """
         decimal.getcontext().traps[decimal.Inexact] = True
     def replaced():
         decimal.setcontext(decimal.Context(prec=9, rounding=decimal.ROUND_UP))
+    def third_and(call):
+        third(1)
+        call()
+    def numpys_and(call, **how):
+        numpys(**how)
+        call()
     def divided():
         return Decimal(1) / 0
     def within():
@@ -229,6 +247,17 @@ SAME = {
     "another context": """
         called.replaced()
         say(decimal.getcontext().prec, Decimal(2) / 3)
+    """,
+    "what a function that is called back does": """
+        def narrow():
+            decimal.getcontext().prec = 7
+            decimal.getcontext().traps[decimal.Overflow] = False
+            decimal.getcontext().flags[decimal.Clamped] = True
+        called.third_and(narrow)
+        say(decimal.getcontext())
+        import numpy
+        called.numpys_and(lambda: numpy.seterr(over="raise"), divide="raise")
+        say(numpy.geterr())
     """,
     "a local context": "say(called.within(), decimal.getcontext().prec, called.third(1))",
     "a variable": """
@@ -306,6 +335,30 @@ def test_what_a_call_does_to_the_state_beside_its_arguments_is_done_here(place: 
     report = place.report()
     assert report["local"] == 0
     assert report["remote"] > 0  # type: ignore[operator]
+
+
+def test_what_a_call_does_to_a_decimal_context_that_an_import_has_made_is_for_its_caller_alone(place: Place) -> None:
+    place.write("shared.py", SHARED)
+    place.write("called.py", CALLED + "\n    THIRD = Decimal(1) / 3\n")
+    program = """
+        import threading
+        def changes():
+            say(called.seen(), called.third(1), flags())
+            called.prec(5)
+            called.trap()
+            say(decimal.getcontext(), flags())
+        def looks():
+            say(called.seen(), called.halve(5), called.third(1), decimal.getcontext())
+        for one in (changes, looks, changes):  # each thread begins with a decimal context of its own
+            thread = threading.Thread(target=one)
+            thread.start()
+            thread.join()
+    """
+    script = place.write("main.py", SAID + textwrap.dedent(program))
+    plain = place.python(str(script))
+    assert plain.returncode == 0, plain.stderr
+    done = place.relocate("run", "-M", "called", "-w", "1", "--no-fallback", str(script))
+    assert (done.stdout, done.returncode) == (plain.stdout, 0), done.stderr
 
 
 def test_what_cannot_travel_back_stays_there_and_the_call_is_one(place: Place) -> None:
