@@ -63,6 +63,10 @@ if TYPE_CHECKING:
     from .tracing import Tracing
 
 STALE_TRIES = 3
+AGAIN = 5.0
+"""Seconds after which a module that could not be imported is asked for again: what was down may be back."""
+SHARE = 10
+"""And so many times what the vain try took, so that those are a small part of all time."""
 
 
 class Turn(threading.Condition):
@@ -146,6 +150,10 @@ class Driver:
         """Of places that share a rank."""
         self._pools_of: dict[tuple[tuple[str, ...], bool, tuple[str, bytes]], list[policy.Pool]] = {}
         self._large: list[policy.Pool] = []
+        self._failing: list[tuple[float, Seat, tuple[str, bytes], wire.Rejected]] = []
+        """What could not be imported where, and when it is asked for again."""
+        self._ask_again = policy.NEVER
+        """The first of those times."""
         self._prefix = os.urandom(8)
         self._numbers = itertools.count(1)
 
@@ -269,9 +277,7 @@ class Driver:
                 return self._call(target, args, kwargs, stream, None, calling)
             if code == "generator":
                 return streaming.generated(Calling(self, target, args, kwargs), sent)
-            if code == "stale" and target.own is not None:
-                self.missed(target.name, why)  # its object is of the version here
-            elif code == "stale":
+            if code == "stale" and target.own is None:  # an own object is of the version here
                 # Described anew; if it is still not the same there, the local copy is this version.
                 try:
                     with self._describing:
@@ -285,10 +291,9 @@ class Driver:
                 described = target.described
                 if described.digest != digest:
                     continue
-                self.missed(target.name, why)
-            elif code == "module":
-                self.missed(target.name, why)
             if self._may_run_here(target):
+                if code in UNFIT:
+                    self.missed(target.name, why)
                 return self._here(target, args, kwargs, trip)
             trip.settle("failed", None)
             kind = ModuleUnavailable if code in ("module", "stale") else ArgumentError
@@ -523,6 +528,8 @@ class Driver:
                     waiting.bell.notify()
 
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
+        if now >= self._ask_again and not trip.attempts:
+            self._forgive(now)
         if trip.course is None and not trip.nested and not self.lending and trip.starved is None:
             return self._ask(trip, self.pools(trip, trip.here), now)
         decision = self._choose(trip, now, idle=trip.nested)
@@ -592,14 +599,31 @@ class Driver:
             )
         return NoWorkerLeft(f"{trip.name}: {self._left(trip.path, trip.version)}")
 
-    def refused(self, trip: Trip, seat: Seat, reply: wire.Rejected) -> None:
-        """Note that a seat has not the version of the module that a call is of: for that it is not there."""
+    def refused(self, trip: Trip, seat: Seat, reply: wire.Rejected, sent: float) -> None:
+        """Note that a seat has not the version of the module that a call, sent then, is of: for that it is not there.
+
+        It may have it later if it could not import it, so that then it is asked again.
+        """
         events.emit("call rejected", function=trip.name, executor=seat.label, code=reply.code, reason=reply.text)
         with self.turn.lock:
             seat.unfit[trip.version] = reply
+            if reply.code == "module":
+                now = self.clock()
+                again = now + max(AGAIN, SHARE * (now - sent))
+                self._failing.append((again, seat, trip.version, reply))
+                self._ask_again = min(self._ask_again, again)
             self._pools_of = {}
             for waiting in self._line:
                 waiting.bell.notify()
+
+    def _forgive(self, now: float) -> None:
+        """Let modules that could not be imported be asked for again, if it is time; called with the lock held."""
+        for again, seat, version, reply in self._failing:
+            if again <= now and seat.unfit.get(version) is reply:
+                del seat.unfit[version]
+        self._failing = [each for each in self._failing if each[0] > now]
+        self._ask_again = min([each[0] for each in self._failing], default=policy.NEVER)
+        self._forget_pools()
 
     def _refusal(self, trip: Trip) -> tuple[wire.Rejected, str] | None:
         """What an executor said, and its label, if each that is there, or starts, has refused such a call.

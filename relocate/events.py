@@ -34,6 +34,12 @@ def is_heard() -> bool:
     return logging is not None and bool(logging.getLogger(LOGGER).isEnabledFor(logging.INFO))
 
 
+def is_asked_for() -> bool:
+    """Whether the level of this very logger was set: somebody wants to know, whatever it takes."""
+    logging = sys.modules.get("logging")
+    return is_heard() and logging is not None and logging.getLogger(LOGGER).level != logging.NOTSET
+
+
 def emit(event: str, **fields: Any) -> None:
     """Tell of an event, if somebody listens."""
     if is_heard():

@@ -31,6 +31,7 @@ def explain(
     trip = Trip(driver, name, version[0], path)
     trip.version = version
     with driver.turn.lock:
+        decision = driver._decide(trip, now)
         ranks = [
             {
                 "place": place.name,
@@ -43,7 +44,6 @@ def explain(
             for place in rank
             if not _is_registry_that_works(place)
         ]
-        decision = driver._decide(trip, now)
     known = [_cost(size, cost) for size, cost in sorted(_of(measured or driver.costs, name).items())]
     known = [cost for cost in known if cost["calls there"] or cost["calls here"]]
     if measured is None:  # it decides nothing

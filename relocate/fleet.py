@@ -65,7 +65,9 @@ class Fleet:
         self.open = False
         """Whether workers may be started."""
         self.lock = threading.RLock()
-        """Held while links are started, mounted, or ended."""
+        """Held while links are started, mounted, or parted with."""
+        self._ending = threading.RLock()
+        """Held, outside that lock, while they are started, and as long as it takes to end them."""
         self._ahead: threading.Thread | None = None
         self._hurry = threading.Event()
         """Set when somebody waits for that thread."""
@@ -154,19 +156,23 @@ class Fleet:
     # Start and end ---------------------------------------------------------------------------------
 
     def start_embedded(self) -> None:
-        """Start the workers of this program's own."""
+        """Start the workers of this program's own, if workers may be started."""
         from . import embedded
 
-        with self.lock:
-            for link in self.links:
+        with self._ending, self.lock:
+            for link in self.links if self.open else ():
                 if link.is_embedded and link.child is None:
                     link.child = embedded.start(int(link.spec.partition(":")[2]))
 
-    def start(self) -> None:
-        """Start the links, once."""
+    def start(self, *, late: bool = False) -> None:
+        """Start the links, once.
+
+        Args:
+            late: for a call or an import, which `close` may have overtaken: not if no workers may be started now.
+        """
         if self.driver.links is None:
-            with self.lock:
-                if self.driver.links is None:
+            with self._ending, self.lock:
+                if self.driver.links is None and (self.open or not late):
                     self.driver.links = self._linked()
                     if self.open:
                         self._started()
@@ -195,15 +201,10 @@ class Fleet:
 
     def _start_ahead(self) -> None:
         with contextlib.suppress(Exception):  # the first call will say what is wrong
-            with self.lock:
-                if self.open:
-                    self.start_embedded()
+            self.start_embedded()
             # The program goes on importing, and two that import wait for one another.
             self._hurry.wait(AHEAD)
-            driver = self.driver
-            with self.lock:
-                if self.open and driver.links is None:
-                    self.start()
+            self.start(late=True)
 
     def settle(self) -> None:
         """Wait until what was begun ahead is done: a fork in between would leave the child with its locks."""
@@ -218,27 +219,30 @@ class Fleet:
         Args:
             ended: is called when no more calls are begun, and before the links end.
         """
-        self.settle()
+        self.settle()  # before the lock, which what was begun ahead may want
         self._ahead = links = None
-        with self.lock:
-            driver = self.known_driver
-            if driver is not None:
-                links = driver.detach()
-        ended()
-        if links is not None:
-            links.stop()
-        for link in self.links:
-            if link.child is not None:
-                link.child.stop()
-                link.child = None
-        self._begin_anew()
+        with self._ending:
+            with self.lock:
+                driver = self.known_driver
+                if driver is not None:
+                    links = driver.detach()
+            ended()
+            if links is not None:
+                links.stop()  # its thread may want the other lock
+            for link in self.links:
+                if link.child is not None:
+                    link.child.stop()
+                    link.child = None
+            with self.lock:
+                self._begin_anew()
 
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
         driver = self.known_driver
         known = [vars(directory).copy() for directory in self.directories]
-        _abandoned.append((driver and (driver.links, driver.turn), self.links, self.lock, known))
+        _abandoned.append((driver and (driver.links, driver.turn), self.links, self.lock, self._ending, known))
         self.lock = threading.RLock()
+        self._ending = threading.RLock()
         self._ahead = None
         if driver is not None:
             driver.forked()

@@ -335,8 +335,8 @@ class Handle:
             self._fleet.start_embedded()
         try:
             self._exchange.make(loaded)
-            if events.is_heard() and (unreached := self.unreached):
-                events.emit("not reached", count=len(unreached), references=list(unreached))
+            if events.is_asked_for():
+                self._tell_of_unreached()
             for real in list(self._finder.loaded.values()):
                 self._on_load(real)
             for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:
@@ -345,6 +345,14 @@ class Handle:
         except BaseException:
             self._end(report=False)
             raise
+
+    def _tell_of_unreached(self) -> None:
+        try:
+            unreached = self.unreached
+        except Exception:  # it goes through all that is in memory, while other threads change it
+            return
+        if unreached:
+            events.emit("not reached", count=len(unreached), references=list(unreached))
 
     def settle(self) -> None:
         """See `Fleet.settle`."""
@@ -402,7 +410,7 @@ class Handle:
         try:
             driver = self._fleet.driver
             if driver.links is None:
-                self._fleet.start()
+                self._fleet.start(late=True)
             return driver.call(target, args, kwargs)
         finally:
             mine.inside = False
@@ -509,7 +517,7 @@ class Handle:
         found = self._cache.get(module, file, path)
         if found is None:
             self._fleet.start_embedded()
-            self._fleet.start()
+            self._fleet.start(late=True)
             local = spec is not None and self.config.fallback
             data = self._fleet.driver.describe(module, self.config.start_timeout, local=local)
             found = face.decode(data)

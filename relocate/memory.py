@@ -13,6 +13,8 @@ from pathlib import Path
 WORTH = 500
 """Thousandths of the machine's memory that an executor seems to take more than it does, when the kernel
 looks for a process to end: whoever runs calls that can be repeated goes before whoever cannot."""
+AT_ONCE = 5.0
+"""Seconds within which is heard of the ends of processes that the kernel has ended at once."""
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -52,6 +54,30 @@ def kills() -> int:
             if name == "oom_kill":
                 return int(count)
     return 0
+
+
+class Toll:
+    """Tells of processes that were killed whether it was the kernel, for want of memory.
+
+    The kernel counts those, and does not say which they were.  It may take several at once, of whose ends is heard
+    one after the other: each that it counts stands for one of them.
+    """
+
+    def __init__(self) -> None:
+        self._counted = kills()
+        self._left = 0
+        self._until = 0.0
+
+    def has(self, now: float) -> bool:
+        """Whether a process of whose end by SIGKILL is heard now is one of those.
+
+        Args:
+            now: seconds, by a clock that only goes forward.
+        """
+        before, self._counted = self._counted, kills()
+        left = self._counted - before + (self._left if now < self._until else 0)
+        self._left, self._until = max(left - 1, 0), now + AT_ONCE
+        return left > 0
 
 
 def _told(name: str) -> Iterator[str]:

@@ -88,7 +88,10 @@ class Counters:
     """The running counts behind `Statistics`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """A signal's handler that makes calls may come while its thread has it."""
+        self._counting = False
+        """Whether notes are being counted by who has the lock."""
         self._notes: deque[Note] = deque()
         """Calls that are settled and not yet counted."""
         self._totals = dict.fromkeys(TOTALS, 0)
@@ -134,14 +137,27 @@ class Counters:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Count what has been settled.  While an answer is waited for, this costs nothing."""
-        notes = self._notes
-        if notes:
-            with self._lock:
+        """Count what has been settled.  While an answer is waited for, this costs nothing.
+
+        If another thread counts, that is left to it.
+        """
+        if self._notes and self._lock.acquire(False):
+            try:
                 self._count()
+            finally:
+                self._lock.release()
 
     def _count(self) -> None:
-        """The same, with the lock held."""
+        """The same, with the lock held.  In a signal's handler that has interrupted it, that is left to it."""
+        if self._counting:
+            return
+        self._counting = True
+        try:
+            self._count_notes()
+        finally:
+            self._counting = False
+
+    def _count_notes(self) -> None:
         totals, notes = self._totals, self._notes
         while notes:
             name, outcome, seat, sent, received, retried, rerouted, hedged, module, seconds = notes.popleft()
@@ -157,7 +173,7 @@ class Counters:
             totals[outcome] += 1
             where = self._members.get(name)
             if where is None:
-                where = self._members[name] = [0, 0]
+                where = self._members.setdefault(name, [0, 0])
             if outcome == "failed":
                 continue
             if module:
@@ -177,7 +193,7 @@ class Counters:
             self._totals[outcome] += 1
             where = self._members.get(name)
             if where is None:
-                where = self._members[name] = [0, 0]
+                where = self._members.setdefault(name, [0, 0])
             where[1] += 1
 
     def died(self, seat: str) -> None:
@@ -202,8 +218,9 @@ class Counters:
         """The record as of now."""
         with self._lock:
             self._count()
-            remote = sum(w[0] for w in self._members.values())
-            local = sum(w[1] for w in self._members.values())
+            members = list(self._members.values())  # to which such a handler may add
+            remote = sum(w[0] for w in members)
+            local = sum(w[1] for w in members)
             return Statistics(
                 calls=remote + local + self._totals["failed"],
                 remote=remote,
@@ -238,9 +255,9 @@ class Counters:
                 "executors": {seat: [self._calls.get(seat, 0), self._deaths.get(seat, 0)] for seat in self._seats()},
                 "modules": {
                     module: {str(index): count for index, count in enumerate(taken.counts) if count}
-                    for module, taken in self._latencies.items()
+                    for module, taken in list(self._latencies.items())
                 },
-                "seconds": {module: taken.total for module, taken in self._latencies.items()},
+                "seconds": {module: taken.total for module, taken in list(self._latencies.items())},
             }
 
     def _seats(self) -> list[str]:

@@ -90,12 +90,23 @@ class _Search:
                     self._look(value, name, ((attribute, b"", b""),))
 
     def _look(self, value: Any, module: str, path: tuple[Step, ...]) -> None:
+        """Look for entries in what may be a table or lead to one.
+
+        It is anybody's: where to look at it fails it is left, and what is beside it is looked at all the same.
+        """
         what = self._what(type(value))
         if what is None or id(value) in self._seen:
             return
+        try:
+            self._look_into(what, value, module, path)
+        except Exception:
+            return
+
+    def _look_into(self, what: tuple[type, ...], value: Any, module: str, path: tuple[Step, ...]) -> None:
+        # By what it is made from: its own methods may load whatever it knows of, and fail.
         if what is MAPPINGS:
             self._seen.add(id(value))
-            for key, item in list(value.items()):
+            for key, item in list(_base(what, value).items(value)):
                 if self._mentions(key) or self._mentions(item):
                     self._enter(module, path, item, key)
                 elif len(path) <= DEPTH and self._what(type(item)) in (MAPPINGS, LISTS, SETS):
@@ -103,7 +114,7 @@ class _Search:
                         self._look(item, module, (*path, ("", self._pickled(key), self._emptied(item))))
         elif what in (LISTS, SETS):
             self._seen.add(id(value))
-            for item in list(value):
+            for item in list(_base(what, value).__iter__(value)):
                 if self._mentions(item):
                     self._enter(module, path, item)
         elif len(path) <= DEPTH and (what is OTHERS or value.__module__ == module):
@@ -186,6 +197,11 @@ class _Search:
 
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def _base(kinds: tuple[type, ...], value: Any) -> Any:
+    """Which of these kinds of tables ``value`` is."""
+    return next(kind for kind in kinds if issubclass(type(value), kind))
 
 
 def _attributes(value: Any) -> Any:

@@ -35,7 +35,7 @@ LOSSES = 10
 """Times that a call may lose its connection with no word on why."""
 ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
 UNFIT = ("stale", "module")
-"""Codes of refusals that hold for all calls of a module, but for no other executor."""
+"""Codes of refusals that hold for all calls of a module, but for no other executor; the second for a while."""
 OBITUARY = 1.0
 """Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
 NOTHING = nullcontext()
@@ -186,7 +186,9 @@ class Trip:
                     if not failed:
                         driver.answered(self, seat, began, estimate, reply)
                         if isinstance(reply, wire.Rejected) and reply.code in UNFIT:
-                            driver.refused(self, seat, reply)
+                            driver.refused(self, seat, reply, began)
+                            if any(other is seat for other, _ in refused):  # asked again, and in vain
+                                return reply, result, seat.label
                             refused = [*refused, (seat, reply.text)]
                             continue
                         for other, why in refused:

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from operator import is_
-from types import CellType, FrameType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 STEPS = 4
@@ -24,6 +24,7 @@ MOST = 64
 """Functions and modules that are looked for: each is compared with every reference in memory."""
 HOLDERS = 1000
 """Things whose own holders are looked for in one step."""
+BOUND = (BuiltinMethodType, MethodType)
 IN = {CellType: "a closure", functools.partial: "a functools.partial", MethodType: "a bound method"}
 
 
@@ -93,7 +94,7 @@ class _Climb:
             more: list[str] = []
             seen.add(id(further))
             for holder in gc.get_referrers(*things):
-                if isinstance(holder, FrameType) or _is_same(holder, things):
+                if type(holder) is FrameType or _is_same(holder, things):
                     continue
                 for number in {places[id(held)] for held in gc.get_referents(holder) if id(held) in places}:
                     silent.discard(number)
@@ -114,23 +115,23 @@ class _Climb:
 
     def _place(self, holder: Any, held: Any) -> str | None:
         """Where that is; empty if it is no matter; None: it has no name, so its own holders are asked."""
-        if isinstance(holder, dict):
+        if issubclass(type(holder), dict):
             space = self._spaces.get(id(holder))
-            key = next((key for key, value in holder.items() if value is held), None)
+            key = next((key for key, value in list(dict.items(holder)) if value is held), None)
             return None if space is None else space and f"in {space}.{key}"
-        if isinstance(holder, ModuleType) or getattr(holder, "__self__", None) is held is not None:
+        kind = type(holder)  # `isinstance` would ask the object, which may be anything
+        if issubclass(kind, ModuleType) or (kind in BOUND and holder.__self__ is held is not None):
             return ""  # a module that C made is what its functions are bound to
-        if isinstance(holder, FunctionType):
+        if kind is FunctionType:
             if _is_own(holder.__module__, self._designated):
                 return ""
             how = "in the closure" if held is holder.__closure__ else "among the attributes"
             if held is holder.__defaults__ or held is holder.__kwdefaults__:
                 how = "among the defaults"
             return f"{how} of {holder.__module__}.{holder.__qualname__}"
-        if isinstance(holder, type):
+        if issubclass(kind, type):
             own = _is_own(holder.__module__, self._designated)
             return "" if own else f"in the class {holder.__module__}.{holder.__qualname__}"
-        kind = type(holder)
         if kind in IN or kind.__module__ in ("builtins", "collections"):
             return None
         own = _is_own(kind.__module__, self._designated)
@@ -149,4 +150,4 @@ def _kind(holder: Any) -> str:
 
 def _is_inner(holder: Any) -> bool:
     """Whether it is only a part of what holds it: a cell, the dictionary of an object."""
-    return isinstance(holder, (CellType, tuple, dict, staticmethod, classmethod))
+    return issubclass(type(holder), (CellType, tuple, dict, staticmethod, classmethod))

@@ -127,6 +127,8 @@ class Slot:
     """Until when deadlines of calls there are looked at; 0: they are not."""
     starved: bool = False
     """Whether it was ended as it took more memory than it may."""
+    killed: bool = False
+    """Whether the supervisor has ended it for another reason."""
     failure: str = field(default="")
 
 
@@ -158,7 +160,7 @@ class Supervisor:
         self._ended = 0
         """Calls of executors that are gone; counted for the metrics only."""
         self._deaths: collections.Counter[str] = collections.Counter()
-        self._kills = memory.kills()
+        self._toll = memory.Toll()
         """By the kernel, for want of memory, until an executor ended last."""
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -278,6 +280,7 @@ class Supervisor:
             if slot.endpoint:
                 self._tell(slot, drain=True)
             elif slot.process is not None:  # it imports modules, perhaps for long, and runs nothing
+                slot.killed = True
                 slot.process.kill()
         self._publish()
 
@@ -309,7 +312,7 @@ class Supervisor:
         slot.incarnation += 1
         slot.endpoint = ""
         slot.condemned = None
-        slot.starved = False
+        slot.starved = slot.killed = False
         slot.watched = 0.0
         slot.started = time.monotonic()
         with shared_file() as file:
@@ -424,8 +427,9 @@ class Supervisor:
 
     def _is_starved(self, slot: Slot, code: int) -> bool:
         """Whether an executor that has ended did so for want of memory: its own allowance, or the machine's."""
-        before, self._kills = self._kills, memory.kills()
-        return slot.starved or (code == -signal.SIGKILL and self._kills > before)
+        if slot.starved or slot.killed or code != -signal.SIGKILL:
+            return slot.starved
+        return self._toll.has(time.monotonic())
 
     def _failed(self, slot: Slot, reason: str) -> None:
         """Note why there is no executor in ``slot``, and say so unless it was said before, of another slot perhaps."""
@@ -481,6 +485,7 @@ class Supervisor:
                 condemned.at = now + HEED / 4
                 continue
             slot.condemned = None
+            slot.killed = True
             with contextlib.suppress(OSError):
                 slot.process.kill()
 

@@ -417,6 +417,50 @@ def test_a_module_that_nobody_has_cannot_be_described(program: Program) -> None:
         program.load("bank")
 
 
+def test_a_module_that_cannot_be_imported_for_a_while_is_asked_for_again(
+    network: Network, desk: Worker, clock: Clock
+) -> None:
+    program = Program(network, ["desk"])
+    told: list[str] = []
+    program.driver.missed = lambda name, why: told.append(why)
+    proxy = program.load("shop")
+    there = desk.modules.pop("shop")  # as if importing it failed
+    for _ in range(2):
+        with pytest.raises(errors.ModuleUnavailable, match="cannot import 'shop'"):
+            proxy.price(1)
+    clock.advance(10)
+    with pytest.raises(errors.ModuleUnavailable, match="cannot import 'shop'"):
+        proxy.price(1)
+    desk.install(there)
+    with pytest.raises(errors.ModuleUnavailable, match="cannot import 'shop'"):
+        proxy.price(1)
+    clock.advance(10)
+    assert proxy.price(1) == 3
+    assert told == []  # nothing ran here
+    at_rest(network)
+
+
+def test_another_version_is_not_asked_for_again(network: Network, desk: Worker, clock: Clock) -> None:
+    attic = network.worker("attic", modules=[shop("2")])
+    program = Program(network, ["desk", "attic"])
+    proxy = program.load("shop")
+    for _ in range(3):
+        clock.advance(100)
+        assert [proxy.price(n) for n in range(4)] == [0, 3, 6, 9]
+    assert attic.calls == []
+    assert program.statistics().retried <= 1
+
+
+def test_a_module_that_fails_here_and_there_runs_here_and_that_is_told(network: Network, desk: Worker) -> None:
+    program = Program(network, ["desk"], local=[shop()])
+    told: list[tuple[str, str]] = []
+    program.driver.missed = lambda name, why: told.append((name, why))
+    proxy = program.load("shop")
+    desk.modules.clear()
+    assert proxy.price(1) == 3
+    assert told == [("shop.price", "cannot import 'shop': there is none")]
+
+
 # Arguments and results ---------------------------------------------------------------------------
 
 

@@ -445,6 +445,54 @@ print(pid, echo is work.echo)
     assert done.stdout == "mine True\n", done.stderr
 
 
+def test_a_call_that_was_begun_just_before_disable_starts_no_worker_after_it(place: Place) -> None:
+    program = """
+import threading
+begun, go, there, found = threading.Event(), threading.Event(), handle._call_there, []
+def call_there(*call):
+    begun.set(), go.wait(30)
+    return there(*call)
+work.echo(1)
+handle._call_there = call_there
+thread = threading.Thread(target=lambda: found.append(work.echo(2)))
+thread.start()
+begun.wait(30)
+handle.disable()
+go.set()
+thread.join(30)
+print(found, handle._fleet.driver.links, [link.child for link in handle._fleet.links])
+"""
+    done = place.python("-c", RUN + program)
+    assert (done.stdout, done.stderr) == ("[2] None [None]\n", "")
+    assert place.left_behind() == []
+
+
+def test_a_call_while_embedded_executors_are_ended_to_start_anew_runs_on_the_new_ones(place: Place) -> None:
+    program = """
+import threading
+from relocate.embedded import Child
+asked, start, stop, found = threading.Event(), handle._fleet.start, Child.stop, []
+def started(**how):
+    asked.set()
+    start(**how)
+def stopped(child):
+    thread.start()
+    asked.wait(30)
+    thread.join(0.5)  # it waits for this
+    stop(child)
+before = work.pid()
+handle._fleet.start, Child.stop = started, stopped
+thread = threading.Thread(target=lambda: found.append(work.pid()), daemon=True)
+handle.close()
+Child.stop = stop
+thread.join(20)
+print(len(found), before in found, os.getpid() in found, work.pid() == os.getpid())
+"""
+    done = place.python("-c", RUN + program)
+    assert (done.stdout, done.stderr) == ("1 False False False\n", "")
+    assert place.left_behind() == []
+
+
 def test_a_call_that_waits_for_a_worker_does_not_hold_up_disable(place: Place) -> None:
     program = """
 import os, threading, time, relocate

@@ -310,6 +310,29 @@ LATE = """
 """
 
 
+def test_what_was_not_reached_is_looked_for_when_asked_and_objects_are_not_asked_what_they_are(place: Place) -> None:
+    place.write("pack.py", "def price(n): return n\n")
+    program = """
+    import logging, pack
+    logging.basicConfig(level=logging.INFO)
+    class Lazy:
+        def __init__(self, held): self.held = held
+        def __getattr__(self, name): raise RuntimeError("not bound yet")
+        @property
+        def __class__(self): raise RuntimeError("not bound yet")
+    LAZY = Lazy(pack.price)
+    import relocate
+    with relocate.enable(modules=["pack"], workers=1) as handle:
+        print(handle.unreached)
+    logging.getLogger("relocate.events").setLevel(logging.INFO)
+    with relocate.enable(modules=["pack"], workers=1) as handle:
+        pass
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout == "('pack.price in an object of __main__.Lazy',)\n", done.stderr
+    assert done.stderr.count("were not exchanged") == 1, done.stderr
+
+
 def test_enabling_late_exchanges_names_and_tells_what_it_could_not_reach(place: Place) -> None:
     lay(place)
     place.write("other.py", "from pack import price, core\nimport pack.sub as s\nHELD = {price: 1}\n")

@@ -22,6 +22,9 @@ def take(mib, seconds=0.0):
     time.sleep(seconds)
     return os.getppid(), len(kept) >> 20
 
+def deaf():
+    sum(range(10**15))
+
 def nap(seconds):
     time.sleep(seconds)
     return os.getpid()
@@ -118,6 +121,46 @@ print(*hungry.take(300, 0.5))
     assert "died of SIGKILL, for want of memory" in done.stdout
     assert small.process.poll() is None
     small.stop()
+
+
+def test_what_the_supervisor_ends_itself_was_not_short_of_memory_though_something_beside_it_was(
+    place: Place, group: tuple[str, ...]
+) -> None:
+    place.write("hungry.py", HUNGRY)
+    worker = place.worker("-n", "1", prefix=group)
+    take = "open('/proc/self/oom_score_adj', 'w').write('1000'); b'x' * (300 << 20)"
+    assert place.run(*group, sys.executable, "-c", take).returncode == -9
+    program = (
+        PROGRAM.format(workers=worker.url, keys=str(worker.keys))
+        + """
+import logging
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+logging.getLogger("relocate.events").setLevel("INFO")
+hungry.nap(0)
+try:
+    with relocate.deadline(0.3):
+        hungry.deaf()
+except relocate.DeadlineExceeded:
+    hungry.nap(0)
+"""
+    )
+    done = place.python("-c", program)
+    assert "/0 died of SIGKILL\n" in done.stdout, done.stdout + done.stderr
+    worker.stop()
+
+
+def test_each_process_that_the_kernel_ends_stands_for_one_end_that_is_heard_of_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = 3
+    monkeypatch.setattr(memory, "kills", lambda: counted)
+    toll = memory.Toll()
+    assert not toll.has(1.0)
+    counted = 5  # two at once
+    assert [toll.has(now) for now in (2.0, 2.1, 2.2)] == [True, True, False]
+    counted = 9  # one executor, and others that are no executors
+    assert toll.has(3.0)
+    assert not toll.has(60.0)
 
 
 def test_an_allowance_that_is_too_small_for_any_call_is_named(place: Place) -> None:

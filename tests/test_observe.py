@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate.latency import bucket
+from relocate.latency import Histogram, bucket
 from relocate.observe import Counters, Statistics, Where, WorkerStatistics, summary, write_report
 
 
@@ -86,6 +87,47 @@ def test_a_record_does_not_change_afterwards() -> None:
     assert (before.calls, before.members["m.f"].remote) == (1, 1)
     with pytest.raises(AttributeError):
         before.calls = 3  # type: ignore[misc]
+
+
+def test_a_signals_handler_that_comes_while_calls_are_counted_neither_waits_nor_changes_the_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`Histogram.add` stands for where the interpreter may run the handler."""
+    counters, add = Counters(), Histogram.add
+    seen: list[int] = []
+
+    def interrupted(latency: Histogram, seconds: float) -> None:
+        if not seen:
+            seen.append(0)
+            counters.settled("m.f", "returned", "desk/0", module="m", seconds=0.1)
+            counters.stayed("m.g", "returned")
+            counters.catch_up()
+            seen.append(counters.statistics().remote)
+            counters.sample()
+        add(latency, seconds)
+
+    monkeypatch.setattr(Histogram, "add", interrupted)
+    for _ in range(3):
+        counters.settled("m.f", "returned", "desk/0", module="m", seconds=0.1)
+    counting = threading.Thread(target=counters.catch_up, daemon=True)  # which would hang the test
+    counting.start()
+    counting.join(10)
+    assert not counting.is_alive()
+    found = counters.statistics()
+    assert (found.calls, found.remote, found.local, found.returned) == (5, 4, 1, 5)
+    assert counters.sample()["executors"] == {"desk/0": [4, 0]}
+    assert counters._latencies["m"].total == pytest.approx(0.4)
+
+
+def test_who_settles_a_call_does_not_wait_for_another_thread_that_counts() -> None:
+    counters = Counters()
+    counters.settled("m.f", "returned", "desk/0")
+    with counters._lock:
+        other = threading.Thread(target=counters.catch_up, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+    assert counters.statistics().calls == 1
 
 
 def test_a_forked_child_counts_from_nothing_even_if_the_lock_was_held() -> None:

@@ -221,6 +221,40 @@ def test_the_real_module_is_loaded_for_a_table_of_classes_only(place: Place, ent
     assert int(under.stdout[0]) == loads
 
 
+def test_odd_tables_and_objects_are_looked_at_without_their_own_methods_and_do_not_hide_others(place: Place) -> None:
+    place.write(
+        "hub.py",
+        """
+        class Lazy(dict):  # which imports whatever it knows of when it is asked
+            def items(self): raise RuntimeError("something optional is missing")
+            __iter__ = keys = values = items
+        class Hidden(list):
+            def __iter__(self): raise RuntimeError("not yet")
+        class Unbound:
+            @property
+            def __class__(self): raise RuntimeError("not bound")
+        LAZY, HIDDEN, ODD = Lazy(), Hidden(), {"odd": Unbound()}
+        class Desk:
+            def __init__(self): self.odd, self.table = {1: Unbound()}, {}
+        DESK = Desk()
+        """,
+    )
+    place.write("shop.py", "import hub\ndef price(n): return n\nhub.LAZY['price'] = hub.DESK.table['price'] = price\n"
+                "hub.HIDDEN.append(price)\n")  # fmt: skip
+    place.write(
+        "main.py",
+        """
+        import relocate
+        with relocate.enable(modules=["shop"], workers="local:1", fallback=False) as handle:
+            import hub, shop
+            print(hub.LAZY["price"] is hub.DESK.table["price"] is shop.price)
+            print(shop.price(3), handle.statistics().remote)
+        """,
+    )
+    done = place.python("main.py")
+    assert (done.stdout, done.stderr) == ("True\n3 1\n", "")
+
+
 def test_what_a_table_has_got_meanwhile_stays_and_one_that_takes_nothing_is_left_alone(place: Place) -> None:
     place.write("hub.py", "TABLE = {}\nclass Closed(dict): ...\nclosed = Closed()")
     place.write("shop.py", "import hub\ndef one(): ...\ndef two(): ...\nhub.TABLE.update(one=one, two=two, more=one)\n"
