@@ -115,8 +115,11 @@ def doubts(handle: Handle, new: str, old: str) -> list[str]:
     ]
     name = ".".join(split(old)[1:])
     modules = {m for m in (*handle.config.modules, *handle.config.methods) if not m.startswith("!")}
-    known = {*modules, *handle._specs, *(target.name for target in handle._registry.targets.values())}
-    coming = any(name.startswith(f"{module}.") for module in modules - handle._specs.keys())
+    targets = list(handle._registry.targets.values())
+    known = {*modules, *handle._specs, *(target.name for target in targets)}
+    made = {target.module for target in targets}
+    # Until a module's functions are made, its import may be under way.
+    coming = any(name.startswith(f"{m}.") and not any(f"{n}.".startswith(f"{m}.") for n in made) for m in modules)
     if name and not coming and not any(n == name or n.startswith(f"{name}.") for n in known):
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -17,7 +17,8 @@ from relocate import memory
 HUNGRY = """
 import os, time
 
-def take(mib, seconds=0.0):
+def take(mib, seconds=0.0, before=0.3):
+    time.sleep(before)  # one that ends at once may be tried anywhere first
     kept = b"x" * (mib << 20)
     time.sleep(seconds)
     return os.getppid(), len(kept) >> 20
