@@ -13,7 +13,7 @@ from rich.console import Console
 from stage import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("calls", "arrays", "peers", "parallel", "startup", "decisions", "placement", "registry")
+NAMES = ("calls", "arrays", "peers", "parallel", "startup", "decisions", "placement", "overload", "registry")
 
 
 def main() -> int:

@@ -27,6 +27,10 @@ EXPECTED = {
         "processing of the .pth file, unset",
     ],
     "placement": ["add(2, 3) that stays: more than a plain call", "a mix of calls"],
+    "overload": [
+        "10 times the calls that can be run: time for each that is answered",
+        "memory that the program grows by",
+    ],
     "decisions": ["a seat among 100", "a seat among 10,000"],
     "registry": [
         "table of the registry for one worker",
@@ -86,7 +90,9 @@ def test_calls_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["arrays", "peers", "parallel", "startup", "decisions", "placement", "registry"])
+@pytest.mark.parametrize(
+    "name", ["arrays", "peers", "parallel", "startup", "decisions", "placement", "overload", "registry"]
+)
 def test_others_are_reported(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import ModuleType
@@ -209,3 +210,39 @@ def test_another_placement_is_named_by_the_command(place: Place) -> None:
     done = place.relocate("run", "-M", "colorsys", "--placement", "there", "go.py")
     assert done.returncode == 2
     assert "'there' is not one of 'remote', 'auto', 'local'" in done.stderr
+
+
+def test_calls_resume_here_when_the_worker_goes_and_leave_again_when_it_is_back(place: Place) -> None:
+    place.write(
+        "quick.py",
+        """
+import os, time
+def where():
+    there = "RELOCATE_EXECUTOR" in os.environ
+    time.sleep(0.001 if there else 0.05)
+    return there
+""",
+    )
+    worker = place.worker("-n", "1")
+    program = """
+import sys, time, relocate
+handle = relocate.enable(modules=["quick"], workers=sys.argv[1], placement="auto")
+import quick
+def leaves(wanted):
+    until = time.monotonic() + 60
+    while quick.where() is not wanted and time.monotonic() < until: pass
+    return time.monotonic() < until
+for wanted in (True, False, True):
+    print(leaves(wanted), flush=True)
+    input()
+"""
+    client = place.start(sys.executable, "-W", "ignore", "-c", program, worker.url, talk=True)
+    assert client.stdin is not None
+    assert client.stdout is not None
+    for change in (worker.process.kill, lambda: place.worker("-n", "1", listen=worker.url), lambda: None):
+        assert client.stdout.readline() == "True\n"
+        change()
+        worker.process.poll()
+        client.stdin.write("\n")
+        client.stdin.flush()
+    assert client.wait(60) == 0
