@@ -1,9 +1,7 @@
 """`enable` and what it returns: a handle on one relocation, which undoes itself.
 
-Puts the layers together: configuration, name space, finder, driver, links.  What starts workers and
-talks to them is loaded when the first designated module is imported, in a thread if its interface is
-in the cache.  But if modules are designated that relocate itself may need, all is loaded before they
-are replaced.
+Puts the layers together: configuration, name space, finder, tables, the fleet of workers, the driver.  If
+modules are designated that relocate itself may need, all is loaded before they are replaced.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Statistics: what was called, where it ran, what it moved.
 
-A call counts once, however often it was tried.  Counting never breaks a call.
+A call counts once, however often it was tried.  It leaves a note, which is counted when somebody looks or
+while the next call is waited for.  Counting never breaks a call.
 """
 
 from __future__ import annotations
