@@ -1,8 +1,9 @@
 """A connection to a supervisor or a registry, which stands for as long as it is wanted.
 
 Whoever has one polls its two sockets, and sees to what they tell.  The keys that are allowed here are
-tried one after another, three times around, until the other side proves to hold one.  libzmq connects again by itself, but
-not to a Unix socket: its file is checked before each connection, as it may be another's by then.
+tried one after another, three times around, until the other side proves to hold one.  libzmq connects
+again by itself, but not to a Unix socket: its file is checked before each connection, as it may be
+another's by then.
 """
 
 from __future__ import annotations
