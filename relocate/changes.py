@@ -22,6 +22,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from .opaque import Opaque
+from .views import Block, is_released
 
 ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, type(...)))
 """Types whose values neither change nor count by identity."""
@@ -91,6 +92,13 @@ class Comparison:
             return
         if isinstance(now, FunctionType):
             yield from self._function(now, then)
+            return
+        if isinstance(now, (memoryview, Block)):  # what is written through a view is found in what it is of
+            if isinstance(now, Block):
+                if runs := now.since(then):
+                    yield "memory", runs
+            elif is_released(now):
+                yield "released", None
             return
         numpy = sys.modules.get("numpy")
         is_array = numpy is not None and isinstance(now, numpy.ndarray)
@@ -422,4 +430,6 @@ _MAKE: dict[str, Callable[[Any, Any], None]] = {
     "cells": _cells,
     "class": _class,
     "rest": _rest,
+    "memory": lambda own, runs: own.write(runs),
+    "released": lambda own, _: own.release(),
 }

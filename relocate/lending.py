@@ -21,12 +21,15 @@ import pickle
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from types import BuiltinMethodType, FunctionType, GeneratorType, MappingProxyType, MethodType, ModuleType, NoneType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import cloudpickle
 
 from . import opaque, reducers
 from .origin import is_installed, is_named, is_stub
+
+if TYPE_CHECKING:
+    from .views import Shared
 
 EMPTY = inspect.Parameter.empty
 PLAIN = (NoneType, bool, int, float, complex, str, bytes)
@@ -115,13 +118,24 @@ class Lender(Cloud):
 
     Args:
         alone: whether nothing is lent that may change what other functions capture.
+        bases: what views of memory are made of, see `again`.
     """
 
-    def __init__(self, lent: Loans, file: io.BytesIO, take: Callable[[Any], bool], *, alone: bool = True) -> None:
+    def __init__(
+        self,
+        lent: Loans,
+        file: io.BytesIO,
+        take: Callable[[Any], bool],
+        *,
+        alone: bool = True,
+        bases: Collection[tuple[int, int, Any]] = (),
+    ) -> None:
         super().__init__(file, take)
         lent.clear()
         self._lent = lent
         self._alone = alone
+        self._bases = bases
+        self._shared: Shared | None = None
         self.depends = False
         """Whether a function travels by value and captures what one that is lent may change."""
 
@@ -131,6 +145,12 @@ class Lender(Cloud):
         if kind is GeneratorType:
             self._lent.append(Lent(value))
             return borrow, (len(self._lent) - 1,)
+        if kind is memoryview:
+            if self._shared is None:
+                from . import views  # not before a view is met
+
+                self._shared = views.Shared(self._bases)
+            return self._shared.reduce(value)
         if kind is FunctionType and (_is_of_a_class(value) or reducers.by_name(value) is not None):
             return super().reducer_override(value)
         if (kind is FunctionType or kind is MethodType) and not _travels_by_name(value):
@@ -146,6 +166,12 @@ class Lender(Cloud):
         if kind is object and id(value) not in marks:
             return NotImplemented  # only the caller knows it, and gets it back by its number
         return super().reducer_override(value)
+
+    def again(self) -> dict[str, Any] | None:
+        """The settings of a second pickler, if all are known only now that everything has been met."""
+        alone = not (self._lent and self.depends)
+        bases = self._shared.bases(value for _, value in self.memo.copy().values()) if self._shared is not None else []
+        return None if alone and not bases else {"alone": alone, "bases": bases}
 
     def _lend(self, value: Callable[..., Any]) -> Any:
         self._lent.append(Function(value))

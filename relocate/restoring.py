@@ -21,6 +21,7 @@ each object of the arguments by one number, and nothing is added to a call:
 
 from __future__ import annotations
 
+import array
 import contextlib
 import io
 import math
@@ -32,7 +33,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from . import opaque, reducers, wire
+from . import opaque, reducers, views, wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
 from .lending import Cloud, Loans
@@ -41,6 +42,10 @@ NOTHING = Loans()
 """What most calls are lent."""
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
+IN_MEMORY = ("memory", "splice", "elements", "shape")
+"""Changes of what other objects may share."""
+_FIRST = {"memory": 0, "released": 1}
+"""Changes that come before all others, in order."""
 ITEMS = ("items", "splice", "put", "fill")
 """Changes of what an object holds that one whose class is not here can follow."""
 OBJECTIONS = ("read-only", "readonly", "read only", "writeable", "writable", "read-write")
@@ -190,6 +195,8 @@ class Received:
                 found += ((number, *c) for c in comparison.of_class(classes[number], dict(vars(value))))
             else:
                 found += ((number, *c) for c in comparison.changes(value, fresh[number]))
+        # Memory is reached through views, and what a view is of can be resized only when that is released.
+        found.sort(key=lambda change: _FIRST.get(change[1], len(_FIRST)))
         # What is gone is named as it was: the fresh copy's objects have numbers too, while they live.
         self._fresh = fresh
         return {**then, **numbers} if found else numbers, found
@@ -248,6 +255,7 @@ def _check(own: dict[int, Any], changes: list[tuple[int, str, Any]]) -> None:
     for number, what, _ in changes:
         if isinstance(own[number], opaque.Opaque) and what not in ("attributes", "state", *ITEMS):
             raise Unrestorable(f"{own[number]!r} was changed")
+    _check_memory(own, {id(own[n]) for n, what, _ in changes if what in IN_MEMORY})
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return
@@ -264,6 +272,19 @@ def _check(own: dict[int, Any], changes: list[tuple[int, str, Any]]) -> None:
             raise Unrestorable("an array that is read-only here was changed")
         if any(value is not other and numpy.may_share_memory(value, other) for other in arrays.values()):
             raise Unrestorable("an array was changed that shares its memory with another argument")
+
+
+def _check_memory(own: dict[int, Any], changed: set[int]) -> None:
+    """Refuse to change what has memory of its own there, and here that of another argument."""
+    if not changed or not any(isinstance(value, (views.Memory, bytearray, array.array)) for value in own.values()):
+        return
+    holders = [value for value in own.values() if views.holds_memory(value)]
+    for value in holders:
+        if isinstance(value, views.Memory) and id(value) in changed and not value.writable:
+            raise Unrestorable("memory was changed that is read-only here, or whose view has been released")
+    for group in views.overlapping((*views.span(value), value) for value in holders):
+        if any(id(value) in changed for _, _, value in group):
+            raise Unrestorable("memory was changed that is shared with another argument")
 
 
 def _memo(unpickler: pickle.Unpickler) -> dict[int, Any]:

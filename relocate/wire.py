@@ -620,8 +620,8 @@ def pickled(value: object, lent: Loans | None = None) -> tuple[list[Buffer], pic
         if lent is None:
             return pickled_by((plain, Cloud), value, Taken())
         found = pickled_by((Plain, partial(Lender, lent)), value, Taken())
-        if lent and isinstance(found[1], Lender) and found[1].depends:
-            found = pickled_by((Plain, partial(Lender, lent, alone=False)), value, Taken())
+        if isinstance(found[1], Lender) and (how := found[1].again()) is not None:
+            found = pickled_by((Plain, partial(Lender, lent, **how)), value, Taken())
         return found
     except Exception as error:
         raise ArgumentError(_why_not(value, error, lent)) from error

@@ -16,7 +16,7 @@ HOME = Path(relocate.__file__).parent
 ROWS = tuple(
     set(row.split())
     for row in (
-        "errors origin purity opaque reducers",
+        "errors origin purity opaque reducers views",
         "closures unreached",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire",
