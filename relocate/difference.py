@@ -10,6 +10,7 @@ never meant to be compared are compared all the same.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import io
 import math
@@ -121,6 +122,8 @@ class _Comparison:
         if isinstance(a, (io.StringIO, io.BytesIO)) and not (a.closed or b.closed):
             pairs = [(a.getvalue(), b.getvalue(), f"{at}.getvalue()"), (a.tell(), b.tell(), f"{at}.tell()")]
             return self._first(pairs)
+        if isinstance(a, memoryview):
+            return self._views(a, b, at)
         return self._parts(a, b, at)
 
     def _items(self, a: Any, b: Any, at: str) -> Apart | None:
@@ -147,6 +150,16 @@ class _Comparison:
             if key not in a:
                 return Apart(at, f"without the key {short(key)}", "with it")
         return self._first(((a[key], b[key], f"{at}[{short(key)}]") for key in a), _largest(a.values()))
+
+    def _views(self, a: memoryview, b: memoryview, at: str) -> Apart | None:
+        if (a.format, a.shape) != (b.format, b.shape):
+            return Apart(at, f"{a.shape} of {a.format}", f"{b.shape} of {b.format}")
+        one, two = a.tobytes(), b.tobytes()
+        if one == two:
+            return None
+        with contextlib.suppress(NotImplementedError):  # records, and what else is not Python's own
+            return self.find(a.tolist(), b.tolist(), at)
+        return self.find(one, two, at)
 
     def _parts(self, a: Any, b: Any, at: str) -> Apart | None:
         """Two objects, by what pickle would take of each."""

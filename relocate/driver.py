@@ -811,6 +811,7 @@ class Calling:
             return self._driver.make(self._target, self._args, self._kwargs, stream, sent, self)
         finally:
             inside(before)
+            self.trip = None  # which knows this call: what goes round would keep the arguments
 
     def go_on(self, sent: restoring.Sent) -> Any:
         driver, target = self._driver, self._target

@@ -92,7 +92,8 @@ class Memory:
         if not all(_is_fixed(view.obj) for view in self.views):
             flat = bytes(flat) if self.readonly else bytearray(flat)
         kind = type(self.views[0].obj)
-        return Block, (pickle.PickleBuffer(flat), kind.__name__, kind.__hash__ is not None)
+        name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        return Block, (pickle.PickleBuffer(flat), name, kind.__hash__ is not None)
 
     def write(self, runs: Runs) -> None:
         """Let the memory have these bytes at these positions."""
@@ -208,7 +209,7 @@ def _layouts(view: memoryview, first: int) -> Iterator[Layout]:
     seen: Any = view
     plain = Layout(_address(view) - first, view.format, view.itemsize, seen.shape, seen.strides, view.readonly)
     yield plain
-    if _is_array(view.obj):
+    if _is_array(view.obj) and view.nbytes:
         yield plain._replace(dtype=seen.obj.dtype)
 
 
@@ -254,6 +255,8 @@ def shaped(base: Any, layout: Layout) -> memoryview:
     whole: memoryview = base.flat if isinstance(base, (Memory, Block)) else memoryview(base)
     if layout.dtype is not None:
         made = memoryview(_array()(layout.shape, layout.dtype, whole.cast("B"), layout.offset, layout.strides))
+        if made.format != layout.format:  # that of records depends on their addresses
+            raise ValueError(f"a view of format {layout.format} would have another one here, {made.format}")
     elif layout[:5] == (0, whole.format, whole.itemsize, whole.shape, whole.strides):
         made = memoryview(whole)
     elif layout.shape:

@@ -99,6 +99,31 @@ MODULE = '''
     def fill(view):
         for i in range(len(view)):
             view[i] = i
+    def put(view, at, data):
+        view[at:at + len(data)] = data
+        return bytes(view[:at + len(data)])
+    def through(one, other):
+        one[0] = 7
+        return bytes(other)
+    def read_into(view):
+        import io
+        return io.BytesIO(b"read").readinto(view)
+    def sort(view):
+        import numpy
+        numpy.asarray(view).sort()
+    def take(view):
+        with view:
+            return bytes(view)
+    def part(view):
+        return view[1:]
+    def steps(view):
+        for i in range(len(view)):
+            view[i] = i + 1
+            yield bytes(view)
+    def look(view):
+        return view.format, view.shape, view.strides, view.tolist()
+    def find(view):
+        return {view: 7}[view[:]], view.readonly
     def push(heap, item):
         heapq.heappush(heap, item)
         return heapq.nsmallest(2, heap)
@@ -281,6 +306,46 @@ PROGRAMS = {
         goods.fill(data)
         print(bytes(data), small)
     """,
+    "views of memory": """
+        import array, goods, mmap, numpy as np
+        from multiprocessing import shared_memory
+        data, large = bytearray(8), bytearray(100_000)
+        goods.pack_into(memoryview(data), 4)
+        print(goods.put(memoryview(data), 2, b"abc"), data, goods.put(memoryview(large)[50_000:], 3, b"xyz"))
+        goods.fill(memoryview(large)[2:6])
+        goods.fill(memoryview(large).cast("I")[4:40_000:9000])
+        goods.fill(memoryview(large)[99_990:99_900:-7])
+        print([(i, byte) for i, byte in enumerate(large) if byte], goods.read_into(memoryview(large)), large[:6])
+        for view in (memoryview(b"text"), memoryview(bytes(100_000))[9:], memoryview(large).toreadonly()[::999]):
+            for _ in range(2):
+                try:
+                    print(goods.find(view))
+                    goods.fill(view)
+                except TypeError as error:
+                    print(error)
+        mapped, numbers = mmap.mmap(-1, 100_000), array.array("d", range(3000))
+        print(goods.put(memoryview(mapped)[7:], 0, b"map"), mapped[:11], goods.look(memoryview(numbers)[::700]))
+        goods.fill(memoryview(numbers)[4::1000])
+        shared = shared_memory.SharedMemory(create=True, size=100_000)
+        print(goods.put(shared.buf, 1, b"shared"), bytes(shared.buf[:8]), numbers[4], numbers[1004])
+        shared.close(), shared.unlink(), mapped.close()
+        for array in (np.arange(12.0).reshape(3, 4), np.arange(90_000, dtype="i2").reshape(300, 300)):
+            for part in (array, array.T, array[::2, 1:3], array[1, ::-1]):
+                print(str(goods.look(memoryview(part)))[:200])
+            goods.sort(memoryview(array[:, ::-1]))
+            print(array[:2, :4], array.sum())
+        for whole in (bytearray(9), bytearray(9999)):
+            view = memoryview(whole)
+            print(goods.through(view[2:5], view[1:4]), goods.through(view, view.toreadonly()), whole[:5])
+            print(goods.put(view, 1, b"k"), goods.through(view, whole), goods.echo([view, {"v": view}])[1]["v"] is view)
+            print(list(goods.steps(view[:3])), whole[:4])
+            print(goods.take(view)[:4])
+            try:
+                print(len(view))
+            except ValueError as error:
+                print(error)
+            whole.append(3)
+    """,
     "heaps, sorted lists and dictionaries": """
         import collections, goods
         heap, items, found = [5, 9], [1, 3, 9], collections.defaultdict(list, a=[0])
@@ -429,23 +494,43 @@ def test_to_look_at_a_module_makes_no_traffic(goods: Place) -> None:
     assert done.stdout == "0 True True\n", done.stderr
 
 
-def test_a_view_of_memory_is_written_into_here(goods: Place) -> None:
+def test_a_view_that_cannot_be_the_same_there_runs_here(goods: Place) -> None:
     program = """
-        import goods
-        view = memoryview(bytearray(8))
-        goods.pack_into(view, 0)
-        goods.pack_into(view[4:], 0)
-        whole = bytearray(10)
-        goods.fill(memoryview(whole)[2:6])
-        print(bytes(view), whole, goods.size(whole))
+        import ctypes, goods, io, numpy as np
+        numbers, stream, array = (ctypes.c_int * 4)(), io.BytesIO(bytes(8)), np.zeros(5000, "u1")
+        print(goods.add(1), goods.put(stream.getbuffer(), 1, b"abc"), stream.getvalue(), goods.size(memoryview(numbers)))
+        view = memoryview(array)[100:]
+        part = goods.part(view)
+        part[0] = 5
+        print(array[101], part.obj is array)
+        print(goods.through(view, array[::2]), array[100])
+        view.release()
+        try:
+            goods.take(view)
+        except ValueError as error:
+            print(error)
     """
-    assert alike(goods, program, "goods")["local"] == 3
+    report = alike(goods, program, "goods")
+    assert (report["remote"], report["local"]) == (1, 5)
+
+
+def test_a_view_is_compared_when_calls_are_made_twice(goods: Place) -> None:
+    program = """
+        import goods, relocate
+        with relocate.enable(modules=["goods"], workers=1, verify=1.0) as handle:
+            for size in (8, 9999):
+                goods.put(memoryview(bytearray(size)), 2, b"abc")
+            print(handle.statistics().remote, handle.statistics().verified)
+    """
+    done = goods.python(str(goods.write("main.py", program)))
+    assert done.stdout == "2 2\n", done.stderr
 
 
 UNFIT = {
     "file": ("open(__file__)", "read", "argument 1, of type TextIOWrapper, cannot travel"),
     "lock": ("threading.Lock()", "acquire", "argument 1, of type lock, cannot travel"),
     "socket": ("socket.socket()", "send", "argument 1, of type socket, cannot travel"),
+    "view": ("memoryview((ctypes.c_int * 4)())", "size", "argument 1, of type memoryview, cannot travel"),
     "keyword": ("threading.Lock()", "add", "argument 'note', of type lock, cannot travel"),
 }
 
@@ -456,7 +541,7 @@ def test_what_cannot_travel_runs_here_or_is_named(goods: Place, what: str, fallb
     value, function, said = UNFIT[what]
     given = "1, note=value" if what == "keyword" else "value"
     program = f"""
-        import socket, threading, relocate
+        import ctypes, socket, threading, relocate
         handle = relocate.enable(modules=["goods"], workers=1, fallback={fallback})
         import goods
         value = {value}
