@@ -267,7 +267,10 @@ class Driver:
                     if twin is not None:
                         twin.compare(value if raised is None else Raised(raised), seat, args, kwargs)
                     if raised is not None:
-                        raise raised
+                        try:
+                            raise raised
+                        finally:
+                            del raised, value  # what goes round would keep the arguments
                     if stream is None:
                         return value
                     items, ended, end = value

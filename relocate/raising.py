@@ -81,7 +81,12 @@ def rebuild(nodes: list[Node], where: str) -> BaseException:
             error.__context__ = errors[node["context"]]
         error.__suppress_context__ = node["suppress"]
         error.__traceback__ = _traceback(node["frames"], where)
-    return errors[0]
+    try:
+        return errors[0]
+    finally:  # its frames lead back to this one: what goes round would keep the arguments
+        made.clear()
+        errors.clear()
+        del error
 
 
 def _describe(error: BaseException, nodes: list[Node], seen: dict[int, int], skip: int, given: Sequence[Any]) -> int:
@@ -277,7 +282,11 @@ def _traceback(frames: list[Frame], where: str) -> TracebackType | None:
             trace = here.__traceback__ and here.__traceback__.tb_next
             assert trace is not None
             made = TracebackType(made, trace.tb_frame, trace.tb_lasti, first)
-    return made
+            del trace
+    try:
+        return made
+    finally:
+        del made  # as in `rebuild`
 
 
 class Here(Exception):

@@ -77,27 +77,26 @@ class Memory:
         return not any(map(is_released, self.views)) and not self.readonly
 
     @property
-    def flat(self) -> memoryview:
-        """Its bytes.
+    def bytes(self) -> Any:
+        """An array of its bytes.
 
         Raises:
             ValueError: a view was released.
         """
-        kept = [memoryview(view) for view in self.views]
-        return _memory(self.first, self.end - self.first, kept, readonly=self.readonly)
+        return _bytes(self.first, self.end - self.first, [memoryview(view) for view in self.views])
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        flat: Any = self.flat
+        data = self.bytes
         # What is being sent may be held a little longer than the call lasts.
         if not all(_is_fixed(view.obj) for view in self.views):
-            flat = bytes(flat) if self.readonly else bytearray(flat)
+            data = bytearray(data)
         kind = type(self.views[0].obj)
         name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-        return Block, (pickle.PickleBuffer(flat), name, kind.__hash__ is not None)
+        return Block, (pickle.PickleBuffer(data), self.readonly, name, kind.__hash__ is not None)
 
     def write(self, runs: Runs) -> None:
         """Let the memory have these bytes at these positions."""
-        flat = self.flat
+        flat = _flat(self)
         for start, data in runs:
             flat[start : start + len(data)] = data
 
@@ -252,9 +251,12 @@ def shaped(base: Any, layout: Layout) -> memoryview:
     Raises:
         ValueError, TypeError, NotImplementedError: there is no such view.
     """
-    whole: memoryview = base.flat if isinstance(base, (Memory, Block)) else memoryview(base)
+    whole = _flat(base) if isinstance(base, (Memory, Block)) else memoryview(base)
     if layout.dtype is not None:
-        made = memoryview(_array()(layout.shape, layout.dtype, whole.cast("B"), layout.offset, layout.strides))
+        data = base.bytes if isinstance(base, (Memory, Block)) else base
+        array = _array()(layout.shape, layout.dtype, data, layout.offset, layout.strides)
+        array.flags.writeable = not whole.readonly
+        made = memoryview(array)
         if made.format != layout.format:  # that of records depends on their addresses
             raise ValueError(f"a view of format {layout.format} would have another one here, {made.format}")
     elif layout[:5] == (0, whole.format, whole.itemsize, whole.shape, whole.strides):
@@ -323,14 +325,24 @@ def _address(view: memoryview) -> int:
     return address or 0
 
 
-def _memory(address: int, size: int, kept: Any, *, readonly: bool, name: str = "", hashes: bool = True) -> memoryview:
-    """The bytes at an address, and with them what has to live as long.
+def _flat(memory: Memory | Block) -> memoryview:
+    """The bytes of a piece of memory.
+
+    No view has another object look into it: Python 3.11 crashes when it frees such ones in a circle, as an
+    exception and its frames are one.
+    """
+    view = pickle.PickleBuffer(memory.bytes).raw()
+    view = pickle.PickleBuffer(memory.bytes).raw()
+    return view.toreadonly() if memory.readonly else view
+
+
+def _bytes(address: int, size: int, kept: Any, *, name: str = "", hashes: bool = True) -> Any:
+    """An array of the bytes at an address, and with it what has to live as long.
 
     Args:
         address, size: where, and how many bytes.
         kept: whatever owns them.
-        readonly: whether they are not to be written.
-        name: of the type that ``obj`` says it is.
+        name: the name of its type, if it is to be had as what a view is of.
         hashes: whether that has a hash, without which a view has none.
     """
     import ctypes
@@ -344,8 +356,7 @@ def _memory(address: int, size: int, kept: Any, *, readonly: bool, name: str = "
         kind = type(kind)(name, (kind,), space)
     memory = kind.from_address(address)
     memory.kept = kept
-    view = pickle.PickleBuffer(memory).raw()
-    return view.toreadonly() if readonly else view
+    return memory
 
 
 # There -------------------------------------------------------------------------------------------
@@ -356,17 +367,19 @@ class Block:
 
     Args:
         data: the bytes, which it does not copy.
+        readonly: whether nobody may write into them at home.
         name: the type of what they are of at home.
         hashes: whether that has a hash.
     """
 
-    def __init__(self, data: Any, name: str, hashes: bool) -> None:
+    def __init__(self, data: Any, readonly: bool, name: str, hashes: bool) -> None:
         view = memoryview(data)
-        self.flat = _memory(_address(view), view.nbytes, view, readonly=view.readonly, name=name, hashes=hashes)
+        self.readonly = readonly or view.readonly
+        self.bytes = _bytes(_address(view), view.nbytes, view, name=name, hashes=hashes)
 
     def since(self, then: Block) -> Runs:
         """What was written into it since it was as ``then`` is."""
-        now, old = self.flat, then.flat
+        now, old = _flat(self), _flat(then)
         found: Runs = []
         if _address(now) == _address(old):
             return found

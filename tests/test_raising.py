@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,19 @@ def throw(error: BaseException) -> Callable[[], object]:
         raise error
 
     return raise_it
+
+
+def test_an_exception_goes_with_its_last_name() -> None:
+    """It and its frames are no circle, which would keep what the caller of the function has passed."""
+    gc.disable()
+    try:
+        error = travelled(caught(throw(ExceptionGroup("two", [KeyError(1), caught(lambda: {}["x"])]))))
+        assert error.__traceback__ is not None
+        seen = weakref.ref(error)
+        del error
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

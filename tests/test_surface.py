@@ -345,6 +345,11 @@ PROGRAMS = {
             except ValueError as error:
                 print(error)
             whole.append(3)
+            try:
+                goods.fail(goods.Trouble, memoryview(whole)[1:])
+            except goods.Trouble as error:
+                print(bytes(error.args[0][:2]))
+            whole.append(3)
     """,
     "heaps, sorted lists and dictionaries": """
         import collections, goods
@@ -498,7 +503,8 @@ def test_a_view_that_cannot_be_the_same_there_runs_here(goods: Place) -> None:
     program = """
         import ctypes, goods, io, numpy as np
         numbers, stream, array = (ctypes.c_int * 4)(), io.BytesIO(bytes(8)), np.zeros(5000, "u1")
-        print(goods.add(1), goods.put(stream.getbuffer(), 1, b"abc"), stream.getvalue(), goods.size(memoryview(numbers)))
+        print(goods.add(1), goods.put(stream.getbuffer(), 1, b"abc"), stream.getvalue())
+        print(goods.size(memoryview(numbers)))
         view = memoryview(array)[100:]
         part = goods.part(view)
         part[0] = 5

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import array
 import ctypes
+import gc
 import io
 import itertools
 import mmap
 import random
 import struct
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -215,8 +217,12 @@ def test_a_write_through_one_is_seen_through_the_others(what: str, size: int) ->
     assert bytes(there[0]) == bytes(here[0])
 
 
-@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.sampled_from([-3, -1, 1, 2])), min_size=1, max_size=6),
-       st.booleans(), st.integers(0, 2**32), st.sampled_from([1, 100]))  # fmt: skip
+parts_of_memory = st.tuples(st.integers(0, 90), st.integers(0, 90), st.sampled_from([-3, -1, 1, 2]))
+
+
+@given(
+    st.lists(parts_of_memory, min_size=1, max_size=6), st.booleans(), st.integers(0, 2**32), st.sampled_from([1, 100])
+)
 def test_random_views_of_the_same_memory(parts: list[tuple[int, int, int]], own: bool, seed: int, factor: int) -> None:
     def given_(owner: bytearray) -> list[Any]:
         seen = [memoryview(owner)[a * factor : b * factor : step] for a, b, step in parts]
@@ -249,7 +255,7 @@ def test_what_shares_memory_in_other_ways_is_not_changed_one_by_one(given_: Call
     own = np.zeros(LARGE, "u1")
     for at in range(len(given_(own))):
         if type(given_(own)[at]) is not bytearray:
-            with pytest.raises(Unrestorable, match="was changed that .* another argument"):
+            with pytest.raises(Unrestorable, match=r"was changed that .* another argument"):
                 remotely(lambda *v, at=at: v[at].__setitem__(4, 1), *given_(own))
     assert own.sum() == 0
     assert remotely(lambda *v: sum(map(int, v[0][:3])), *given_(own)) == (0, False)
@@ -295,7 +301,7 @@ def test_a_result_that_is_a_view_is_the_callers_own(size: int) -> None:
 @pytest.mark.parametrize("owner", ["map", "bytes", "two dimensions", "a part of an array"])
 def test_other_views_as_results_do_not_travel(function: Callable[[Any], Any], owner: str) -> None:
     own = memoryview(OWNERS[owner](LARGE))[1:]
-    with pytest.raises((ArgumentError, TypeError), match="memoryview is of memory|stays where|C-contiguous"):
+    with pytest.raises((ArgumentError, TypeError), match=r"memoryview is of memory|stays where|C-contiguous"):
         remotely(function, own)
 
 
@@ -342,6 +348,24 @@ def test_nothing_holds_the_memory_after_the_call() -> None:
     assert bytes(sent.segments[2]) == counted(LARGE)  # the copy is still there for whoever sends it
 
 
+@pytest.mark.parametrize("owner", OWNERS)
+def test_nothing_looks_into_a_view_that_may_be_freed_in_a_circle(owner: str) -> None:
+    """Python 3.11 crashes when it frees such a view."""
+    sent = restoring.Sent((memoryview(OWNERS[owner](LARGE)),), {})
+    there = restoring.Received(received(sent.segments), copied=True)
+    seen: dict[int, Any] = {}
+    waiting: list[Any] = [sent, there]
+    while waiting:
+        value = waiting.pop()
+        if id(value) not in seen and not isinstance(value, (type, types.ModuleType, types.FunctionType)):
+            seen[id(value)] = value
+            waiting += gc.get_referents(value)
+    found = [value for value in seen.values() if type(value) is memoryview]
+    assert len(found) > 1
+    for view in found:
+        view.release()  # which is refused if something looks into it
+
+
 UNFIT: dict[str, tuple[Callable[[], memoryview], str]] = {
     "ctypes": (lambda: memoryview((ctypes.c_int * 4)()), "a memoryview of an object of type c_int_Array_4"),
     "objects": (lambda: memoryview(np.array([None, {}])), "a memoryview of an object of type ndarray"),
@@ -359,7 +383,7 @@ def test_views_of_what_is_not_plain_memory_do_not_travel(what: str) -> None:
 def test_a_released_view_does_not_travel() -> None:
     view = memoryview(bytearray(3))
     view.release()
-    with pytest.raises(ArgumentError, match="argument 1, of type memoryview, cannot travel .*released memoryview"):
+    with pytest.raises(ArgumentError, match=r"argument 1, of type memoryview, cannot travel .*released memoryview"):
         restoring.Sent((view,), {})
 
 
