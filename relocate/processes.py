@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from . import embedded, executor
 
-REST = 0.05
-"""Seconds for what an executor has reported before its end to be read; who holds its streams is not waited for."""
+REST = 0.2
+"""Seconds for what an executor has reported before its end to be read: who else holds its streams is not waited for."""
 
 
 class Process:
@@ -78,11 +78,7 @@ class Process:
 
     def bury(self) -> None:
         """End it and whatever it started, and wait until it is gone."""
-        with contextlib.suppress(OSError):
-            if os.name == "posix":
-                os.killpg(self.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
+        self._kill_all()
         self._process.wait()
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
@@ -109,13 +105,21 @@ class Process:
         except (OSError, ValueError, IndexError):
             return "", 0.0
 
+    def _kill_all(self) -> None:
+        with contextlib.suppress(OSError):
+            if os.name == "posix":
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+
     def _watch(self) -> None:
         """In a thread: pass on its reports, and its end."""
-        # A process that the function started may hold the pipe open: the end of the executor, not
-        # of the stream, is what counts.
+        # A process that the function started may hold the pipe open, even beyond this group: the end of
+        # the executor, not of the stream, is what counts.
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         self._process.wait()
+        self._kill_all()
         reader.join(REST)
         self._post(self, {"ended": self._process.returncode})
 

@@ -62,7 +62,8 @@ LOOK = 0.1
 WATCH = 1.0
 """Seconds for which deadlines are looked at after there was one."""
 HEED = 0.07
-"""Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else."""
+"""Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else, until
+the one in reserve has taken its place."""
 HEEDING = 0.005
 """Seconds of processor time in which it could have."""
 HEED_BUSY = 0.5
