@@ -370,6 +370,8 @@ class Supervisor:
     def _report(self, process: Process, what: dict[str, Any]) -> None:
         if process is self._reserve and "ended" in what:
             self._drop_reserve()  # until calls may have to be ended again: it may not live here
+            if what["ended"] == -signal.SIGKILL:
+                self._toll.has(time.monotonic())  # if it was for want of memory, that was no executor's end
         slot = next((slot for slot in self._slots if slot.process is process), None)
         if slot is None:
             return
