@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import Context, ContextVar, copy_context
 from functools import cache, lru_cache
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -37,7 +38,7 @@ NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 LOCALE = tuple(
     getattr(_locale, n) for n in ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY") if hasattr(_locale, n)
 )
-ORDINARY = ("C",) * len(LOCALE)
+_setlocale = _locale.setlocale
 RECURSION = 1000
 locale_error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
 DIGITS: int = sys.int_info.default_max_str_digits
@@ -52,12 +53,16 @@ class Unavailable(Exception):
     """The state cannot be had here; the call has to run where its caller is."""
 
 
+_fields = attrgetter(*FIELDS)
+
+
 @cache
-def _plain() -> Any:
-    """A context with the default traps, and no flags.  Not its traps alone: they do not keep the context alive."""
+def _plain() -> tuple[Any, Any, Any]:
+    """A context with the default traps, and no flags; both.  Not those alone: they do not keep the context alive."""
     import decimal
 
-    return decimal.Context(traps=[getattr(decimal, name) for name in TRAPS], flags=[])
+    context = decimal.Context(traps=[getattr(decimal, name) for name in TRAPS], flags=[])
+    return context, context.traps, context.flags
 
 
 _packed: tuple[Any, bytes] = (None, b"")
@@ -103,8 +108,8 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
         # tasks that begin here later would share.
         made = arithmetic(context) if len(context) else None
         rules = decimal.DefaultContext if made is None else made
-        plain, usual = (rules.prec, rules.rounding, rules.Emin, rules.Emax, rules.capitals, rules.clamp), _plain()
-        if plain != DECIMAL or rules.traps != usual.traps or (made is not None and rules.flags != usual.flags):
+        _, traps, flags = _plain()
+        if _fields(rules) != DECIMAL or rules.traps != traps or (made is not None and rules.flags != flags):
             state["decimal"] = _pack(rules)
     numpy = sys.modules.get("numpy")
     if numpy is not None and (len(context) or not _keeps_errors_in_context(numpy)):
@@ -115,14 +120,16 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
         state["recursion"] = limit
     if (digits := sys.get_int_max_str_digits()) != DIGITS:
         state["digits"] = digits
-    names = tuple(map(_locale.setlocale, LOCALE))
-    if names != ORDINARY:
-        state["locale"] = {category: name for category, name in zip(LOCALE, names, strict=True) if name != "C"}
+    for category in LOCALE:
+        if _setlocale(category) != "C":
+            state["locale"] = {each: name for each in LOCALE if (name := _setlocale(each)) != "C"}
+            break
     if len(context) and (variables := _variables(context)):
         state["variables"] = variables
     return pickle.dumps(state, 5) if state else b""
 
 
+@cache
 def _keeps_errors_in_context(numpy: ModuleType) -> bool:
     """Whether NumPy's handling of errors is a context variable: from NumPy 2 on."""
     return not getattr(numpy, "__version__", "1.").startswith("1.")

@@ -16,9 +16,10 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import zmq
+import zmq.backend
 
 from . import policy, session, wire
 from .errors import ConfigError, RemoteProtocolError, WorkerError
@@ -40,6 +41,9 @@ GLANCE = 200
 Ctrl-C must not wait for the answer."""
 HUGE = 32 << 20
 """Bytes from which on malloc never keeps what is freed (glibc's DEFAULT_MMAP_THRESHOLD_MAX)."""
+MORE = int(zmq.SNDMORE)
+send_frame: Any = zmq.backend.Socket.send
+"""What `zmq.Socket.send` ends in, which looks at arguments first that are never given here."""
 NEVER = 1 << 30
 """Milliseconds: a channel whose peer is gone is thrown away, it does not reconnect."""
 
@@ -146,35 +150,46 @@ def bound_to(socket: zmq.Socket[bytes]) -> str:
 
 
 def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer]) -> None:
-    """Send a message of several frames.  Only small ones are copied: to lend them to libzmq costs more."""
-    last = len(frames) - 1
-    for i, frame in enumerate(frames):
-        socket.send(frame, zmq.SNDMORE if i < last else 0, len(frame) < zmq.COPY_THRESHOLD)
+    """Send a message of one frame or several.  Only small ones are copied: to lend them to libzmq costs more."""
+    if len(frames) > 1:
+        for frame in frames[:-1]:
+            send_frame(socket, frame, MORE, len(frame) < zmq.COPY_THRESHOLD)
+    send_frame(socket, frames[-1], 0, len(frames[-1]) < zmq.COPY_THRESHOLD)
 
 
-def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[wire.Buffer]:
-    """The frames of the next message; the chunks of a long segment are put together as they are read.
+def receive(socket: zmq.Socket[bytes]) -> tuple[wire.AnyMessage, list[wire.Buffer], int]:
+    """The next message, its segments, and the bytes of all; the chunks of a long segment are put together as read.
+
+    For peers that are known: whether frames follow a small message is not looked at, as that takes as long as to read
+    it; they would be read as the next message.
 
     Raises:
         zmq.Again: there is none.
-        RemoteProtocolError: what follows the header is not what it announces.
+        RemoteProtocolError: it is no message, or what follows the header is not what it announces.
     """
-    frames: list[wire.Buffer] = [socket.recv(flags)]
-    more = socket.getsockopt(zmq.RCVMORE)
-    if more:
-        try:
-            for size in wire.sizes_in(frames[0]):
-                if size > wire.CHUNK:
-                    frames.append(_whole(socket, size))
-                    more = socket.getsockopt(zmq.RCVMORE)
-                elif more and size:
-                    frame = socket.recv(copy=False)
-                    frames.append(frame.buffer)
-                    more = frame.more
-        finally:  # the next message begins after this one's last frame
-            while socket.getsockopt(zmq.RCVMORE):
-                frames.append(socket.recv(copy=False).buffer)
-    return frames
+    header = socket.recv()
+    try:
+        message = wire.decode(header)
+        body = getattr(message, "body", None)
+        if body:
+            return message, [body], len(header)
+        frames: list[wire.Buffer] = [header]
+        more = socket.getsockopt(zmq.RCVMORE)
+        for size in wire.sizes_of(message):
+            if size > wire.CHUNK:
+                frames.append(_whole(socket, size))
+                more = socket.getsockopt(zmq.RCVMORE)
+            elif more and size:
+                frame = socket.recv(copy=False)
+                frames.append(frame.buffer)
+                more = frame.more
+        if more:
+            raise RemoteProtocolError("more frames than announced")
+        return message, wire.segments_of(message, frames), sum(map(len, frames))
+    except RemoteProtocolError:  # the next message begins after this one's last frame
+        while socket.getsockopt(zmq.RCVMORE):
+            socket.recv(copy=False)
+        raise
 
 
 def _whole(socket: zmq.Socket[bytes], size: int) -> wire.Whole:
@@ -269,6 +284,8 @@ class ZmqChannel:
     _monitor: zmq.Socket[bytes] | None = None
     _connect_by: float | None = None
     """When the connection must have been made; None: it has been."""
+    _lost = ""
+    """Why it has ended."""
 
     def __init__(
         self,
@@ -315,42 +332,40 @@ class ZmqChannel:
     def reply(self, answer: Answer, deadline: float = policy.NEVER) -> Exchanged:
         """See `Channel`."""
         while True:
-            exchanged = self._await(deadline)
+            try:
+                message, segments, size = receive(self._socket)
+            except zmq.Again:
+                self._await(deadline)
+                continue
             self._connected = True
-            question, segments, _ = exchanged
-            if not isinstance(question, session.Question):
-                return exchanged
-            frames = answer(question, segments)
+            reply = self._session.came(message)
+            if not isinstance(reply, session.QUESTIONS):
+                return reply, segments, size
+            frames = answer(reply, segments)
             if frames:
                 send(self._socket, frames)
 
-    def _await(self, deadline: float) -> Exchanged:
-        """The next message; raises `Lost` if the peer's end comes first, `TimeUp` if the deadline does."""
+    def _await(self, deadline: float) -> None:
+        """Wait for a message; raises `Lost` if the peer's end comes first, `TimeUp` if the deadline does."""
         while True:
-            try:
-                return self._receive()
-            except zmq.Again:
-                left = GLANCE
-                if deadline < policy.NEVER:
-                    left = max(0, min(GLANCE, math.ceil((deadline - time.monotonic()) * 1000)))
-                ready = zmq.zmq_poll(self._poll, left)
+            left = GLANCE
+            if deadline < policy.NEVER:
+                left = max(0, min(GLANCE, math.ceil((deadline - time.monotonic()) * 1000)))
+            ready = [polled for polled, _ in zmq.zmq_poll(self._poll, left)]
             if not ready and self._connect_by is not None and time.monotonic() > self._connect_by:
                 raise Lost(f"no connection within {self._heartbeat:g} s")
-            lost = self._watch() if any(polled is self._monitor for polled, _ in ready) else ""
+            if self._monitor in ready:
+                self._lost = self._lost or self._watch()
             if self._connected:
                 self._connect_by = None
+            if self._socket in ready:
+                return
+            if self._lost:
+                if self._socket.poll(0):
+                    return  # the answer came just before the end
+                raise Lost(self._lost)
             if not ready and left < GLANCE:
                 raise TimeUp
-            if lost:
-                try:
-                    return self._receive(zmq.DONTWAIT)  # the answer came just before the end
-                except zmq.Again:
-                    raise Lost(lost) from None
-
-    def _receive(self, flags: int = 0) -> Exchanged:
-        frames = receive(self._socket, flags)
-        reply, segments = self._session.receive(frames)
-        return reply, segments, sum(map(len, frames))
 
     def _watch(self) -> str:
         """Take one event from the monitor; why the channel is lost, or ''."""

@@ -298,7 +298,7 @@ class DirectChannel:
             while True:
                 got = self._await(deadline)
                 reply, segments = self._session.receive(got)
-                if not isinstance(reply, session.Question):
+                if not isinstance(reply, session.QUESTIONS):
                     return reply, segments, sum(map(len, got))
                 if answers := answer(reply, segments):
                     self._stream.send(answers, patient=True)

@@ -200,8 +200,10 @@ class Driver:
         sent: restoring.Sent | None = None,
         calling: Calling | None = None,
     ) -> Any:
-        trip = Trip(self, target.name, target.module, target.path, piece=stream is not None and stream[0] > 0)
-        trip.course = calling
+        trip = Trip(self, target.name, target.module, target.path)
+        if calling is not None:
+            trip.course, trip.ordinary = calling, False
+            trip.piece = stream is not None and stream[0] > 0
         trip.deadline = self.deadline()
         if self.limits is not None and (limit := self.limits.seconds(trip.name)) < policy.NEVER:
             trip.deadline = min(trip.deadline, self.clock() + limit)
@@ -313,7 +315,8 @@ class Driver:
             ModuleUnavailable: nobody has it.
             NoWorkerLeft: nobody answered in time.
         """
-        trip = Trip(self, module, module, ("chan", *module.split(".")), patience=timeout, here=local)
+        trip = Trip(self, module, module, ("chan", *module.split(".")))
+        trip.patience, trip.here = timeout, local
         answer = trip.make(wire.Describe(self._next_id(), module), ())
         if answer is None:
             raise NoWorkerLeft(f"{module}: {self._left(trip.path)}")
@@ -379,11 +382,11 @@ class Driver:
     def pools(self, trip: Trip, here: bool) -> list[policy.Pool]:
         """The same, as the policy wants them, with or without the local copy; called with the lock held."""
         key = (trip.path, here, trip.version)
-        found = self._pools_of.get(key) if self._ranks[0] is self.namespace.snapshot else None
-        if found is None:
-            ranks = _usable(self.ranks(trip.path), here, trip.version)
-            found = self._pools_of[key] = [self._pool(tuple(rank)) for rank in ranks]
-        return found
+        if self._ranks[0] is self.namespace.snapshot and (found := self._pools_of.get(key)) is not None:
+            return found
+        ranks = _usable(self.ranks(trip.path), here, trip.version)
+        made = self._pools_of[key] = [self._pool(tuple(rank)) for rank in ranks]
+        return made
 
     def _pool(self, places: tuple[Link | Local | Part, ...]) -> policy.Pool:
         pool = self._pools.get(places)
@@ -530,8 +533,10 @@ class Driver:
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         if now >= self._ask_again and not trip.attempts:
             self._forgive(now)
-        if trip.course is None and not trip.nested and not self.lending and trip.starved is None:
-            return self._ask(trip, self.pools(trip, trip.here), now)
+        if trip.ordinary:
+            decision = self._ask(trip, self.pools(trip, trip.here), now)
+            if type(decision) is policy.Run or not self.lending:
+                return decision
         decision = self._choose(trip, now, idle=trip.nested)
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
             busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
@@ -658,7 +663,10 @@ class Driver:
                 holder.seat = None
             seat.outstanding -= 1
             if kept is not None:
-                seat.put(kept)
+                if seat.gone:
+                    kept.close()
+                else:
+                    seat.idle.append(kept)
             if failed:
                 seat.failed(self.clock(), self._chance())
             if self._large:

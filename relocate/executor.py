@@ -75,7 +75,6 @@ class Executor:
         self._modules: dict[str, tuple[ModuleType, bytes]] = {}
         self._digests: dict[str, bytes] = {}
         """Of the sources alone, by module: calls of methods name them."""
-        self._interruptible = False
         self._draining = False
         self._ear, self._mouth = sockets.socketpair()
         self._output = Output(self._written)
@@ -85,7 +84,7 @@ class Executor:
         self._caller: Caller | None = None
         """Of the running call, if it was asked or told something."""
         lending.asking[:] = [self._calling]
-        self._runner = Runner(self._output, Interruptible(self))
+        self._runner = Runner(self._output)
         self._reception: Reception
         """Once it has a slot."""
 
@@ -276,22 +275,23 @@ class Executor:
         with self._uninterrupted() as before:
 
             def wait(until: Callable[[], Any]) -> Any:
-                self._interruptible = before
+                self._runner.interruptible = before
                 try:
                     return until()
                 finally:
-                    self._interruptible = False
+                    self._runner.interruptible = False
 
             return self._reception.ask(peer, question, segments, wait)
 
     @contextlib.contextmanager
     def _uninterrupted(self) -> Iterator[bool]:
         """In the main thread; gives whether it was interruptible before."""
-        before, self._interruptible = self._interruptible, False
+        runner = self._runner
+        before, runner.interruptible = runner.interruptible, False
         try:
             yield before
         finally:
-            self._interruptible = before
+            runner.interruptible = before
 
     def _module(self, name: str) -> tuple[ModuleType, bytes]:
         found = self._modules.get(name)
@@ -329,21 +329,8 @@ class Executor:
         end(self._settings)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self._interruptible and self._slate[CANCELLED] == self._slate[RUNNING]:
+        if self._runner.interruptible and self._slate[CANCELLED] == self._slate[RUNNING]:
             raise KeyboardInterrupt
-
-
-class Interruptible:
-    """While it is entered, an interrupt that is meant for the running call is one."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-
-    def __enter__(self) -> None:
-        self._executor._interruptible = True
-
-    def __exit__(self, *error: object) -> None:
-        self._executor._interruptible = False
 
 
 def unbind(url: str) -> None:

@@ -86,13 +86,6 @@ class Seat(Health):
         except IndexError:
             return None
 
-    def put(self, used: channel.Channel) -> None:
-        """Keep a channel for the next call."""
-        if self.gone:
-            used.close()
-        else:
-            self.idle.append(used)
-
     def dismiss(self) -> None:
         """The executor is gone: close what is idle, keep nothing more."""
         self.gone = True

@@ -130,18 +130,17 @@ class Reception:
         while True:
             try:
                 identity = self._socket.recv()
-            except zmq.Again:
-                return False
-            known = self._sessions.get(identity)
-            try:
+                known = self._sessions.get(identity)
                 if known is not None and known.state is session.State.KNOWN:
-                    frames = channel.receive(self._socket)
+                    message, segments, _ = channel.receive(self._socket)
+                    message = known.came(message)
                 else:  # of what a stranger sends only the header is kept
                     header = self._socket.recv_multipart()[0]
                     known = known or self._strangers.get(identity) or self._stranger(identity)
                     # An embedded worker's socket lies in its program's own folder; import paths may be long.
-                    frames = [header] if self._trusting else wire.greeting(header)
-                message, segments = known.receive(frames)
+                    message, segments = known.receive([header] if self._trusting else wire.greeting(header))
+            except zmq.Again:
+                return False
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
             if isinstance(message, wire.Open):
@@ -199,9 +198,11 @@ class Reception:
         segments: list[wire.Buffer],
         known: session.ServerSession | None = None,
     ) -> None:
-        if isinstance(message, (wire.Call, wire.Describe)):
-            if isinstance(message, wire.Call) and message.due is not None and known is not None:
+        if isinstance(message, wire.Call):
+            if message.due is not None and known is not None:
                 message.due = known.here(message.due, time.monotonic())
+            self.calls.append((peer, message, segments))
+        elif isinstance(message, wire.Describe):
             self.calls.append((peer, message, segments))
         elif isinstance(message, wire.Answer):
             self.answers.append((message, segments))
@@ -231,7 +232,7 @@ class Reception:
                 raise Gone("the caller is gone") from None
             return
         try:
-            self._socket.send(peer, zmq.SNDMORE)
+            channel.send_frame(self._socket, peer, channel.MORE)
             channel.send(self._socket, frames)
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:

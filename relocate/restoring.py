@@ -26,7 +26,7 @@ import io
 import math
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
@@ -62,13 +62,14 @@ class Received:
 
     def __init__(self, segments: wire.Segments, *, copied: bool = False) -> None:
         self._segments = segments
-        self._lent: list[memoryview] = []
-        self._copies: list[bytearray] = []
+        self._lent: Sequence[memoryview] = ()
+        self._copies: Sequence[bytearray] = ()
         if len(segments) == 1 and len(segments[0]) <= FEW:
             self.args, self.kwargs = pickle.loads(segments[0])
-            if not self.kwargs and ATOMS.issuperset(map(type, self.args)):
+            if not self.kwargs and ATOMS.issuperset(kinds := [*map(type, self.args)]):
                 self._unpickler = None
-                self._know_nan()
+                if float in kinds:
+                    self._know_nan()
                 return
         data, *buffers = segments
         if copied:
@@ -205,18 +206,15 @@ class Sent:
         ArgumentError: one cannot travel.
     """
 
-    __slots__ = ("_pickler", "args", "kwargs", "lent", "segments")
+    __slots__ = ("_pickler", "lent", "segments")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
-        self.args = args
-        self.kwargs = kwargs
-        self.lent = NOTHING
         self._pickler: Any = None
         if not kwargs and ATOMS.issuperset(map(type, args)):
+            self.lent = NOTHING
             self.segments: list[wire.Buffer] = [pickle.dumps((args, kwargs), 5)]
         else:
-            if lends:
-                self.lent = Loans()
+            self.lent = Loans() if lends else NOTHING
             self.segments, self._pickler = wire.pickled((args, kwargs), self.lent if lends else None)
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:

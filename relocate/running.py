@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, copy_context
 from inspect import iscoroutinefunction
 from types import CoroutineType, GeneratorType
@@ -13,7 +12,6 @@ from . import ambient, lending, raising, restoring, wire
 from .errors import ArgumentError
 from .output import Output
 
-NOTHING = nullcontext()
 MOST = 10_000
 """Ways of calling functions that are remembered."""
 
@@ -23,19 +21,15 @@ class Runner:
 
     Args:
         output: what they print.
-        guard: is entered for as long as a function runs.
         through: exceptions that are the executor's own, and pass through.
     """
 
-    def __init__(
-        self,
-        output: Output,
-        guard: AbstractContextManager[Any] | None = None,
-        through: tuple[type[BaseException], ...] = (),
-    ) -> None:
+    def __init__(self, output: Output, through: tuple[type[BaseException], ...] = ()) -> None:
         self._output = output
-        self._guard = guard or nullcontext()
         self._through = through
+        self.interruptible = False
+        """Whether a function runs."""
+        self._done = b""
         self._readers: set[tuple[Any, ...]] = set()
         """Ways of calling a function in which it did not write into arrays: it gets no copies then."""
 
@@ -98,29 +92,46 @@ class Runner:
         self, message: wire.Call, function: Callable[..., Any], received: restoring.Received, begun: Context
     ) -> tuple[BaseException | None, Any, bytes]:
         """What it raised, what it returned, and what it did to the state beside its arguments."""
-        captured, done = message.ambient, b""
-        rules = None
+        captured, self._done = message.ambient, b""
         # What an import raised is not this caller's flag.
         context = ambient.apart(begun, clear=True) if len(begun) else begun.copy()
         try:
-            with self._guard, ambient.applied(captured, context) if captured else NOTHING:
-                if len(context):
-                    begun, rules = context.copy(), ambient.arithmetic(context)
-                    rules = rules and rules.copy()
-                try:
-                    result = context.run(function, *received.args, **received.kwargs)
-                    if type(result) is CoroutineType and iscoroutinefunction(function):
-                        result = _run(result, context)
-                    elif message.stream is not None:
-                        result = self._piece(result, *message.stream, context)
-                finally:
-                    if rules is not None or context != begun:
-                        done = ambient.told(context, begun, rules)
-                return None, result, done
+            if captured:
+                with ambient.applied(captured, context):
+                    result = self._invoke(message, function, received, begun, context)
+            else:
+                result = self._invoke(message, function, received, begun, context)
+            return None, result, self._done
         except self._through:
             raise
         except BaseException as error:
-            return error, None, done
+            return error, None, self._done
+
+    def _invoke(
+        self,
+        message: wire.Call,
+        function: Callable[..., Any],
+        received: restoring.Received,
+        begun: Context,
+        context: Context,
+    ) -> Any:
+        """What it returns when it runs in ``context``; `_done` is what it does to that."""
+        rules = None
+        if len(context):
+            begun, rules = context.copy(), ambient.arithmetic(context)
+            rules = rules and rules.copy()
+        try:
+            self.interruptible = True
+            result = context.run(function, *received.args, **received.kwargs)
+            if type(result) is CoroutineType and iscoroutinefunction(function):
+                return _run(result, context)
+            if message.stream is not None:
+                return self._piece(result, *message.stream, context)
+            return result
+        finally:
+            self.interruptible = False
+            if rules is not None or context != begun:
+                self._done = ambient.told(context, begun, rules)
 
     def _piece(self, items: Any, skip: int, count: int, context: Context) -> Any:
         if isinstance(items, AsyncGenerator):
@@ -138,7 +149,7 @@ def _run(waited: Coroutine[Any, Any, Any], context: Context) -> Any:
 
 def _described(error: BaseException, given: tuple[Any, ...]) -> list[raising.Node]:
     try:
-        return raising.describe(error, skip=1, given=given)
+        return raising.describe(error, skip=2, given=given)
     except Exception as worse:
         text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
         return raising.describe(RuntimeError(text))

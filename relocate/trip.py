@@ -85,34 +85,29 @@ class Trip:
     """The id of the call that is under way."""
     _seen = 0
     """Characters of output that were shown."""
+    here = True
+    """Whether it may run on the local copy."""
+    piece = False
+    """Whether the call it belongs to is counted already: a further piece of a generator's."""
+    ordinary = True
+    """Whether it is not nested, not of a stream, and was not ended for want of memory."""
+    nested = False
+    """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
     _verdicts: Mapping[str, wire.Obituary | None] = {}
     version: tuple[str, bytes] = ("", b"")
     """The module, and the digest with which it was described."""
     refusal: tuple[wire.Rejected, str] | None = None
     """What an executor said, and its label, if all that are there lack this version."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        name: str,
-        module: str,
-        path: tuple[str, ...],
-        *,
-        patience: float = 0.0,
-        here: bool = True,
-        piece: bool = False,
-    ) -> None:
+    def __init__(self, driver: Driver, name: str, module: str, path: tuple[str, ...]) -> None:
         self.driver = driver
         self.name = name
         self.module = module
         self.path = path
-        self.patience = patience or driver.patience
-        self.here = here
-        self.piece = piece
-        """Whether the call it belongs to is counted already: a further piece of a generator's."""
+        self.patience = driver.patience
         self.began = driver.clock()
-        self.nested = bool(driver.lending) and threading.get_ident() in driver.lending
-        """Whether it is made by a generator that another call of this thread was lent, and is waited for."""
+        if driver.lending and threading.get_ident() in driver.lending:
+            self.nested, self.ordinary = True, False
 
     @property
     def gpu(self) -> bool:
@@ -129,15 +124,14 @@ class Trip:
         """
         driver = self.driver
         self._request = request.call
-        self.version = request.module, request.digest if isinstance(request, wire.Call) else b""
+        self.version = request.module, request.digest
         refused: Sequence[tuple[Seat, str]] = ()
         frames = wire.pack(request, segments)
-        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        size = len(frames[0]) if len(frames) == 1 else wire.size_of(frames)
         estimate = driver.costs.of(self.name, size)
         self.typical = estimate.there.median
-        self.hedge_after = (
-            NEVER if self.lent or self.nested or isinstance(request, wire.Describe) else estimate.there.p95
-        )
+        if request.digest and not self.nested and not self.lent:
+            self.hedge_after = estimate.there.p95
         lost = ""
         while True:
             kept: channel.Channel | None = None
@@ -182,14 +176,15 @@ class Trip:
                 self.received += received
                 if isinstance(reply, ANSWERS):
                     kept = opened
-                    failed = isinstance(reply, wire.Rejected) and reply.code == "draining"
+                    rejected = reply if isinstance(reply, wire.Rejected) else None
+                    failed = rejected is not None and rejected.code == "draining"
                     if not failed:
                         driver.answered(self, seat, began, estimate, reply)
-                        if isinstance(reply, wire.Rejected) and reply.code in UNFIT:
-                            driver.refused(self, seat, reply, began)
+                        if rejected is not None and rejected.code in UNFIT:
+                            driver.refused(self, seat, rejected, began)
                             if any(other is seat for other, _ in refused):  # asked again, and in vain
-                                return reply, result, seat.label
-                            refused = [*refused, (seat, reply.text)]
+                                return rejected, result, seat.label
+                            refused = [*refused, (seat, rejected.text)]
                             continue
                         for other, why in refused:
                             driver.unused(other.link.name, self.module, why)
@@ -213,9 +208,11 @@ class Trip:
                 if opened is not None and kept is None:
                     opened.close()
                 try:
-                    self._give_back(kept, failed)
+                    if self.seat is not None:
+                        driver.release(self.seat, kept, failed, self)
                 finally:
-                    self._give_back(None, False)  # if an interrupt came between
+                    if self.seat is not None:  # an interrupt came between
+                        driver.release(self.seat, None, False, self)
             self.tried, lost = [*self.tried, seat.id], seat.label
             self._judge(request.call, driver.clock() - began)
 
@@ -231,10 +228,6 @@ class Trip:
             usual = min(usual, self.typical)
         until = sent + (usual if usual > least else least)
         return until if until < self.deadline else self.deadline
-
-    def _give_back(self, kept: channel.Channel | None, failed: bool) -> None:
-        if self.seat is not None:
-            self.driver.release(self.seat, kept, failed, self)
 
     def cancel(self) -> None:
         """From another thread: end it; its outcome is not wanted any more."""
@@ -341,7 +334,7 @@ class Trip:
                 f"{self.name} ran out of memory on {where}, and no worker has more; it is not tried again: "
                 "give it less, or add a worker with more memory"
             )
-        self.starved = max((seat.link for seat in starved), key=room)
+        self.starved, self.ordinary = max((seat.link for seat in starved), key=room), False
 
     def _hear(self, seat: Seat, lasted: float) -> None:
         """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt.

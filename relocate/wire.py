@@ -27,7 +27,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
 
@@ -270,6 +270,7 @@ class Describe(Message, tag="describe"):
 
     call: bytes
     module: str
+    digest: ClassVar[bytes] = b""
 
 
 class Call(Message, tag="call"):
@@ -420,13 +421,15 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     """Frames of ``message`` carrying ``segments``."""
-    if isinstance(message, SAYING) and message.output and sum(len(text) for _, text in message.output) > INLINE:
-        segments = [*segments, _encoder.encode(message.output)]
-        message.output, message.tail = [], True
+    if getattr(message, "output", None):
+        assert isinstance(message, SAYING)
+        if sum(len(text) for _, text in message.output) > INLINE:
+            segments = [*segments, _encoder.encode(message.output)]
+            message.output, message.tail = [], True
     if not segments:
         return [_encoder.encode(message)]
-    if len(segments) == 1 and len(segments[0]) <= INLINE:
-        message.body = bytes(segments[0])  # type: ignore[attr-defined]
+    if len(segments) == 1 and len(body := segments[0]) <= INLINE:
+        message.body = body if type(body) is bytes else bytes(body)  # type: ignore[attr-defined]
         return [_encoder.encode(message)]
     sizes = [len(s) for s in segments]
     if len(sizes) > MAX_SEGMENTS or sum(sizes) > MAX_MESSAGE:
@@ -464,17 +467,27 @@ def sizes_in(header: Buffer) -> list[int]:
     Raises:
         RemoteProtocolError: it is not a header of this protocol.
     """
-    return _sizes(_decode(header))
+    return sizes_of(decode(header))
 
 
-def _decode(header: Buffer) -> AnyMessage:
+def decode(header: Buffer) -> AnyMessage:
+    """The message that begins with ``header``.
+
+    Raises:
+        RemoteProtocolError: it is not a header of this protocol.
+    """
     try:
         return _decoder.decode(header)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise RemoteProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
 
 
-def _sizes(message: AnyMessage) -> list[int]:
+def sizes_of(message: AnyMessage) -> list[int]:
+    """The lengths of the segments that follow the header of ``message``.
+
+    Raises:
+        RemoteProtocolError: they are more than one message may have.
+    """
     sizes: list[int] = getattr(message, "sizes", [])
     if len(sizes) > MAX_SEGMENTS or sum(sizes) > MAX_MESSAGE:
         raise RemoteProtocolError(f"{sum(sizes)} bytes in {len(sizes)} segments are more than one message may have")
@@ -490,16 +503,21 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
     Raises:
         RemoteProtocolError: the frames are not a message of this protocol.
     """
-    message = _decode(frames[0] if frames else b"")
+    message = decode(frames[0] if frames else b"")
+    return message, segments_of(message, frames)
+
+
+def segments_of(message: AnyMessage, frames: Sequence[Buffer]) -> list[Buffer]:
+    """The segments of ``message``, of which these are the frames; see `unpack`."""
     if body := getattr(message, "body", None):
         if len(frames) != 1:
             raise RemoteProtocolError("a message with a body inside its header has further frames")
-        return message, [body]
-    sizes = _sizes(message)
+        return [body]
+    sizes = sizes_of(message)
     if not sizes:
         if len(frames) != 1:
             raise RemoteProtocolError("a message without segments has further frames")
-        return message, []
+        return []
     segments: list[Buffer] = []
     position = 1
     for size in sizes:
@@ -521,7 +539,7 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
             message.output = _output_decoder.decode(segments.pop())
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise RemoteProtocolError(f"the output of the call cannot be read: {error}") from None
-    return message, segments
+    return segments
 
 
 # Values ------------------------------------------------------------------------------------------

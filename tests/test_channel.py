@@ -41,7 +41,8 @@ def test_segments_arrive_whole_and_writable(pair: Pair, sizes: list[int]) -> Non
     left, right = pair
     sent = [bytes([i + 1]) * size for i, size in enumerate(sizes)]
     left.send_multipart(wire.pack(call(), sent), copy=False)
-    _, segments = wire.unpack(channel.receive(right))
+    _, segments, size = channel.receive(right)
+    assert size > sum(sizes)
     assert [bytes(segment) for segment in segments] == sent
     assert not any(memoryview(segment).readonly for segment in segments if len(segment) > wire.INLINE)
 
@@ -72,8 +73,8 @@ def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes])
     left.send_multipart(frames)
     left.send_multipart(wire.pack(call()))
     with pytest.raises(RemoteProtocolError):
-        wire.unpack(channel.receive(right))
-    assert wire.unpack(channel.receive(right)) == (call(), [])
+        channel.receive(right)
+    assert channel.receive(right)[:2] == (call(), [])
 
 
 def test_where_nothing_comes_the_wait_has_an_end(pair: Pair) -> None:

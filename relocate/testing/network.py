@@ -248,7 +248,7 @@ class Executor:
         self._output = Output()
         # Lost: the executor was killed while it asked its caller.
         self.printing = _Printing(self._output)
-        self._runner = Runner(self._output, self.printing, (channel.Lost,))
+        self._runner = Runner(self._output, (channel.Lost,))
 
     def end(self, fault: Kill) -> None:
         """Die."""
@@ -283,7 +283,8 @@ class Executor:
                 function = getattr(function, part)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-        reply = self._runner.run(message, function, segments, 0)
+        with self.printing:
+            reply = self._runner.run(message, function, segments, 0)
         caller.over = True
         return (wire.Rejected(call, "result", caller.unfit), ()) if caller.unfit else reply
 
