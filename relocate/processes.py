@@ -94,17 +94,6 @@ class Process:
         """How many calls have ended there, if that is counted."""
         return int.from_bytes(self.slate[executor.ENDED], "little")
 
-    def standing(self) -> tuple[str, float]:
-        """Its state as proc(5) has it, ``R`` if it runs or waits for a processor, and seconds that it ran.
-
-        Both are of its main thread.  Nothing and 0 where the system does not tell.
-        """
-        try:
-            state = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-            return state.decode(), int(Path(f"/proc/{self.pid}/schedstat").read_bytes().split()[0]) / 1e9
-        except (OSError, ValueError, IndexError):
-            return "", 0.0
-
     def _kill_all(self) -> None:
         with contextlib.suppress(OSError):
             if os.name == "posix":
@@ -128,6 +117,18 @@ class Process:
         with self._process.stdout as stream:
             for line in stream:
                 self._post(self, json.loads(line))
+
+
+def standing(pid: int) -> tuple[str, float]:
+    """The state of a process as proc(5) has it, ``R`` if it runs or waits for a processor, and seconds that it ran.
+
+    Both are of its main thread.  Nothing and 0 where the system does not tell.
+    """
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        return state.decode(), int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return "", 0.0
 
 
 def shared_file() -> IO[bytes]:

@@ -42,7 +42,7 @@ from .announcer import Announcer
 from .door import Door, resolved
 from .errors import ConfigError, RemoteProtocolError
 from .places import end_of
-from .processes import Process
+from .processes import Process, standing
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -103,7 +103,7 @@ class Condemned:
     last: float
     """The same, however busy the machine is."""
     used: float
-    """Processor time that it had before, see `Process.standing`."""
+    """Processor time that it had before, see `standing`."""
 
     def is_spared(self, state: str, used: float, now: float) -> bool:
         """Whether the executor waits for a processor, and has not had one with which it could have heeded."""
@@ -467,7 +467,7 @@ class Supervisor:
             if slot.process is None or slot.process.running()[0] != condemned.call:
                 slot.condemned = None
                 continue
-            if condemned.is_spared(*slot.process.standing(), now):
+            if condemned.is_spared(*standing(slot.process.pid), now):
                 condemned.at = now + HEED / 4
                 continue
             slot.condemned = None
@@ -532,7 +532,7 @@ class Supervisor:
             return  # another interrupt would disturb it while it tidies up
         if not gentle:
             now = time.monotonic()
-            slot.condemned = Condemned(call, now + HEED, now + HEED_BUSY, slot.process.standing()[1])
+            slot.condemned = Condemned(call, now + HEED, now + HEED_BUSY, standing(slot.process.pid)[1])
             self._wants_reserve = True
         slot.process.interrupt()
 
