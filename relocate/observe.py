@@ -79,7 +79,13 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 Note = tuple[str, str, str | None, int, int, int, bool, int, str, float]
-"""The arguments of `Counters.settled`."""
+"""One call, as `Counters.settled` is told of it: a tuple, as that is made in no time.
+
+Its function's name; the outcome (returned, raised or failed; empty for what belongs to a call already counted); the
+label of the executor's place, None if it ran here; bytes to executors, and from them; attempts beyond the first;
+whether it ended elsewhere than where it was sent first; second attempts beside a first one that took long; its module,
+if its latency is to be counted; seconds from the call to its outcome.
+"""
 MANY = 256
 """Notes that may be left to be counted later."""
 TOTALS = ("returned", "raised", "failed", "retried", "hedged", "rerouted", "bytes_out", "bytes_in")
@@ -105,36 +111,10 @@ class Counters:
         self.unrelocated: dict[str, str] = {}
         """See `Statistics`."""
 
-    def settled(
-        self,
-        name: str,
-        outcome: str,
-        seat: str | None,
-        sent: int = 0,
-        received: int = 0,
-        retried: int = 0,
-        rerouted: bool = False,
-        hedged: int = 0,
-        module: str = "",
-        seconds: float = 0.0,
-    ) -> None:
-        """Count one call: not at once, but when somebody looks, or `catch_up` is called.
-
-        Args:
-            name: the function's name.
-            outcome: returned, raised or failed; empty for what belongs to a call already counted.
-            seat: the label of the executor's place; None if it ran here.
-            sent: bytes to executors.
-            received: bytes from them.
-            retried: attempts beyond the first.
-            rerouted: whether it ended elsewhere than where it was sent first.
-            hedged: second attempts beside a first one that took long.
-            module: the function's, if its latency is to be counted.
-            seconds: from the call to its outcome.
-        """
-        notes = self._notes
-        notes.append((name, outcome, seat, sent, received, retried, rerouted, hedged, module, seconds))
-        if len(notes) > MANY:
+    def settled(self, note: Note) -> None:
+        """Count one call: not at once, but when somebody looks, or `catch_up` is called."""
+        self._notes.append(note)
+        if len(self._notes) > MANY:
             self.catch_up()
 
     def catch_up(self) -> None:

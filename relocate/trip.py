@@ -251,7 +251,7 @@ class Trip:
             elsewhere = bool(self.tried) and (seat is None or not self.tried[0].startswith(f"{seat}."))
         seconds = driver.clock() - self.began
         driver.counters.settled(
-            self.name, outcome, seat, self.sent, self.received, again, elsewhere, self.hedged, self.module, seconds
+            (self.name, outcome, seat, self.sent, self.received, again, elsewhere, self.hedged, self.module, seconds)
         )
 
     def own(self, error: BaseException) -> BaseException:

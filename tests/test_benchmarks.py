@@ -110,3 +110,16 @@ def test_help_names_the_benchmarks() -> None:
     done = run("--help")
     assert done.returncode == 0
     assert all(name in done.stdout for name in EXPECTED)
+
+
+def test_a_revision_is_compared_with_another_one(tmp_path: Path) -> None:
+    here = RUN.parent.parent
+    if not (here / ".git").exists():
+        pytest.skip("needs the repository")
+    before = subprocess.run(["git", "worktree", "list"], cwd=here, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, str(RUN.parent / "against.py"), "HEAD", "--rounds", "2", "--calls", "5"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [way for way in ("this machine", "ZeroMQ on tcp with CURVE") if way not in done.stdout] == []
+    after = subprocess.run(["git", "worktree", "list"], cwd=here, capture_output=True, text=True, check=True).stdout
+    assert after == before

@@ -14,23 +14,39 @@ from relocate.latency import Histogram, bucket
 from relocate.observe import Counters, Statistics, Where, WorkerStatistics, summary, write_report
 
 
+def settle(
+    counters: Counters,
+    name: str,
+    outcome: str,
+    seat: str | None,
+    sent: int = 0,
+    received: int = 0,
+    retried: int = 0,
+    rerouted: bool = False,
+    hedged: int = 0,
+    module: str = "",
+    seconds: float = 0.0,
+) -> None:
+    counters.settled((name, outcome, seat, sent, received, retried, rerouted, hedged, module, seconds))
+
+
 def test_nothing_called_is_all_zeros() -> None:
     assert Counters().statistics() == Statistics(0, 0, 0, 0, 0, 0, 0, 0, 0, {}, {})
 
 
 def test_a_call_is_counted_by_outcome_function_and_place() -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0")
-    counters.settled("", "", None, 10, 20, int(False))
-    counters.settled("m.f", "raised", "desk/1")
-    counters.settled("", "", None, 5, 6, int(False))
-    counters.settled("", "", None, 0, 0, int(True))
-    counters.settled("", "", None, 0, 0, int(True))
-    counters.settled("m.g", "returned", None)
-    counters.settled("", "", None, 0, 0, int(False))
-    counters.settled("m.g", "failed", None)
-    counters.settled("", "", None, 7, 0, int(False))
-    counters.settled("", "", None, 0, 0, int(True))
+    settle(counters, "m.f", "returned", "desk/0")
+    settle(counters, "", "", None, 10, 20, int(False))
+    settle(counters, "m.f", "raised", "desk/1")
+    settle(counters, "", "", None, 5, 6, int(False))
+    settle(counters, "", "", None, 0, 0, int(True))
+    settle(counters, "", "", None, 0, 0, int(True))
+    settle(counters, "m.g", "returned", None)
+    settle(counters, "", "", None, 0, 0, int(False))
+    settle(counters, "m.g", "failed", None)
+    settle(counters, "", "", None, 7, 0, int(False))
+    settle(counters, "", "", None, 0, 0, int(True))
     counters.died("desk/1")
     counters.died("attic/0")
     assert counters.statistics() == Statistics(
@@ -67,8 +83,8 @@ def test_the_sums_agree(calls: list[tuple[str, str, str | None, bool, int, int]]
     counters = Counters()
     for call in calls:
         name, outcome, seat, again, sent, received = call
-        counters.settled(name, outcome, seat)
-        counters.settled("", "", None, sent, received, int(again))
+        settle(counters, name, outcome, seat)
+        settle(counters, "", "", None, sent, received, int(again))
     found = counters.statistics()
     assert found.calls == len(calls) == found.returned + found.raised + found.failed
     assert found.remote + found.local + found.failed == found.calls
@@ -79,11 +95,11 @@ def test_the_sums_agree(calls: list[tuple[str, str, str | None, bool, int, int]]
 
 def test_a_record_does_not_change_afterwards() -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0")
-    counters.settled("", "", None, 1, 1, int(False))
+    settle(counters, "m.f", "returned", "desk/0")
+    settle(counters, "", "", None, 1, 1, int(False))
     before = counters.statistics()
-    counters.settled("m.f", "returned", "desk/0")
-    counters.settled("", "", None, 1, 1, int(False))
+    settle(counters, "m.f", "returned", "desk/0")
+    settle(counters, "", "", None, 1, 1, int(False))
     assert (before.calls, before.members["m.f"].remote) == (1, 1)
     with pytest.raises(AttributeError):
         before.calls = 3  # type: ignore[misc]
@@ -99,7 +115,7 @@ def test_a_signals_handler_that_comes_while_calls_are_counted_neither_waits_nor_
     def interrupted(latency: Histogram, seconds: float) -> None:
         if not seen:
             seen.append(0)
-            counters.settled("m.f", "returned", "desk/0", module="m", seconds=0.1)
+            settle(counters, "m.f", "returned", "desk/0", module="m", seconds=0.1)
             counters.stayed("m.g", "returned")
             counters.catch_up()
             seen.append(counters.statistics().remote)
@@ -108,7 +124,7 @@ def test_a_signals_handler_that_comes_while_calls_are_counted_neither_waits_nor_
 
     monkeypatch.setattr(Histogram, "add", interrupted)
     for _ in range(3):
-        counters.settled("m.f", "returned", "desk/0", module="m", seconds=0.1)
+        settle(counters, "m.f", "returned", "desk/0", module="m", seconds=0.1)
     counting = threading.Thread(target=counters.catch_up, daemon=True)  # which would hang the test
     counting.start()
     counting.join(10)
@@ -121,7 +137,7 @@ def test_a_signals_handler_that_comes_while_calls_are_counted_neither_waits_nor_
 
 def test_who_settles_a_call_does_not_wait_for_another_thread_that_counts() -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0")
+    settle(counters, "m.f", "returned", "desk/0")
     with counters._lock:
         other = threading.Thread(target=counters.catch_up, daemon=True)
         other.start()
@@ -132,8 +148,8 @@ def test_who_settles_a_call_does_not_wait_for_another_thread_that_counts() -> No
 
 def test_a_forked_child_counts_from_nothing_even_if_the_lock_was_held() -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0")
-    counters.settled("", "", None, 1, 1, int(False))
+    settle(counters, "m.f", "returned", "desk/0")
+    settle(counters, "", "", None, 1, 1, int(False))
     counters._lock.acquire()
     counters.forked()
     assert counters.statistics().calls == 0
@@ -141,9 +157,9 @@ def test_a_forked_child_counts_from_nothing_even_if_the_lock_was_held() -> None:
 
 def test_the_report_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0")
-    counters.settled("", "", None, 10, 20, int(False))
-    counters.settled("", "", None, 0, 0, int(True))
+    settle(counters, "m.f", "returned", "desk/0")
+    settle(counters, "", "", None, 10, 20, int(False))
+    settle(counters, "", "", None, 0, 0, int(True))
     file = tmp_path / "report.json"
     file.write_text("something longer than the report" * 100)
     write_report(counters.statistics(), str(file))
@@ -166,22 +182,22 @@ def test_the_summary_names_what_is_not_relocated() -> None:
 def test_latencies_are_counted_for_each_module() -> None:
     counters = Counters()
     for _ in range(98):
-        counters.settled("m.f", "returned", "desk/0", module="m", seconds=0.001)
-    counters.settled("m.g", "raised", None, module="m", seconds=0.001)
-    counters.settled("m.g", "returned", "desk/0", module="m", seconds=1.0)
-    counters.settled("k.f", "returned", "desk/0", module="k", seconds=0.1)
-    counters.settled("k.f", "failed", None, module="k", seconds=30.0)
-    counters.settled("k.f", "", "desk/0", module="k", seconds=30.0)
+        settle(counters, "m.f", "returned", "desk/0", module="m", seconds=0.001)
+    settle(counters, "m.g", "raised", None, module="m", seconds=0.001)
+    settle(counters, "m.g", "returned", "desk/0", module="m", seconds=1.0)
+    settle(counters, "k.f", "returned", "desk/0", module="k", seconds=0.1)
+    settle(counters, "k.f", "failed", None, module="k", seconds=30.0)
+    settle(counters, "k.f", "", "desk/0", module="k", seconds=30.0)
     found = counters.statistics().latencies
     assert found["m"].p50 == found["m"].p99 == pytest.approx(0.001, rel=1 / 8)
     assert found["k"].p99 == pytest.approx(0.1, rel=1 / 8)
-    counters.settled("m.g", "returned", "desk/0", module="m", seconds=1.0)
+    settle(counters, "m.g", "returned", "desk/0", module="m", seconds=1.0)
     assert counters.statistics().latencies["m"].p99 == pytest.approx(1.0, rel=1 / 8)
 
 
 def test_a_sample_has_what_top_shows_the_change_of() -> None:
     counters = Counters()
-    counters.settled("m.f", "returned", "desk/0", 1, 2, 1, True, 0, "m", 0.001)
+    settle(counters, "m.f", "returned", "desk/0", 1, 2, 1, True, 0, "m", 0.001)
     counters.died("desk/1")
     assert json.loads(json.dumps(counters.sample())) == {
         "returned": 1, "raised": 0, "failed": 0, "retried": 1, "hedged": 0, "rerouted": 1,
