@@ -57,11 +57,11 @@ class Memory:
 
     Args:
         first, end: its addresses.
-        views: the program's own, which lie in it.  Only what they hold keeps the memory: nothing else may stand in
-            the way of who wants to resize or close what they are views of.
+        views: of the program's own that lie in it, one for each object that has memory there, by its id.  Only what
+            they hold keeps the memory: nothing else may stand in the way of who wants to resize or close that object.
     """
 
-    def __init__(self, first: int, end: int, views: list[memoryview]) -> None:
+    def __init__(self, first: int, end: int, views: dict[int, memoryview]) -> None:
         self.first = first
         self.end = end
         self.views = views
@@ -69,12 +69,12 @@ class Memory:
     @property
     def readonly(self) -> bool:
         """Whether nobody may write into it."""
-        return all(memoryview(view.obj).readonly for view in self.views)
+        return all(memoryview(view.obj).readonly for view in self.views.values())
 
     @property
     def writable(self) -> bool:
         """Whether it may be written into now."""
-        return not any(map(is_released, self.views)) and not self.readonly
+        return not any(map(is_released, self.views.values())) and not self.readonly
 
     @property
     def bytes(self) -> Any:
@@ -83,14 +83,14 @@ class Memory:
         Raises:
             ValueError: a view was released.
         """
-        return _bytes(self.first, self.end - self.first, [memoryview(view) for view in self.views])
+        return _bytes(self.first, self.end - self.first, [memoryview(view) for view in self.views.values()])
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        data = self.bytes
+        data, owners = self.bytes, [view.obj for view in self.views.values()]
         # What is being sent may be held a little longer than the call lasts.
-        if not all(_is_fixed(view.obj) for view in self.views):
+        if not all(map(_is_fixed, owners)):
             data = bytearray(data)
-        kind = type(self.views[0].obj)
+        kind = type(owners[0])
         name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
         return Block, (pickle.PickleBuffer(data), self.readonly, name, kind.__hash__ is not None)
 
@@ -136,14 +136,12 @@ class Shared:
         at = bisect_right(self._firsts, first) - 1
         if at >= 0 and end <= self._bases[at][1]:
             yield self._bases[at][2], self._firsts[at]
-        elif _may_be_whole(view.obj):
+        elif _lies_alike(view.obj) and getattr(view.obj, "base", None) is None:
             begin, stop = span(memoryview(view.obj))
             if stop - begin <= SMALL or (_is_array(view.obj) and (begin, stop) == (first, end)):
                 yield view.obj, begin
-        memory = self._memories.get((first, end))
-        if memory is None:
-            memory = self._memories[first, end] = Memory(first, end, [])
-        memory.views.append(view)
+        memory = self._memories.setdefault((first, end), Memory(first, end, {}))
+        memory.views.setdefault(id(view.obj), view)
         yield memory, first
 
     def bases(self, objects: Iterable[Any]) -> list[tuple[int, int, Any]]:
@@ -173,8 +171,8 @@ def _common(group: list[tuple[int, int, Any]]) -> tuple[int, int, Any] | None:
     first, end = group[0][0], max(piece[1] for piece in group)
     others = [piece for piece in group if not isinstance(piece[2], Memory)]
     if not others:
-        return first, end, Memory(first, end, [view for _, _, memory in group for view in memory.views])
-    if len(others) == 1 and others[0][:2] == (first, end) and memoryview(others[0][2]).c_contiguous:
+        return first, end, Memory(first, end, {key: view for _, _, m in group for key, view in m.views.items()})
+    if len(others) == 1 and others[0][:2] == (first, end) and _lies_alike(others[0][2]):
         return others[0]
     return None
 
@@ -234,12 +232,11 @@ def _is_fixed(value: Any) -> bool:
     return isinstance(value, bytes) or _is_array(value)
 
 
-def _may_be_whole(value: Any) -> bool:
+def _lies_alike(value: Any) -> bool:
     """Whether this object, unpickled, lies in memory as it does here."""
     if type(value) in (bytes, bytearray, array.array):
         return True
-    is_plain = _is_array(value) and type(value) is sys.modules["numpy"].ndarray
-    return is_plain and value.base is None and bool(value.flags.c_contiguous)
+    return _is_array(value) and type(value) is sys.modules["numpy"].ndarray and bool(value.flags.c_contiguous)
 
 
 # Here and there ----------------------------------------------------------------------------------

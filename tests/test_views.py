@@ -248,6 +248,7 @@ def test_random_views_of_the_same_memory(parts: list[tuple[int, int, int]], own:
         lambda o: [memoryview(o)[3:], o[::2]],
         lambda o: [o[4:], memoryview(o[:9])],
         lambda o: [o[1:], o[:-1], memoryview(o)],
+        lambda o: [o.view(np.recarray), memoryview(o)[2:]],
         lambda o: [bytearray(3), np.frombuffer(memoryview(o)[:9], "u1"), memoryview(o)[2:]],
     ],
 )
