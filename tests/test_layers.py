@@ -26,8 +26,8 @@ ROWS = tuple(
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
         deadlines policies capability events resources gate""",
-        "channel placement mounts control metrics",
-        "connection direct hedging",
+        "channel placement mounts control metrics ranks",
+        "connection direct hedging seating",
         "contact",
         "door reception",
         "announcer directory upstream",
