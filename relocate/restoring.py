@@ -65,11 +65,10 @@ class Received:
         self._lent: Sequence[memoryview] = ()
         self._copies: Sequence[bytearray] = ()
         if len(segments) == 1 and len(segments[0]) <= FEW:
-            self.args, self.kwargs = pickle.loads(segments[0])
-            if not self.kwargs and ATOMS.issuperset(kinds := [*map(type, self.args)]):
+            self.args, self.kwargs = args, kwargs = pickle.loads(segments[0])
+            if not kwargs and _are_atoms(args):
                 self._unpickler = None
-                if float in kinds:
-                    self._know_nan()
+                self._know_nan()
                 return
         data, *buffers = segments
         if copied:
@@ -84,7 +83,7 @@ class Received:
     def _know_nan(self) -> None:
         """Let an argument that is not a number be the one that modules have by name: it equals no other, not even
         a copy of itself, and is looked for in sets."""
-        for value in (*self.args, *self.kwargs.values()):
+        for value in (*self.args, *self.kwargs.values()) if self.kwargs else self.args:
             if type(value) is float and value != value:
                 break
         else:
@@ -210,7 +209,7 @@ class Sent:
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
         self._pickler: Any = None
-        if not kwargs and ATOMS.issuperset(map(type, args)):
+        if not kwargs and _are_atoms(args):
             self.lent = NOTHING
             self.segments: list[wire.Buffer] = [pickle.dumps((args, kwargs), 5)]
         else:
@@ -232,6 +231,14 @@ class Sent:
                 make(own[number], what, how)
 
         return value, restore
+
+
+def _are_atoms(values: tuple[Any, ...]) -> bool:
+    """Whether none of ``values`` can be changed, or hold anything that can."""
+    for value in values:  # noqa: SIM110 -- takes half as long as all() or a set
+        if type(value) not in ATOMS:
+            return False
+    return True
 
 
 class _Accepting(opaque.Unpickler):
