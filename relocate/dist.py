@@ -30,7 +30,7 @@ from typing import Any
 
 import pytest
 
-from . import ambient, config, interface, items, raising, restoring, session, wire
+from . import ambient, config, interface, items, raising, restoring, session, values, wire
 from .channel import Channel, Lost
 from .errors import WorkerError
 from .handle import Handle
@@ -213,7 +213,7 @@ class Crew:
         channel.send(request, wire.pack(request, sent.segments))
         reply, result, _ = channel.reply(answer)
         if isinstance(reply, (wire.Returned, wire.Raised)):
-            value = sent.accept(result)[0] if reply.refers else wire.loads(result)
+            value = sent.accept(result)[0] if reply.refers else values.loads(result)
             if isinstance(reply, wire.Raised):
                 raise raising.rebuild(value, seat.label)
             return value, printed + reply.output

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, deadlines, events, interface, lending, policy, raising, restoring, streaming, wire
+from . import ambient, deadlines, events, interface, lending, policy, raising, restoring, streaming, values, wire
 from .cost import Costs
 from .difference import Raised
 from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, RelocateError
@@ -160,7 +160,7 @@ class Driver(Seating):
                 code, why = "arguments", "what a generator or function of the program gives cannot travel"
             else:
                 try:
-                    value, restore = sent.accept(result) if reply.refers else (wire.loads(result), None)
+                    value, restore = sent.accept(result) if reply.refers else (values.loads(result), None)
                     if isinstance(reply, wire.Raised):
                         value = trip.own(raising.rebuild(value, seat))
                 except restoring.Unrestorable as error:
@@ -192,7 +192,7 @@ class Driver(Seating):
             if code == "late":
                 trip.settle("failed", None)
                 raise DeadlineExceeded(f"{target.name} on {seat}: {why}")
-            if code == "arguments" and wire.carry(why):
+            if code == "arguments" and values.carry(why):
                 return self._call(target, args, kwargs, stream, None, calling)
             if code == "generator":
                 return streaming.generated(Calling(self, target, args, kwargs), sent)
@@ -347,7 +347,7 @@ def _again(
     Raises:
         ArgumentError: one of those is a part of an argument.
     """
-    used = lent.replaying(lambda asked: lending.digest(wire.dumps(asked)))
+    used = lent.replaying(lambda asked: lending.digest(values.dumps(asked)))
     if not used:
         return args, kwargs
     if not used.keys() <= {id(value) for value in (*args, *kwargs.values())}:

@@ -20,7 +20,7 @@ ROWS = tuple(
         "closures unreached",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire",
-        "proxy",
+        "proxy values",
         "session raising restoring policy verify methods leases tables",
         # Pure above, I/O below.
         "memory",
