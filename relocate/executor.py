@@ -33,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, deadlines, direct, interface, lending, memory, tables, wire
+from . import channel, deadlines, describing, digests, direct, interface, lending, memory, tables, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -289,12 +289,12 @@ class Executor:
         found = self._modules.get(name)
         if found is None:
             module = importlib.import_module(name)
-            found = self._modules[name] = module, interface.digest(module)
+            found = self._modules[name] = module, digests.digest(module)
         return found
 
     def _sources(self, name: str, module: ModuleType) -> bytes:
         if name not in self._digests:
-            self._digests[name] = interface.source_digest(module)
+            self._digests[name] = digests.source_digest(module)
         return self._digests[name]
 
     def _offer(self, name: str) -> tuple[str, str, str, str]:
@@ -302,7 +302,7 @@ class Executor:
         module, digest = self._module(name)
         version = getattr(module, "__version__", "")
         try:
-            face = blake3(interface.encode(interface.describe(module, digest))).hexdigest()
+            face = blake3(interface.encode(describing.describe(module, digest))).hexdigest()
         except Exception:  # a client that asks for it is told
             face = ""
         return name, version if isinstance(version, str) else "", digest.hex(), face

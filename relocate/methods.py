@@ -31,7 +31,8 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from .config import designates, longest
-from .interface import Function, Parameter, Signature, Value, source_digest
+from .digests import source_digest
+from .interface import Function, Parameter, Signature, Value
 from .proxy import Described, Target
 from .stubs import parameters, placed, source, trimmed
 

@@ -37,7 +37,7 @@ from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
-from . import interface as face
+from . import describing
 from .interface import Entry, Function, Interface, Step
 from .proxy import Registry, namespace_of
 
@@ -62,8 +62,8 @@ class OnlyReal(Exception):
 
 
 def describe(module: ModuleType, version: bytes | None = None) -> Interface:
-    """Look at the real ``module``, as `interface.describe` does, and at what it has entered elsewhere."""
-    described = face.describe(module, version)
+    """Look at the real ``module``, as `describing.describe` does, and at what it has entered elsewhere."""
+    described = describing.describe(module, version)
     described.entries = _Search(module, described).entries
     return described
 
@@ -191,7 +191,7 @@ class _Search:
         found = self._names.get(id(value))
         if found is not None or not self._is_own(value):
             return found
-        if isinstance(value, FunctionType) and face.found(value.__module__, value.__qualname__, value):
+        if isinstance(value, FunctionType) and describing.found(value.__module__, value.__qualname__, value):
             return value.__module__, value.__qualname__
         raise OnlyReal
 
