@@ -198,7 +198,7 @@ def _members(handle: Handle, module: str) -> Collection[str]:
     if not handle._leads_here(module):
         return face.decode(handle._fleet.driver.describe(module, DESCRIBED)).members
     try:
-        return describing.describe(handle._finder.real(module)).members
+        return describing.describe(handle._reals.real(module)).members
     except (ImportError, ValueError) as error:
         raise ModuleUnavailable(f"{module!r} is not here: {error}", name=module) from None
 

@@ -26,7 +26,7 @@ ROWS = tuple(
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
         deadlines policies capability events resources gate""",
-        "channel placement mounts control metrics ranks",
+        "channel placement mounts control metrics ranks reals loaders",
         "connection direct hedging seating",
         "contact",
         "door reception",
