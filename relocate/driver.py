@@ -25,8 +25,8 @@ from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorker
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .places import Local
-from .proxy import Target
 from .seating import Seating, Turn
+from .target import Target
 from .trip import UNFIT, Outside, Trip
 from .verify import Verifier
 

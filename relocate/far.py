@@ -11,8 +11,8 @@ from . import opaque
 from .errors import ModuleUnavailable
 
 if TYPE_CHECKING:
-    from .proxy import Target
     from .resources import Kept
+    from .target import Target
 
 RESOURCES = "relocate.resources"
 
@@ -84,7 +84,7 @@ class Far:
 def _target(home: str, function: str, module: str, name: str) -> Target:
     from . import digests
     from . import interface as face
-    from .proxy import Described, Target
+    from .target import Described, Target
 
     def here(*args: Any) -> Any:
         raise ModuleUnavailable(f"{name} could not run on a worker, and {module!r} is not installed here", name=module)

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from .observe import Statistics
     from .placement import Placement
     from .policies import Policy
-    from .proxy import Registry, Target
+    from .proxy import Registry
     from .servers import Servers
+    from .target import Target
     from .tracing import Tracing
     from .verify import Difference, Verifier
 

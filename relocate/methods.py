@@ -33,8 +33,8 @@ from typing import Any
 from .config import designates, longest
 from .digests import source_digest
 from .interface import Function, Parameter, Signature, Value
-from .proxy import Described, Target
 from .stubs import parameters, placed, source, trimmed
+from .target import Described, Target
 
 Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
 

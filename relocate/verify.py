@@ -24,7 +24,7 @@ from . import ambient, values, wire
 from .difference import Raised, arguments_differ, difference, short
 
 if TYPE_CHECKING:
-    from .proxy import Target
+    from .target import Target
 
 DIFFER = "a worker and the local copy differ"
 """How the warning of a difference begins."""

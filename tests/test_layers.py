@@ -19,8 +19,9 @@ ROWS = tuple(
         "errors origin purity opaque reducers",
         "closures unreached digests",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
-        "stubs wire describing",
-        "proxy values",
+        "stubs wire describing target",
+        "lookalikes values",
+        "proxy",
         "session raising restoring policy verify methods leases tables",
         # Pure above, I/O below.
         "memory",
@@ -44,7 +45,7 @@ ROWS = tuple(
     )
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-PURE = sorted(set().union(*ROWS[:6]))
+PURE = sorted(set().union(*ROWS[:7]))
 PURITY = (
     {"known", "sources"},
     {"values"},

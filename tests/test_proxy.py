@@ -22,7 +22,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relocate import describing, digests, interface, testing
-from relocate.proxy import BuiltinProxy, Placeholder, ProxyModule, Registry, Target, namespace_of, populate
+from relocate.lookalikes import BuiltinProxy, Placeholder
+from relocate.proxy import ProxyModule, Registry, namespace_of, populate
+from relocate.target import Target
 
 Sent = tuple[str, tuple[Any, ...], dict[str, Any]]
 
