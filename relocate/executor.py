@@ -33,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, deadlines, describing, digests, direct, interface, lending, memory, tables, wire
+from . import channel, deadlines, describing, digests, direct, entries, interface, lending, memory, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -205,7 +205,7 @@ class Executor:
             return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
         if isinstance(message, wire.Describe):
             try:
-                described = interface.encode(tables.describe(module, digest))
+                described = interface.encode(entries.describe(module, digest))
             except Exception as error:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()

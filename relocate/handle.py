@@ -508,14 +508,14 @@ class Handle:
         return True
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
+        from . import entries
         from . import interface as face
-        from . import tables
 
         self._find_policy()  # here, where no lock is held
         self._specs[module] = spec
         file, path = _files(spec)
         if self._leads_here(module):
-            return tables.describe(self._reals.real(module))
+            return entries.describe(self._reals.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._fleet.start_embedded()

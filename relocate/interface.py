@@ -113,7 +113,7 @@ Step = tuple[str, bytes, bytes]
 
 
 class Entry(msgspec.Struct, array_like=True, omit_defaults=True):
-    """What a module has entered in a table of another one, ``module``; see `tables`.
+    """What a module has entered in a table of another one, ``module``; see `entries`.
 
     ``path`` leads from there to the table.  ``key`` is empty for an item of a list or set, ``value`` if
     only the real module can make the entry; if that is a function, ``label`` is what it is called.
