@@ -1,9 +1,9 @@
 """The process that runs calls, one at a time.
 
-Started by the supervisor (`worker`), which sends the settings as a first line of JSON on standard
-input, then commands (``drain``); the end of that stream is the end of the supervisor, and of this
-process.  Reports go to what was standard output; file descriptors 0 and 1 are then replaced,
-so that no function reads commands or writes into reports.
+Started by the supervisor (`worker`), which sends on standard input, as lines of JSON, what is the same
+for every slot; what is the slot's, perhaps much later; and then commands (``drain``).  The end of that
+stream is the end of the supervisor, and of this process.  Reports go to what was standard output; file
+descriptors 0 and 1 are then replaced, so that no function reads commands or writes into reports.
 
 Calls run in the main thread, which alone can be interrupted.  It also reads and writes the sockets
 itself (`reception`).
@@ -85,16 +85,17 @@ class Executor:
         """Of the running call, if it was asked or told something."""
         lending.asking[:] = [self._calling]
         self._runner = Runner(self._output)
-        self._reception = self._listening(settings)
+        self._reception: Reception
+        """Once it has a slot."""
 
-    def _listening(self, settings: dict[str, Any]) -> Reception:
-        url = settings["bind"]
+    def _listening(self) -> Reception:
+        url = self._settings["bind"]
         try:
             reception = Reception(
                 url,
-                bytes.fromhex(settings["ticket"]),
-                settings["heartbeat"],
-                bytes.fromhex(settings["secret"]),
+                bytes.fromhex(self._settings["ticket"]),
+                self._settings["heartbeat"],
+                bytes.fromhex(self._settings["secret"]),
                 trusting=self._embedded,
                 opened=self._opened,
             )
@@ -129,6 +130,13 @@ class Executor:
             except ImportError as error:
                 self.report(failed=f"cannot import {module!r}: {error}; install it here, or set PYTHONPATH")
                 return 1
+            with contextlib.suppress(Exception):  # who calls it is told
+                self._module(module)
+        place = read(self._stream)
+        if place is None:
+            return 1
+        self._settings.update(place)
+        self._reception = self._listening()
         threading.Thread(target=self._listen, name="relocate-commands", daemon=True).start()
         if self._settings["survey"]:
             self.report(offers=[self._offer(module) for module in self._settings["modules"]])
@@ -332,9 +340,15 @@ def unbind(url: str) -> None:
         channel.unbind(url + direct.SUFFIX)
 
 
+def read(stream: TextIO) -> dict[str, Any] | None:
+    """What the supervisor says next; None: it has ended."""
+    said: dict[str, Any] | None = json.loads(stream.readline() or "null")
+    return said
+
+
 def end(settings: dict[str, Any]) -> None:
     """End this process at once, and leave no socket file."""
-    unbind(settings["bind"])
+    unbind(settings.get("bind", ""))
     os._exit(1)
 
 
@@ -358,7 +372,7 @@ def main() -> int:
     os.close(nothing)
     stream = os.fdopen(commands, "r", encoding="utf-8")
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 -- for as long as the process lives
-    settings = json.loads(stream.readline() or "null")
+    settings = read(stream)
     if settings is None or os.getppid() != settings["supervisor"]:
         os._exit(1)  # it has ended before the kernel was told to follow it
     return Executor(settings, stream, os.fdopen(reports, "w", encoding="utf-8")).run()

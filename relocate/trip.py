@@ -41,7 +41,7 @@ OBITUARY = 1.0
 """Seconds to wait for a supervisor's word on how an executor ended, if there were several such ends."""
 NOTHING = nullcontext()
 WORD = 0.1
-"""The same for each end of a call that had run for longer.  Without a word its worker is in doubt."""
+"""The same for each end.  Without a word the worker of a call that had run for longer is in doubt."""
 
 
 class Trip:
@@ -340,10 +340,10 @@ class Trip:
     def _hear(self, seat: Seat, lasted: float) -> None:
         """Wait a moment for word on how the executor at ``seat`` ended; if there is none its worker is in doubt.
 
-        But a call that had not run for as long is not kept waiting: it was not cut off, which shows by silence.
+        But not if the call had not run for as long: then it was not cut off, which shows by silence.
         """
         self._heard += (seat.id,)
-        obituary = self._waited_for(seat, WORD if lasted > WORD else 0.0)
+        obituary = self._waited_for(seat, WORD)
         if obituary is not None:
             self._verdicts = {**self._verdicts, seat.id: obituary}
         elif seat.link.state == "up" and lasted > WORD:

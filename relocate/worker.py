@@ -9,6 +9,8 @@ directly.  The supervisor
 * interrupts a running call on request, or when its deadline has passed, and ends the executor that does not heed;
 * drains on SIGTERM; ends at once on a second one, on SIGINT, and when its program is gone.
 
+Once calls may have to be ended, a *reserve* is kept: a process that takes the place of an executor at once.
+
 Executors write the running call's id on a *slate*, memory shared with the supervisor: so an
 obituary names the one call that is to blame, and an interrupt cannot hit the next call.
 """
@@ -20,30 +22,27 @@ import contextlib
 import errno
 import json
 import logging
-import mmap
 import os
 import secrets
 import select
 import signal
 import socket as sockets
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from . import __version__, capability, control, embedded, executor, keys, memory, session, wire
+from . import __version__, capability, control, executor, keys, memory, session, wire
 from .announcer import Announcer
 from .door import Door, resolved
 from .errors import ConfigError, RemoteProtocolError
 from .places import end_of
+from .processes import Process, standing
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -63,7 +62,8 @@ LOOK = 0.1
 WATCH = 1.0
 """Seconds for which deadlines are looked at after there was one."""
 HEED = 0.07
-"""Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else."""
+"""Seconds an interrupted call has to end before its executor is ended: a tenth of a second, with all else, until
+the one in reserve has taken its place."""
 HEEDING = 0.005
 """Seconds of processor time in which it could have."""
 HEED_BUSY = 0.5
@@ -116,8 +116,7 @@ class Slot:
 
     number: int
     incarnation: int = -1
-    process: subprocess.Popen[bytes] | None = None
-    slate: Any = None
+    process: Process | None = None
     endpoint: str = ""
     started: float = 0.0
     start_at: float = 0.0
@@ -146,7 +145,9 @@ class Supervisor:
         self._announcer: Announcer | None = None
         self._offered: tuple[wire.Module, ...] | None = None if settings.modules else ()
         """What registries are told; None: not yet known."""
-        self._reports: collections.deque[tuple[Slot, int, dict[str, Any]]] = collections.deque()
+        self._reserve: Process | None = None
+        self._wants_reserve = False
+        self._reports: collections.deque[tuple[Process, dict[str, Any]]] = collections.deque()
         self._ear, self._mouth = sockets.socketpair()
         self._ear.setblocking(False)
         self._mouth.setblocking(False)
@@ -194,13 +195,13 @@ class Supervisor:
         """The worker's metrics; asked for by another thread."""
         from .metrics import of_worker
 
-        slates = [slot.slate for slot in self._slots if slot.slate is not None]
+        processes = [process for slot in self._slots if (process := slot.process) is not None]
         with self._counting:
-            calls = self._ended + sum(map(ended, slates))
+            calls = self._ended + sum(process.ended() for process in processes)
         return of_worker(
             executors=len(self._slots),
             ready=len([slot for slot in self._slots if slot.endpoint]),
-            running=len([slate for slate in slates if bytes(slate[executor.RUNNING]) != executor.NOTHING]),
+            running=len([process for process in processes if process.running()[0] != executor.NOTHING]),
             clients=len(self._clients),
             draining=self._draining,
             calls=calls,
@@ -233,6 +234,7 @@ class Supervisor:
                     self._failed(slot, f"cannot start an executor: {error.strerror}")
                     self._back_off(slot)
                     self._publish()
+        self._see_to_reserve()
         polled: list[tuple[Any, int]] = [(self._socket, zmq.POLLIN), (self._ear.fileno(), zmq.POLLIN)]
         if self._announcer is not None:
             polled += self._announcer.polled()
@@ -260,7 +262,8 @@ class Supervisor:
         due += [s.condemned.at for s in self._slots if s.condemned is not None]
         if self._settings.memory or any(slot.watched for slot in self._slots):
             due.append(now + LOOK)
-            due += [moment for s in self._slots if s.watched and (moment := running(s.slate)[1]) > now]
+            watched = [s.process for s in self._slots if s.watched and s.process is not None]
+            due += [moment for process in watched if (moment := process.running()[1]) > now]
         if self._announcer is not None:
             due.append(now + self._announcer.patience() / 1000)
         return max(0, int((min(due) - now) * 1000) + 1) if due else -1
@@ -277,17 +280,19 @@ class Supervisor:
         if self._announcer is not None:
             self._announcer.withdraw()
         for slot in self._slots:
-            if slot.endpoint:
-                self._tell(slot, drain=True)
+            if slot.process is not None and slot.endpoint:
+                slot.process.tell(drain=True)
             elif slot.process is not None:  # it imports modules, perhaps for long, and runs nothing
                 slot.killed = True
                 slot.process.kill()
+        self._drop_reserve()
         self._publish()
 
     def _end(self) -> None:
         for slot in self._slots:
             if slot.process is not None:
-                self._kill(slot)
+                slot.process.bury()
+        self._drop_reserve()
         if self._announcer is not None:
             self._announcer.withdraw()
             self._announcer.close()
@@ -315,32 +320,40 @@ class Supervisor:
         slot.starved = slot.killed = False
         slot.watched = 0.0
         slot.started = time.monotonic()
-        with shared_file() as file:
-            file.truncate(executor.SLATE)
-            slot.slate = mmap.mmap(file.fileno(), executor.SLATE)
-            posix: dict[str, Any] = {"pass_fds": [file.fileno()], "process_group": 0} if os.name == "posix" else {}
-            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            slot.process = subprocess.Popen(
-                [sys.executable, *flags, "-P", "-c", embedded.boot("executor")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=embedded.environment(),
-                **posix,
-            )
-            self._tell(
-                slot,
-                ticket=self._ticket.hex(),
-                slate=file.fileno() if posix else None,
-                secret=self._secret.hex(),
-                bind=self._bind_url(slot),
-                modules=list(self._settings.modules),
-                embedded=self._settings.parent is not None,
-                counts=bool(self._settings.metrics),
-                supervisor=os.getpid(),
-                heartbeat=HEARTBEAT,
-                survey=self._announcer is not None and self._offered is None and slot.number == 0,
-            )
-        threading.Thread(target=self._watch, args=(slot, slot.incarnation, slot.process), daemon=True).start()
+        process, self._reserve = self._reserve, None
+        slot.process = self._begin() if process is None or process.has_ended() else process
+        slot.process.tell(
+            bind=self._bind_url(slot),
+            survey=self._announcer is not None and self._offered is None and slot.number == 0,
+        )
+
+    def _begin(self) -> Process:
+        """A new process, which does what is the same for every slot, and waits for what is not."""
+        return Process(
+            self._post,
+            ticket=self._ticket.hex(),
+            secret=self._secret.hex(),
+            modules=list(self._settings.modules),
+            embedded=self._settings.parent is not None,
+            counts=bool(self._settings.metrics),
+            heartbeat=HEARTBEAT,
+        )
+
+    def _see_to_reserve(self) -> None:
+        """Start it where it is wanted, but not while executors start: they need the processors."""
+        if not self._wants_reserve or self._reserve is not None or self._draining:
+            return
+        if all(slot.process is None or slot.endpoint for slot in self._slots):
+            try:
+                self._reserve = self._begin()
+            except OSError:  # there is no room for it
+                self._wants_reserve = False
+
+    def _drop_reserve(self) -> None:
+        self._wants_reserve = False
+        if self._reserve is not None:
+            self._reserve.bury()
+            self._reserve = None
 
     def _bind_url(self, slot: Slot) -> str:
         if self._settings.is_ipc:
@@ -348,35 +361,19 @@ class Supervisor:
         host = resolved(self._settings.listen).rpartition(":")[0]
         return f"{host}:{self._settings.ports[slot.number] if self._settings.ports else '*'}"
 
-    def _watch(self, slot: Slot, incarnation: int, process: subprocess.Popen[bytes]) -> None:
-        """In a thread: pass on an executor's reports, and its end."""
-        assert process.stdout is not None
-        # A process that the function started may hold the pipe open: the end of the executor, not
-        # of the stream, is what counts.
-        reader = threading.Thread(target=self._read, args=(slot, incarnation, process.stdout), daemon=True)
-        reader.start()
-        process.wait()
-        reader.join(0.2)
-        self._post(slot, incarnation, {"ended": process.returncode})
-
-    def _read(self, slot: Slot, incarnation: int, stream: Any) -> None:
-        with stream:
-            for line in stream:
-                self._post(slot, incarnation, json.loads(line))
-
-    def _post(self, slot: Slot, incarnation: int, what: dict[str, Any]) -> None:
-        self._reports.append((slot, incarnation, what))
+    def _post(self, process: Process, what: dict[str, Any]) -> None:
+        """From another thread."""
+        self._reports.append((process, what))
         with contextlib.suppress(OSError):  # closed: the worker is ending
             self._mouth.send(b"\0")
 
-    def _tell(self, slot: Slot, **what: Any) -> None:
-        if slot.process is not None and slot.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                slot.process.stdin.write(json.dumps(what).encode() + b"\n")
-                slot.process.stdin.flush()
-
-    def _report(self, slot: Slot, incarnation: int, what: dict[str, Any]) -> None:
-        if incarnation != slot.incarnation:
+    def _report(self, process: Process, what: dict[str, Any]) -> None:
+        if process is self._reserve and "ended" in what:
+            self._drop_reserve()  # until calls may have to be ended again: it may not live here
+            if what["ended"] == -signal.SIGKILL:
+                self._toll.has(time.monotonic())  # if it was for want of memory, that was no executor's end
+        slot = next((slot for slot in self._slots if slot.process is process), None)
+        if slot is None:
             return
         if "ready" in what:
             slot.endpoint, slot.failure = what["ready"], ""
@@ -390,8 +387,9 @@ class Supervisor:
                 for name, version, digest, face in what["offers"]
             )
         elif "watch" in what:
-            slot.slate[executor.WATCHED] = 1
+            process.slate[executor.WATCHED] = 1
             slot.watched = time.monotonic() + WATCH
+            self._wants_reserve = True
         elif "failed" in what:
             self._failed(slot, what["failed"])
             if self._settings.modules and not any(s.endpoint for s in self._slots):
@@ -401,15 +399,16 @@ class Supervisor:
 
     def _buried(self, slot: Slot, code: int) -> None:
         assert slot.process is not None
-        call = bytes(slot.slate[executor.RUNNING])
+        call = slot.process.running()[0]
         with self._counting:
-            self._ended += ended(slot.slate)
-            slot.slate[:] = bytes(executor.SLATE)
+            self._ended += slot.process.ended()
+            slot.process.slate[:] = bytes(executor.SLATE)
         starved = self._is_starved(slot, code)
         if not self._draining:
             self._deaths[end_of(code)] += 1
         was_ready = bool(slot.endpoint)
-        self._kill(slot)
+        slot.process.bury()
+        slot.process = None
         slot.endpoint = ""
         unused = call == executor.NOTHING and (not was_ready or time.monotonic() - slot.started < QUICK)
         # Killed from outside, unless it was the kernel because the import of the modules takes too much memory.
@@ -441,31 +440,18 @@ class Supervisor:
         slot.quick_ends += 1
         slot.start_at = time.monotonic() + min(0.1 * 2**slot.quick_ends, 5.0)
 
-    def _kill(self, slot: Slot) -> None:
-        """End the executor and whatever it started."""
-        assert slot.process is not None
-        with contextlib.suppress(OSError):
-            if os.name == "posix":
-                os.killpg(slot.process.pid, signal.SIGKILL)
-            else:
-                slot.process.kill()
-        slot.process.wait()
-        if slot.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                slot.process.stdin.close()
-        slot.process = None
-
     def _see_to_late(self) -> None:
         """Interrupt calls whose deadline has passed; their clients may be stopped, or cut off."""
         now = time.monotonic()
         for slot in self._slots:
-            if not slot.watched or slot.process is None:
+            process = slot.process
+            if not slot.watched or process is None:
                 continue
             if now >= slot.watched:
-                slot.slate[executor.WATCHED] = 0
-            call, moment = running(slot.slate)  # after that, as the executor looks at it after it has noted the moment
+                process.slate[executor.WATCHED] = 0
+            call, moment = process.running()  # after that, as the executor looks at it after it has noted the moment
             if moment:
-                slot.slate[executor.WATCHED] = 1
+                process.slate[executor.WATCHED] = 1
                 slot.watched = now + WATCH
                 if now >= moment:
                     self._interrupt(slot, call)
@@ -478,7 +464,7 @@ class Supervisor:
             condemned = slot.condemned
             if condemned is None or now < condemned.at:
                 continue
-            if slot.process is None or bytes(slot.slate[executor.RUNNING]) != condemned.call:
+            if slot.process is None or slot.process.running()[0] != condemned.call:
                 slot.condemned = None
                 continue
             if condemned.is_spared(*standing(slot.process.pid), now):
@@ -486,8 +472,7 @@ class Supervisor:
                 continue
             slot.condemned = None
             slot.killed = True
-            with contextlib.suppress(OSError):
-                slot.process.kill()
+            slot.process.kill()
 
     def _see_to_memory(self) -> None:
         """End the executors that take more memory than they may."""
@@ -496,8 +481,9 @@ class Supervisor:
                 slot.starved = True
                 if not slot.endpoint:
                     self._failed(slot, "an executor takes more than --memory before it is ready; allow it more")
-                with contextlib.suppress(OSError):
-                    slot.process.kill()
+                slot.process.kill()
+        if self._reserve is not None and memory.of_process(self._reserve.pid) > self._settings.memory:
+            self._drop_reserve()
 
     # Clients ---------------------------------------------------------------------------------------
 
@@ -534,22 +520,21 @@ class Supervisor:
         slot = self._slots[message.slot]
         if slot.process is None:
             return
-        if bytes(slot.slate[executor.RUNNING]) != message.call:
-            self._tell(slot, withdraw=message.call.hex())  # it may wait there
+        if slot.process.running()[0] != message.call:
+            slot.process.tell(withdraw=message.call.hex())  # it may wait there
             return
         self._interrupt(slot, message.call, gentle=message.gentle)
 
     def _interrupt(self, slot: Slot, call: bytes, *, gentle: bool = False) -> None:
         assert slot.process is not None
-        slot.slate[executor.CANCELLED] = call
+        slot.process.slate[executor.CANCELLED] = call
         if slot.condemned is not None and slot.condemned.call == call:
             return  # another interrupt would disturb it while it tidies up
         if not gentle:
             now = time.monotonic()
             slot.condemned = Condemned(call, now + HEED, now + HEED_BUSY, standing(slot.process.pid)[1])
-        if os.name == "posix":
-            with contextlib.suppress(OSError):
-                slot.process.send_signal(signal.SIGINT)
+            self._wants_reserve = True
+        slot.process.interrupt()
 
     def _executors(self) -> list[wire.Executor]:
         if self._draining:
@@ -574,11 +559,6 @@ class Supervisor:
             self._clients.pop(identity, None)  # it has gone
 
 
-def ended(slate: Any) -> int:
-    """How many calls have ended on an executor."""
-    return int.from_bytes(slate[executor.ENDED], "little")
-
-
 def is_taken(url: str) -> bool:
     """Whether somebody listens on the port of ``url``, of which the host is in numbers."""
     host, _, port = url.removeprefix("tcp://").rpartition(":")
@@ -591,32 +571,6 @@ def is_taken(url: str) -> bool:
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
-
-
-def running(slate: Any) -> tuple[bytes, float]:
-    """The call that runs on an executor, and until when its answer is wanted; 0 if that is not known."""
-    call = bytes(slate[executor.RUNNING])
-    (moment,) = executor.MOMENT.unpack(slate[executor.DUE])
-    return (call, moment) if call == slate[executor.RUNNING] else (call, 0.0)
-
-
-def standing(pid: int) -> tuple[str, float]:
-    """The state of a process as proc(5) has it, ``R`` if it runs or waits for a processor, and seconds that it ran.
-
-    Both are of its main thread.  Nothing and 0 where the system does not tell.
-    """
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-        return state.decode(), int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return "", 0.0
-
-
-def shared_file() -> IO[bytes]:
-    """A file to share memory with another process; where the system can, it lies in no folder, which may be full."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("relocate"), "w+b")
-    return tempfile.TemporaryFile()
 
 
 def follow(parent: int) -> None:

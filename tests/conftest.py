@@ -67,9 +67,17 @@ class Worker:
     url: str
     keys: Path
 
+    count: int = 0
+
     def executors(self) -> list[psutil.Process]:
-        """Its executor processes."""
-        return psutil.Process(self.process.pid).children()
+        """Its executor processes, oldest first; one in reserve is younger than all."""
+        children = psutil.Process(self.process.pid).children()
+        return sorted(children, key=lambda child: child.create_time())[: self.count]
+
+    def reserve(self) -> list[psutil.Process]:
+        """The process that will be the next executor, if there is one."""
+        executors = self.executors()
+        return [child for child in psutil.Process(self.process.pid).children() if child not in executors]
 
     def stop(self) -> int:
         """Drain it; its exit status."""
@@ -143,7 +151,7 @@ class Place:
         if not line.startswith("relocate: ready on "):
             process.kill()
             pytest.fail(f"the worker did not start: {line}{process.communicate()[1]}")
-        return Worker(process, line.split()[3], self.home / ".config" / "relocate" / "keys")
+        return Worker(process, line.split()[3], self.home / ".config" / "relocate" / "keys", int(line.split()[5]))
 
     def registry(self, *arguments: str, listen: str = "tcp://127.0.0.1:0", lease: float = 1.0) -> Worker:
         """Start a registry and wait until it is ready."""

@@ -14,8 +14,9 @@ import relocate
 from relocate import errors, testing
 from relocate.deadlines import Limits, current
 from relocate.policy import NEVER
+from relocate.processes import standing
 from relocate.testing import Clock, Delay, Fault, Kill, Network, Program, Worker
-from relocate.worker import Condemned, standing
+from relocate.worker import Condemned
 
 SOURCE = """
 def price(n): return n * 3

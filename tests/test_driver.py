@@ -244,8 +244,11 @@ def of_sizes(network: Network, seconds: float) -> tuple[dict[str, Worker], Modul
     return made, hungry
 
 
-def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_most(network: Network) -> None:
-    made, hungry = of_sizes(network, 0.5)
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_most(
+    network: Network, seconds: float
+) -> None:
+    made, hungry = of_sizes(network, seconds)
     program = Program(network, ["small", "large", "limited"], local=[hungry])
     proxy = program.load("shop")
     made["small"].next(Kill(memory=True))
@@ -262,11 +265,11 @@ def test_a_call_that_ran_out_of_memory_is_tried_once_more_where_there_is_the_mos
     at_rest(network)
 
 
-def test_one_that_ends_before_the_word_of_it_comes_is_tried_there_in_the_end(network: Network) -> None:
+def test_one_of_which_the_word_comes_late_is_tried_there_in_the_end(network: Network) -> None:
     made, hungry = of_sizes(network, 0.0)
     proxy = Program(network, ["small", "large", "limited"], local=[hungry]).load("shop")
     for worker in made.values():
-        worker.next(*[Kill(memory=True)] * 3)
+        worker.next(*[Kill(memory=True, obituary=0.2)] * 3)
     with pytest.raises(errors.OutOfMemory, match=r"large/0 \(16\.0 GiB\), and no worker has more"):
         proxy.price(1)
     assert [len(worker.calls) for worker in made.values()] == [2, 1, 0]

@@ -21,6 +21,8 @@ GIVEN = 0.05
 """Seconds that each call may take."""
 BUSY = "other work had the processors at times, and who gets none to heed with is given up to half a second"
 """Why it may take longer than `LIMIT`, as the supervisor's looks at the executor have shown."""
+REST = 0.6
+"""Seconds between two calls that end their executor: the worker has one in reserve again."""
 SPINNERS = 4
 """Other processes, each of which wants a processor for itself."""
 
@@ -32,7 +34,9 @@ def deadline(quick: bool) -> Iterator[Row]:
     with _spinning():
         case = f"the same, while {SPINNERS} other processes want all processors"
         yield _until_free(times, case, _heeding, aimed=False)
-    yield _until_free(5 if quick else 50, "it hears no interrupt, until its executor is ended", _deaf)
+    times = 5 if quick else 50
+    yield _until_free(times, "it hears no interrupt, until its executor is ended", _deaf)
+    yield _until_free(times, "it hears no interrupt, until the next call is answered by a new executor", _replaced)
 
 
 def _heeding(errands: Any, number: int, pid: int) -> float:
@@ -45,6 +49,13 @@ def _deaf(errands: Any, number: int, pid: int) -> float:
     moment = _late(lambda: errands.deaf(number))
     while _runs(pid):
         time.sleep(0.0005)  # another process's child is no event
+    return moment
+
+
+def _replaced(errands: Any, number: int, pid: int) -> float:
+    time.sleep(REST)
+    moment = _late(lambda: errands.deaf(number))
+    errands.errand(number, 0.0)
     return moment
 
 

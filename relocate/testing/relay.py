@@ -68,7 +68,7 @@ class Relay:
                 self._servers.append(await asyncio.start_server(self._connected, sock=self._socket(port)))
 
     def _socket(self, port: int) -> socket.socket:
-        made = socket.socket()
+        made = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio lets small messages wait for others
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         try:

@@ -73,7 +73,7 @@ class Worker:
 
     def executor_pids(self) -> list[int]:
         """The process ids of the executors, oldest first."""
-        return children(self.pid)
+        return children(self.pid)[: self.executors]  # then what they have started, and the one in reserve
 
     def start(self) -> None:
         """Start, and wait until all executors are ready; `Workers.start` has done so.
