@@ -1,9 +1,10 @@
 """A connection to a supervisor or a registry, which stands for as long as it is wanted.
 
 Whoever has one polls its two sockets, and sees to what they tell.  The keys that are allowed here are
-tried one after another, three times around, until the other side proves to hold one.  libzmq connects
-again by itself, but not to a Unix socket: its file is checked before each connection, as it may be
-another's by then.
+tried one after another, three times around, until the other side proves to hold one.  Where one was proved to be
+held it is tried for longer, as a tunnel or a relay takes connections, and ends them, for a worker that is just being
+restarted.  libzmq connects again by itself, but not to a Unix socket: its file is checked before each
+connection, as it may be another's by then.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ LOOK_AGAIN = 0.1
 """Seconds between two looks whether somebody is there on a Unix socket."""
 ROUNDS = 3
 """Times that each key is tried."""
+ROUNDS_PROVED = 10
+"""The same for the one that was proved to be held."""
+ROUND = 0.4
+"""Seconds between two rounds."""
 TRY_AGAIN = 5.0
 """Seconds after which one that refused is asked again: a key may have been allowed since."""
 
@@ -69,6 +74,8 @@ class Connection:
         self._candidates: list[bytes] = []
         self._failed = 0
         """Handshakes in a row that failed."""
+        self._proved = False
+        """Whether the only candidate was proved to be held."""
         self._again_at = 0.0
 
     def due(self) -> bool:
@@ -163,7 +170,10 @@ class Connection:
         self.close()
         self._candidates = [*self._candidates[1:], self._candidates[0]]
         self._failed += 1
-        if self._failed >= ROUNDS * len(self._candidates):
+        rounds, rest = divmod(self._failed, len(self._candidates))
+        if not rest:
+            self.wait(ROUND)
+        if rounds >= (ROUNDS_PROVED if self._proved else ROUNDS):
             raise WrongKey(
                 f"the {self._what} at {self.url} holds no key that is allowed here "
                 f"({len(mine.peers)} in {mine.folder}), or is not a relocate {self._what}; "
@@ -189,6 +199,7 @@ class Connection:
         """The other side is the right one: its key is tried no more."""
         if self.keys is not None:
             self._candidates = [self.server]
+        self._proved = True
         self._failed = 0
 
     def wait(self, seconds: float) -> None:
@@ -199,6 +210,7 @@ class Connection:
         """Give up for a while, and begin anew then: keys may be others."""
         self.close()
         self.keys = None
+        self._proved = False
         self._failed = 0
         self.wait(TRY_AGAIN)
 

@@ -86,6 +86,33 @@ def test_a_worker_that_ends_in_the_middle_of_handshakes_is_no_wrong_key(place: P
     assert out == "1\n", err
 
 
+def test_a_tunnel_that_ends_connections_while_its_worker_is_restarted_is_no_wrong_key(place: Place) -> None:
+    worker = place.worker("--executors", "1")
+    port = int(worker.url.rpartition(":")[2])
+    text = f"""
+import relocate
+handle = relocate.enable(modules=["work"], workers="{worker.url}", keys="{worker.keys}", fallback=False)
+import work
+print(work.echo(1), flush=True)
+input()
+print(work.echo(2))
+"""
+    client = place.start(sys.executable, "-c", text, talk=True)
+    assert client.stdin is not None
+    assert client.stdout is not None
+    assert client.stdout.readline() == "1\n"
+    worker.process.kill()
+    worker.process.wait()
+    with socket.create_server(("127.0.0.1", port)) as ending:
+        client.stdin.write("\n")
+        client.stdin.flush()
+        for _ in range(4):
+            ending.accept()[0].close()
+    place.worker("--executors", "1", listen=worker.url)
+    out, err = client.communicate(timeout=60)
+    assert out == "2\n", err
+
+
 def test_one_of_several_allowed_keys_is_enough(place: Place, locked: Worker) -> None:
     server = place.relocate("keys", "show", "--keys", str(place.folder / "server")).stdout.split()[0]
     client = key(place, "client")
