@@ -14,7 +14,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,17 @@ STALE_TRIES = 3
 
 
 class Driver(Seating):
-    """Runs calls for one handle."""
+    """Runs calls for one handle.
+
+    What most programs do not have is an attribute of the class: of an instance with 30 attributes of its own, or
+    more, CPython looks up each one, and each method, in a slower way.
+    """
+
+    verifier: Verifier | None = None
+    tracing: Tracing | None = None
+    limits: deadlines.Limits | None = None
+    deadline: Callable[[], float] = staticmethod(deadlines.current)
+    """Of what this thread does, by the clock."""
 
     def __init__(
         self,
@@ -53,8 +63,6 @@ class Driver(Seating):
     ) -> None:
         super().__init__(namespace, turn, clock, chance)
         self.counters = counters
-        self.verifier: Verifier | None = None
-        self.tracing: Tracing | None = None
         self.make: Callable[..., Any] = self._call
         """Makes one call, or fetches one piece of what a generator yields."""
         self.inside: Callable[[bool], bool] = bool
@@ -67,14 +75,10 @@ class Driver(Seating):
         self._real = real
         self._refresh = refresh
         self.patience = patience
-        self.deadline: Callable[[], float] = deadlines.current
-        """Of what this thread does, by the clock."""
-        self.limits: deadlines.Limits | None = None
         self.gpu: Collection[str] = frozenset()
         """The modules that compute on a GPU where there is one."""
         self.costs = Costs()
-        self._prefix = os.urandom(8)
-        self._numbers = itertools.count(1)
+        self._numbers = _ids()
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``target(*args, **kwargs)`` where the name space and the policy say.
@@ -142,7 +146,12 @@ class Driver(Seating):
         for _ in range(STALE_TRIES):
             digest = described.digest
             request = wire.Call(
-                self._next_id(), described.name, target.member, digest, ambient.capture(carried), stream
+                next(self._numbers).to_bytes(16),
+                described.name,
+                target.member,
+                digest,
+                ambient.capture(carried),
+                stream,
             )
             try:
                 answer = trip.make(request, sent.segments)
@@ -234,7 +243,7 @@ class Driver(Seating):
         """
         trip = Trip(self, module, module, ("chan", *module.split(".")))
         trip.patience, trip.here = timeout, local
-        answer = trip.make(wire.Describe(self._next_id(), module), ())
+        answer = trip.make(wire.Describe(next(self._numbers).to_bytes(16), module), ())
         if answer is None:
             raise NoWorkerLeft(f"{module}: {self._left(trip.path)}")
         reply, result, seat = answer
@@ -249,9 +258,6 @@ class Driver(Seating):
         if "No module named" in text and not seat.startswith("embedded/"):
             text += "; install it there, or set PYTHONPATH of the worker"
         raise ModuleUnavailable(f"{seat} cannot describe {module!r}: {text}", name=module)
-
-    def _next_id(self) -> bytes:
-        return self._prefix + next(self._numbers).to_bytes(8, "big")
 
     def _may_run_here(self, target: Target) -> bool:
         return any(isinstance(place, Local) for rank in self.ranks(target.path) for place in rank)
@@ -286,7 +292,7 @@ class Driver(Seating):
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         super().forked()
         self._describing = threading.Lock()
-        self._prefix = os.urandom(8)
+        self._numbers = _ids()
 
     def trace(self, tracing: Tracing) -> None:
         """Make a span of each call."""
@@ -303,6 +309,11 @@ class Driver(Seating):
         bound_here = ranks and any(place.local and place is not self._spare for place in ranks[0])
         if self.links is not None and not trip.nested and not bound_here:
             self.missed(trip.name, self._left(trip.path, trip.version))
+
+
+def _ids() -> Iterator[int]:
+    """The ids of calls, one after the other, after a start that nobody else has."""
+    return itertools.count(int.from_bytes(os.urandom(8)) << 64 | 1)
 
 
 class Calling:

@@ -137,7 +137,8 @@ class Handle:
         made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
         made.inside = self._set_inside
         made.fallback = self.config.fallback
-        made.queue = self.config.queue
+        if self.config.queue != made.queue:
+            made.queue = self.config.queue
         self._find_policy()
         if self._policy is not None:
             made.policy = self._policy

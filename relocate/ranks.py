@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import policy
@@ -30,21 +31,22 @@ SHARE = 10
 class Ranks:
     """Where the names of one name space lead."""
 
+    fallback = False
+    """Whether the local copy is everybody's last spare, bound or not."""
+    _spare = Local()
+    _failing: Sequence[tuple[float, Seat, tuple[str, bytes], wire.Rejected]] = ()
+    """What could not be imported where, and when it is asked for again."""
+    _ask_again = policy.NEVER
+    """The first of those times."""
+
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
         self.places: dict[str, Link | Local] = {"local": Local()}
-        self.fallback = False
-        """Whether the local copy is everybody's last spare, bound or not."""
-        self._spare = Local()
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
         self._pools: dict[Any, policy.Pool] = {}
         """Of places that share a rank."""
         self._pools_of: dict[tuple[tuple[str, ...], bool, tuple[str, bytes]], list[policy.Pool]] = {}
         self._large: list[policy.Pool] = []
-        self._failing: list[tuple[float, Seat, tuple[str, bytes], wire.Rejected]] = []
-        """What could not be imported where, and when it is asked for again."""
-        self._ask_again = policy.NEVER
-        """The first of those times."""
 
     def ranks(self, path: tuple[str, ...]) -> list[list[Link | Local]]:
         """The places that ``path`` leads to now, best rank first."""
@@ -109,7 +111,7 @@ class Ranks:
         seat.unfit[version] = reply
         if reply.code == "module":
             again = now + max(AGAIN, SHARE * (now - sent))
-            self._failing.append((again, seat, version, reply))
+            self._failing = [*self._failing, (again, seat, version, reply)]
             self._ask_again = min(self._ask_again, again)
         self._pools_of = {}
 

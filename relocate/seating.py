@@ -60,6 +60,9 @@ class Waiting:
 class Seating(Ranks):
     """Gives the seats of one handle's workers to its calls."""
 
+    queue = -1
+    """Calls that may wait for each executor; -1: all."""
+
     def __init__(
         self, namespace: Namespace, turn: Turn | None, clock: Callable[[], float], chance: Callable[[], float]
     ) -> None:
@@ -74,8 +77,6 @@ class Seating(Ranks):
         self.delayed: Callable[[], object] = lambda: None
         """Told, by its thread, of a call that had to wait for its executor to start or to import its module."""
         self.policy: Policy = policy.decide
-        self.queue = -1
-        """Calls that may wait for each executor; -1: all."""
         self._retries = budget.retries()
         self._hedges = budget.Hedges()
 
