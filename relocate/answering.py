@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from . import lending, raising, restoring, wire
+from . import lending, raising, restoring, values, wire
 from .errors import ArgumentError
 
 
@@ -57,7 +57,7 @@ def _items(
     except Exception as error:
         return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error, skip=2))
     try:
-        return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), wire.dumps(value))
+        return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip), values.dumps(value))
     except ArgumentError as error:  # the call will run here
         loan.unfit = True
         return wire.pack(wire.Answer(ask.call, ask.lent, ask.skip, True), raising.dump(error))

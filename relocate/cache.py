@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from . import digests
 from . import interface as face
 
 FORMAT = 4
@@ -74,7 +75,7 @@ class Cache:
 
 
 def _fingerprint(file: str | None, path: list[str]) -> list[list[Any]]:
-    return [list(entry) for entry in face.fingerprint(file, path)]
+    return [list(entry) for entry in digests.fingerprint(file, path)]
 
 
 def _write(path: Path, data: bytes) -> None:

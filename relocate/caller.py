@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import raising, restoring, wire
+from . import raising, restoring, values, wire
 from .errors import ArgumentError
 from .output import Output
 
@@ -68,7 +68,7 @@ class Caller:
             answer, segments = self._exchange(wire.Ask(self._call, lent, skip, count), ())
         if answer.raised:
             raise raising.load(segments, "caller")
-        items, ended = wire.loads(segments)
+        items, ended = values.loads(segments)
         return items, ended
 
     def invoke(self, lent: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -83,7 +83,7 @@ class Caller:
             answer, segments = self._exchange(wire.Invoke(self._call, lent, self._number), sent.segments)
             self._number += 1
         try:
-            value, restore = sent.accept(segments) if answer.refers else (wire.loads(segments), None)
+            value, restore = sent.accept(segments) if answer.refers else (values.loads(segments), None)
         except Exception as error:
             self.unfit = f"what a function of the caller's returned cannot be read: {error}"
             raise ArgumentError(self.unfit) from error

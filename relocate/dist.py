@@ -30,7 +30,7 @@ from typing import Any
 
 import pytest
 
-from . import ambient, config, interface, items, raising, restoring, session, wire
+from . import ambient, config, digests, items, raising, restoring, session, values, wire
 from .channel import Channel, Lost
 from .errors import WorkerError
 from .handle import Handle
@@ -102,7 +102,7 @@ class Crew:
         self._lost: set[pytest.Item] = set()
         self._failed_beginnings = 0
         self._gateways = itertools.count()
-        self._digest = interface.digest(items)
+        self._digest = digests.digest(items)
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(8)
         handle._fleet.start()
@@ -213,7 +213,7 @@ class Crew:
         channel.send(request, wire.pack(request, sent.segments))
         reply, result, _ = channel.reply(answer)
         if isinstance(reply, (wire.Returned, wire.Raised)):
-            value = sent.accept(result)[0] if reply.refers else wire.loads(result)
+            value = sent.accept(result)[0] if reply.refers else values.loads(result)
             if isinstance(reply, wire.Raised):
                 raise raising.rebuild(value, seat.label)
             return value, printed + reply.output

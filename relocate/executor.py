@@ -33,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, deadlines, direct, interface, lending, memory, tables, wire
+from . import channel, deadlines, describing, digests, direct, entries, interface, lending, memory, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -213,7 +213,7 @@ class Executor:
             return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
         if isinstance(message, wire.Describe):
             try:
-                described = interface.encode(tables.describe(module, digest))
+                described = interface.encode(entries.describe(module, digest))
             except Exception as error:
                 return wire.Rejected(call, "module", f"{message.module!r} cannot be described: {error!r}"), ()
             self._output.take()
@@ -297,12 +297,12 @@ class Executor:
         found = self._modules.get(name)
         if found is None:
             module = importlib.import_module(name)
-            found = self._modules[name] = module, interface.digest(module)
+            found = self._modules[name] = module, digests.digest(module)
         return found
 
     def _sources(self, name: str, module: ModuleType) -> bytes:
         if name not in self._digests:
-            self._digests[name] = interface.source_digest(module)
+            self._digests[name] = digests.source_digest(module)
         return self._digests[name]
 
     def _offer(self, name: str) -> tuple[str, str, str, str]:
@@ -310,7 +310,7 @@ class Executor:
         module, digest = self._module(name)
         version = getattr(module, "__version__", "")
         try:
-            face = blake3(interface.encode(interface.describe(module, digest))).hexdigest()
+            face = blake3(interface.encode(describing.describe(module, digest))).hexdigest()
         except Exception:  # a client that asks for it is told
             face = ""
         return name, version if isinstance(version, str) else "", digest.hex(), face

@@ -11,8 +11,8 @@ from . import opaque
 from .errors import ModuleUnavailable
 
 if TYPE_CHECKING:
-    from .proxy import Target
     from .resources import Kept
+    from .target import Target
 
 RESOURCES = "relocate.resources"
 
@@ -82,13 +82,14 @@ class Far:
 
 
 def _target(home: str, function: str, module: str, name: str) -> Target:
+    from . import digests
     from . import interface as face
-    from .proxy import Described, Target
+    from .target import Described, Target
 
     def here(*args: Any) -> Any:
         raise ModuleUnavailable(f"{name} could not run on a worker, and {module!r} is not installed here", name=module)
 
-    described = Described(home, face.source_digest(importlib.import_module(home)))
+    described = Described(home, digests.source_digest(importlib.import_module(home)))
     target = Target(described, function, face.Function(module, function, name, module, name, None, None), here)
     target.path = ("chan", *name.partition(" ")[0].split("."))  # where the module's own name leads
     return target

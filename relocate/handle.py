@@ -26,6 +26,7 @@ from .config import Config
 from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
+from .reals import Reals
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from .observe import Statistics
     from .placement import Placement
     from .policies import Policy
-    from .proxy import Registry, Target
+    from .proxy import Registry
     from .servers import Servers
+    from .target import Target
     from .tracing import Tracing
     from .verify import Difference, Verifier
 
@@ -76,20 +78,22 @@ class Handle:
         for name in list(ancestors):
             while name := name.rpartition(".")[0]:
                 ancestors.add(name)
+        around = frozenset(ancestors - {""})
+        self._reals = Reals(config.designates, around, lambda: self._registry)
         self._finder = Finder(
-            config.designates, frozenset(ancestors - {""}), self._describe, lambda: self._registry, self._may_be_real
+            config.designates, around, self._describe, lambda: self._registry, self._may_be_real, self._reals
         )
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(
-            self._call, partial(self._real, far=True), self._finder.loaded.get, config.designates, self._cache.compiled
+            self._call, partial(self._real, far=True), self._reals.loaded.get, config.designates, self._cache.compiled
         )
-        self._registry.wait = self._finder.wait
+        self._registry.wait = self._reals.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
         self._finder.methods = self._methods
         self._tables = Tables(self._registry)
         self._registry.entered = self._tables.described
-        self._finder.tables = self._tables
-        self._finder.on_load = self._on_load
+        self._reals.tables = self._tables
+        self._reals.on_load = self._on_load
         self._policy: Policy | None = None
         self._placement: Placement | None = None
         if config.placement != "remote":
@@ -105,7 +109,7 @@ class Handle:
                 always=always,
             )
         self._specs: dict[str, ModuleSpec | None] = {}
-        self._exchange = Exchange(config.designates, self._finder.loaded, self._may_stay)
+        self._exchange = Exchange(config.designates, self._reals.loaded, self._may_stay)
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
@@ -133,7 +137,8 @@ class Handle:
         made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
         made.inside = self._set_inside
         made.fallback = self.config.fallback
-        made.queue = self.config.queue
+        if self.config.queue != made.queue:
+            made.queue = self.config.queue
         self._find_policy()
         if self._policy is not None:
             made.policy = self._policy
@@ -173,7 +178,7 @@ class Handle:
         return Verifier(
             self.config.verify,
             self.config.tolerance,
-            self._finder.real,
+            self._reals.real,
             compared=self._compared,
             missed=lambda name, why: self._warn(f"{name} is not verified: {why}"),
             quiet=quiet,
@@ -335,7 +340,7 @@ class Handle:
             self._exchange.make(loaded)
             if events.is_asked_for():
                 self._tell_of_unreached()
-            for real in list(self._finder.loaded.values()):
+            for real in list(self._reals.loaded.values()):
                 self._on_load(real)
             for module in [m for n, m in list(sys.modules.items()) if self._methods.concerns(n)]:
                 if isinstance(module, ModuleType) and not self.config.designates(module.__name__):
@@ -377,7 +382,7 @@ class Handle:
 
     def forked(self) -> None:
         """In a forked child: leave all sockets and locks behind, and begin anew when needed."""
-        self._finder.forked()
+        self._reals.forked()
         self._far.forked()
         self.namespace.forked()
         self._mine = threading.local()
@@ -428,7 +433,7 @@ class Handle:
     def _name_of(self, value: Any) -> str | None:
         """The name of a real function in whose place a proxy has a stub."""
         home, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        found: Any = self._finder.loaded.get(home) if isinstance(home, str) else None
+        found: Any = self._reals.loaded.get(home) if isinstance(home, str) else None
         if found is None or not isinstance(qualname, str):
             return None
         for part in qualname.split("."):
@@ -437,7 +442,7 @@ class Handle:
 
     def _loaded(self, name: str) -> ModuleType | None:
         """The real module ``name``, if it is loaded."""
-        found = self._finder.loaded.get(name)
+        found = self._reals.loaded.get(name)
         if found is None and not self.config.designates(name):
             found = sys.modules.get(name)
         return found if isinstance(found, ModuleType) else None
@@ -450,7 +455,7 @@ class Handle:
             module = importlib.import_module(name)
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
                 return module
-        return self._finder.real(name, member, far=far)
+        return self._reals.real(name, member, far=far)
 
     def _battery(self) -> tuple[float, bool] | None:
         from .capability import battery
@@ -498,20 +503,20 @@ class Handle:
         if file.startswith("<") and file != "<dynamic-code>":
             return False
         try:
-            self._finder.real(target.module)
+            self._reals.real(target.module)
         except ImportError:
             return False  # it is only on the workers
         return True
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
+        from . import entries
         from . import interface as face
-        from . import tables
 
         self._find_policy()  # here, where no lock is held
         self._specs[module] = spec
         file, path = _files(spec)
         if self._leads_here(module):
-            return tables.describe(self._finder.real(module))
+            return entries.describe(self._reals.real(module))
         found = self._cache.get(module, file, path)
         if found is None:
             self._fleet.start_embedded()

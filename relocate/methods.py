@@ -31,9 +31,10 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from .config import designates, longest
-from .interface import Function, Parameter, Signature, Value, source_digest
-from .proxy import Described, Target
+from .digests import source_digest
+from .interface import Function, Parameter, Signature, Value
 from .stubs import parameters, placed, source, trimmed
+from .target import Described, Target
 
 Call = Callable[[Target, tuple[Any, ...], dict[str, Any]], Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 from .cost import NEVER, Costs, Estimate, size_of, thrift
 from .errors import RelocateError
 from .observe import Counters
-from .proxy import Target
+from .target import Target
 
 LOOK = 10.0
 """Seconds between two looks at the battery, if there is one."""

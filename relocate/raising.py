@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from . import wire
+from . import values, wire
 from .changes import attributes, make
 
 Node = dict[str, Any]
@@ -43,12 +43,12 @@ class Given:
 
 def dump(error: BaseException, skip: int = 0) -> list[wire.Buffer]:
     """Segments of what `describe` gives."""
-    return wire.dumps(describe(error, skip))
+    return values.dumps(describe(error, skip))
 
 
 def load(segments: wire.Segments, where: str) -> BaseException:
     """The exception that `dump` described; see `rebuild`."""
-    return rebuild(wire.loads(segments), where)
+    return rebuild(values.loads(segments), where)
 
 
 def describe(error: BaseException, skip: int = 0, given: Sequence[Any] = ()) -> list[Node]:
@@ -173,8 +173,8 @@ def _text(value: object, show: Callable[[object], str] = repr) -> str:
 def _faithful(value: object, same: Callable[[Any], bool]) -> list[bytes] | None:
     """``value`` pickled, if reading it gives the same back."""
     try:
-        segments = wire.dumps(value)
-        return [bytes(s) for s in segments] if same(wire.loads(segments)) else None
+        segments = values.dumps(value)
+        return [bytes(s) for s in segments] if same(values.loads(segments)) else None
     except Exception:
         return None  # whatever its own reduction raises: it cannot travel this way
 
@@ -197,10 +197,10 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
     if how == "text":
         return _from_text(*node["text"])
     if how == "pickle":
-        pickled = wire.loads(data)
+        pickled = values.loads(data)
         error: BaseException = _real(pickled, type(pickled))
         return error
-    cls, args, state = wire.loads(data)
+    cls, args, state = values.loads(data)
     _real(cls, cls)
     held = node["given"]
     args = tuple(held[value.number] if type(value) is Given else value for value in args)

@@ -33,7 +33,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from . import opaque, reducers, views, wire
+from . import opaque, reducers, values, views, wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
 from .lending import Cloud, Loans
@@ -140,7 +140,7 @@ class Received:
             ArgumentError: the value cannot travel, or it cannot be told what was changed.
         """
         if self._unpickler is None:
-            return [pickle.dumps(value, 5)] if type(value) in ATOMS else wire.dumps(value), False
+            return [pickle.dumps(value, 5)] if type(value) in ATOMS else values.dumps(value), False
         numbers: Numbers | None = None
         changes: list[tuple[int, str, Any]] = []
         if look and not self._unchanged():
@@ -151,25 +151,25 @@ class Received:
         if not changes:
             if type(value) in ATOMS:
                 return [pickle.dumps(value, 5)], False
-            taken = wire.Taken()
+            taken = values.Taken()
             numbers = numbers or _numbers(_memo(self._unpickler))
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
                 segments, pickler = _dump(value, taken)
                 if not (taken.frozen and self._lent) and numbers.keys().isdisjoint(pickler.memo.copy()):
                     return segments, False
-        return _dump((value, changes), wire.Taken(), numbers)[0], True
+        return _dump((value, changes), values.Taken(), numbers)[0], True
 
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
         data, *buffers = self._segments
-        now, fresh = wire.Taken(), wire.Taken(buffers)
+        now, fresh = values.Taken(), values.Taken(buffers)
         try:
             pickled = pickle.dumps((self.args, self.kwargs), 5, buffer_callback=now.take)
             if pickled != data:
                 # The same values have another pickle where memory was lent read-only, for example.
-                values = pickle.loads(data, buffers=self._lent or buffers)
+                then = pickle.loads(data, buffers=self._lent or buffers)
                 fresh.clear()
-                if pickled != pickle.dumps(values, 5, buffer_callback=fresh.take):
+                if pickled != pickle.dumps(then, 5, buffer_callback=fresh.take):
                     return False
         except Exception:
             return False  # what only cloudpickle takes, and generators: they are looked at one by one
@@ -221,7 +221,7 @@ class Sent:
             self.segments: list[wire.Buffer] = [pickle.dumps((args, kwargs), 5)]
         else:
             self.lent = Loans() if lends else NOTHING
-            self.segments, self._pickler = wire.pickled((args, kwargs), self.lent if lends else None)
+            self.segments, self._pickler = values.pickled((args, kwargs), self.lent if lends else None)
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
@@ -371,17 +371,17 @@ class _CloudNumbered(_Numbering, Cloud):
         self._numbers = numbers
 
 
-def _dump(value: Any, taken: wire.Taken, numbers: Numbers | None = None) -> tuple[list[wire.Buffer], Any]:
-    """As `wire.pickled`, with numbers for known objects.
+def _dump(value: Any, taken: values.Taken, numbers: Numbers | None = None) -> tuple[list[wire.Buffer], Any]:
+    """As `values.pickled`, with numbers for known objects.
 
     Raises:
         ArgumentError: the value cannot travel.
     """
-    makers: tuple[Any, Any] = (wire.plain, Cloud)
+    makers: tuple[Any, Any] = (values.plain, Cloud)
     if numbers is not None:
         makers = (partial(_Numbered, numbers), partial(_CloudNumbered, numbers))
     try:
-        return wire.pickled_by(makers, value, taken)
+        return values.pickled_by(makers, value, taken)
     except Exception as error:
         raise ArgumentError(
             f"a value of type {type(value).__name__} cannot travel to another process: {error}"
@@ -390,7 +390,7 @@ def _dump(value: Any, taken: wire.Taken, numbers: Numbers | None = None) -> tupl
 
 def _bytes(value: Any) -> bytes:
     """The pickle of a value, its memory included."""
-    return b"".join(_dump(value, wire.Taken())[0])
+    return b"".join(_dump(value, values.Taken())[0])
 
 
 __all__ = ["Received", "Sent", "Unrestorable"]

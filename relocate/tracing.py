@@ -15,7 +15,7 @@ from . import __version__
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .proxy import Target
+    from .target import Target
 
 
 class Tracing:
@@ -35,7 +35,7 @@ class Tracing:
         self._tracer = trace.get_tracer("relocate", __version__)
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """``call``, whose first argument is the function's `proxy.Target`, in a span."""
+        """``call``, whose first argument is the function's `Target`, in a span."""
 
         def traced(target: Target, *args: Any) -> Any:
             attributes = {"rpc.system": "relocate", "rpc.service": target.module, "rpc.method": target.member}

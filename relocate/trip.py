@@ -23,9 +23,10 @@ from .places import end_of, room
 from .policy import NEVER
 
 if TYPE_CHECKING:
-    from .driver import Calling, Driver, Turn
+    from .driver import Calling, Driver
     from .links import Links
     from .places import Link, Seat
+    from .seating import Turn
 
 CRASHES = 2
 """Executors that a call may end by a crash of its own making before it is given up."""

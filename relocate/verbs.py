@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, describing
 from . import interface as face
 from .config import REGISTRY
 from .errors import ModuleUnavailable
@@ -198,7 +198,7 @@ def _members(handle: Handle, module: str) -> Collection[str]:
     if not handle._leads_here(module):
         return face.decode(handle._fleet.driver.describe(module, DESCRIBED)).members
     try:
-        return face.describe(handle._finder.real(module)).members
+        return describing.describe(handle._reals.real(module)).members
     except (ImportError, ValueError) as error:
         raise ModuleUnavailable(f"{module!r} is not here: {error}", name=module) from None
 

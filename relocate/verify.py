@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import ambient, wire
+from . import ambient, values, wire
 from .difference import Raised, arguments_differ, difference, short
 
 if TYPE_CHECKING:
-    from .proxy import Target
+    from .target import Target
 
 DIFFER = "a worker and the local copy differ"
 """How the warning of a difference begins."""
@@ -145,7 +145,7 @@ class Twin:
         verifier.compared(target.name, found)
 
     def _copy(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = wire.loads([bytearray(s) for s in self._segments])
+        args, kwargs = values.loads([bytearray(s) for s in self._segments])
         return args, kwargs
 
 

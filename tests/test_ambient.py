@@ -395,7 +395,7 @@ def test_what_nobody_changed_is_not_told(place: Place) -> None:
 def test_looking_for_variables_loads_no_real_module(place: Place) -> None:
     place.write("shared.py", SHARED)
     place.write("called.py", CALLED + "\n    class Kind:\n        pass\n")
-    program = "shared.VAR.set('here')\nimport relocate\nsay(called.get(), relocate.active()._finder.loaded)\n"
+    program = "shared.VAR.set('here')\nimport relocate\nsay(called.get(), relocate.active()._reals.loaded)\n"
     done = place.relocate("run", "-M", "called", "-w", "1", str(place.write("main.py", SAID + program)))
     assert done.stdout == "here {}\n", done.stderr
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from relocate import interface, testing
+from relocate import describing, interface, testing
 from relocate.cache import Cache
 
-SHOP = interface.describe(testing.module("shop", "def price(n): return n\nLIMIT = 3"))
+SHOP = describing.describe(testing.module("shop", "def price(n): return n\nLIMIT = 3"))
 DATA = interface.encode(SHOP)
 
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import Place, alive, until
 
 import relocate
-from relocate import interface, wire
+from relocate import digests, wire
 from relocate.restoring import Sent
 from relocate.session import ServerSession
 
@@ -127,7 +127,7 @@ def test_a_call_that_was_late_before_it_could_begin_is_not_begun_though_its_clie
 
         module.rest(0.0)
         [seat] = handle._fleet.links[0].seats
-        digest = interface.digest(handle._real("timely"))
+        digest = digests.digest(handle._real("timely"))
         opened = seat.take() if opened_before else None
         before = threading.Thread(target=module.mark, args=(str(begun), 1.0))
         before.start()

@@ -36,7 +36,7 @@ import time
 def touch():
     return lab.Thing(1).n
 def imports():
-    while not handle._finder._aside and not handle._finder.loaded: time.sleep(0.001)  # until that has begun
+    while not handle._reals._aside and not handle._reals.loaded: time.sleep(0.001)  # until that has begun
     import lab.core
     from lab import util
     return type(lab).__name__, type(lab.core).__name__, type(util).__name__, util.made(3).n
@@ -77,7 +77,7 @@ def test_a_context_variable_that_is_set_loads_no_real_module(place: Place) -> No
     program = """
 import decimal, settings
 decimal.getcontext(), settings.mode.set("fast")
-print(lab.weigh(1), list(handle._finder.loaded))
+print(lab.weigh(1), list(handle._reals.loaded))
 """
     done = place.python("-c", ENABLED + program)
     assert done.stdout == "2 []\n", done.stderr

@@ -19,7 +19,7 @@ from relocate import testing
 from relocate.config import Config, load
 from relocate.errors import ConfigError
 from relocate.methods import Methods
-from relocate.proxy import Target
+from relocate.target import Target
 
 SHOP = '''
 import abc, enum, functools, os

@@ -13,7 +13,8 @@ import cloudpickle
 import pytest
 from conftest import Place
 
-from relocate import opaque, wire
+from relocate import opaque
+from relocate.values import dumps, loads
 
 REAL = """
 class Plain:
@@ -75,10 +76,10 @@ class There:
 
     def ask(self, function: str, module: str, name: str, args: tuple[Any, ...]) -> Any:
         """As a call does it: by pickle, there and back."""
-        data = wire.dumps(args)
+        data = dumps(args)
         with self:
-            value = getattr(opaque, function)(*wire.loads(data))
-            answer = wire.dumps(iter(list(value)) if isinstance(value, types.GeneratorType) else value)
+            value = getattr(opaque, function)(*loads(data))
+            answer = dumps(iter(list(value)) if isinstance(value, types.GeneratorType) else value)
         return self.read(answer)
 
     def reads(self) -> bool:
@@ -87,21 +88,21 @@ class There:
     def read(self, segments: Any) -> Any:
         before, self.reading = self.reading, True
         try:
-            return wire.loads(segments)
+            return loads(segments)
         finally:
             self.reading = before
 
     def bring(self, text: str) -> Any:
         """A value from there."""
         with self:
-            data = wire.dumps(eval(text, vars(self.module)))
+            data = dumps(eval(text, vars(self.module)))
         return self.read(data)
 
     def take(self, value: Any) -> Any:
         """A value there."""
-        data = wire.dumps(value)
+        data = dumps(value)
         with self:
-            return wire.loads(data)
+            return loads(data)
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_a_value_goes_back_as_what_it_was(there: There, text: str) -> None:
     for _ in range(2):
         back = there.take(value)
         assert shown(back) == shown(real)
-        value = there.read(wire.dumps(pickle.loads(pickle.dumps(value))))
+        value = there.read(dumps(pickle.loads(pickle.dumps(value))))
 
 
 def test_its_data_are_here_and_what_is_set_travels(there: There) -> None:
@@ -189,7 +190,7 @@ def test_without_a_worker_what_is_not_here_is_an_error() -> None:
     with made:
         data = pickle.dumps(made.module.Plain(1))
     with pytest.raises(ModuleNotFoundError):
-        wire.loads([data])
+        loads([data])
     with pytest.raises(ModuleNotFoundError):
         opaque.Unpickler(io.BytesIO(data)).load()
 

@@ -15,7 +15,7 @@ import relocate
 from relocate.errors import ArgumentError, ConfigError
 from relocate.observe import Counters
 from relocate.placement import Placement
-from relocate.proxy import Target
+from relocate.target import Target
 
 SOURCE = """
 import time

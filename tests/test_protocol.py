@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from relocate import session, wire
+from relocate.values import IN_BAND
 
 FRAMES = Path(__file__).parent / "frames"
 TEXT = (Path(__file__).parent.parent / "PROTOCOL.md").read_text("utf-8")
@@ -142,7 +143,7 @@ def test_the_limits_are_those_in_the_code() -> None:
     assert f"Version {wire.PROTOCOL}." in TEXT
     assert wire.CHUNK == 1 << 20
     assert "cut into\n  frames of 1 MiB" in TEXT
-    assert f"{wire.IN_BAND >> 10} KiB stay inside" in TEXT
+    assert f"{IN_BAND >> 10} KiB stay inside" in TEXT
     assert f"at most {wire.INLINE >> 10} KiB travels" in TEXT
     assert f"| {wire.MAX_FRAME >> 20} MiB; a longer one" in TEXT
     assert f"| {wire.MAX_SEGMENTS:,} |" in TEXT

@@ -21,8 +21,10 @@ from conftest import Place
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relocate import interface, testing
-from relocate.proxy import BuiltinProxy, Placeholder, ProxyModule, Registry, Target, namespace_of, populate
+from relocate import describing, digests, interface, testing
+from relocate.lookalikes import BuiltinProxy, Placeholder
+from relocate.proxy import ProxyModule, Registry, namespace_of, populate
+from relocate.target import Target
 
 Sent = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -52,7 +54,7 @@ class Far:
 
     def proxy(self, name: str) -> Any:
         made = ProxyModule(name)
-        populate(made, interface.describe(self.modules[name]), self.registry)
+        populate(made, describing.describe(self.modules[name]), self.registry)
         return made
 
 
@@ -241,7 +243,7 @@ def test_a_function_that_has_only_moved_is_the_same() -> None:
     proxy = far.proxy("shop")
     kept = proxy.f
     far.modules["shop"] = second
-    populate(proxy, interface.describe(second), far.registry)
+    populate(proxy, describing.describe(second), far.registry)
     assert proxy.f is kept
     assert kept() == 2
 
@@ -548,8 +550,8 @@ def test_another_version_keeps_what_is_the_same_and_dismisses_the_rest() -> None
     proxy = far.proxy("shop")
     same, other, gone = proxy.same, proxy.other, proxy.gone
     far.modules["shop"] = second
-    populate(proxy, interface.describe(second), far.registry)
-    old, new = interface.digest(first), interface.digest(second)
+    populate(proxy, describing.describe(second), far.registry)
+    old, new = digests.digest(first), digests.digest(second)
 
     assert proxy.same is same
     assert proxy.other is not other
@@ -575,9 +577,9 @@ def test_a_version_and_back_again_serves_the_first_functions() -> None:
     proxy = far.proxy("shop")
     for module, args, expected in ((second, (0, 0), 2), (first, (0,), 1), (second, (0, 0), 2)):
         far.modules["shop"] = module
-        populate(proxy, interface.describe(module), far.registry)
+        populate(proxy, describing.describe(module), far.registry)
         assert proxy.f(*args) == expected
-        assert far.digests[-1] == interface.digest(module)
+        assert far.digests[-1] == digests.digest(module)
 
 
 def test_namespace_of_makes_nothing() -> None:

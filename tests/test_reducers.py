@@ -11,8 +11,9 @@ from typing import Any
 import numpy
 import pytest
 
-from relocate import reducers, wire
+from relocate import reducers
 from relocate.restoring import Received, Sent
+from relocate.values import dumps, loads
 
 
 def there(*args: Any, **kwargs: Any) -> Received:
@@ -59,7 +60,7 @@ def test_a_real_function_that_has_a_stub_is_pickled_by_its_name() -> None:
         assert pickle.loads(pickle.dumps([real, len])) == [real, len]
         assert b"resolve_name" not in pickle.dumps([len, [].append])
         real = there
-        assert wire.loads(wire.dumps([there, lambda: there]))[0] is math.hypot  # of Python functions, ours alone
+        assert loads(dumps([there, lambda: there]))[0] is math.hypot  # of Python functions, ours alone
     finally:
         reducers.remove(name)
         reducers.remove(name)

@@ -28,8 +28,9 @@ from relocate.errors import ArgumentError
 from relocate.output import Output
 from relocate.restoring import Unrestorable
 from relocate.running import Runner
+from relocate.values import IN_BAND, loads
 
-LARGE = wire.IN_BAND  # numbers of eight bytes: the memory of such an array travels beside the pickle
+LARGE = IN_BAND  # numbers of eight bytes: the memory of such an array travels beside the pickle
 
 
 @dataclasses.dataclass
@@ -91,7 +92,7 @@ def remotely(function: Callable[..., Any], *args: Any, runner: Runner | None = N
     if isinstance(reply, wire.Rejected):
         raise ArgumentError(reply.text)
     assert isinstance(reply, (wire.Returned, wire.Raised))
-    value = wire.loads(received(given)) if not reply.refers else None
+    value = loads(received(given)) if not reply.refers else None
     if reply.refers:
         value, restore = sent.accept(received(given))
         restore()

@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from relocate import difference as differences
-from relocate import testing, verify, wire
+from relocate import testing, verify
 from relocate.difference import Raised, difference
 from relocate.quiet import quiet
 from relocate.testing import Clock, Kill, Network, Program
+from relocate.values import dumps
 
 NAN = float("nan")
 
@@ -459,7 +460,7 @@ def test_what_a_compared_call_says_is_said_once(place: Place) -> None:
 
 def test_the_twin_keeps_what_was_sent() -> None:
     array = np.arange(5000.0)
-    segments = wire.dumps(((array,), {}))
+    segments = dumps(((array,), {}))
     verifier = program().driver.verifier
     assert verifier is not None
 

@@ -68,7 +68,7 @@ class Clock:
 
 
 class Turn:
-    """Stands in for `relocate.driver.Turn`: to wait is to let the clock run until notified.
+    """Stands in for `relocate.seating.Turn`: to wait is to let the clock run until notified.
 
     Args:
         clock: what waiting moves.

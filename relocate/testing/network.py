@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .. import channel, events, interface, lending, session, wire
+from .. import channel, describing, digests, events, interface, lending, session, wire
 from ..caller import Caller, Exchange
 from ..connection import Connection
 from ..errors import WorkerUnreachable
@@ -271,8 +271,8 @@ class Executor:
         if module is None:
             return wire.Rejected(call, "module", f"cannot import {message.module!r}: there is none"), ()
         if isinstance(message, wire.Describe):
-            return wire.Returned(call, 0, []), [interface.encode(interface.describe(module))]
-        if message.digest != interface.digest(module):
+            return wire.Returned(call, 0, []), [interface.encode(describing.describe(module))]
+        if message.digest != digests.digest(module):
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}"), ()
         self.worker.calls.append(f"{message.module}.{message.member}")
         caller = Caller(call, self._output, ask, tell if message.stream is None else None)
