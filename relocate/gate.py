@@ -86,11 +86,11 @@ def _absolute(name: str, space: Mapping[str, Any], level: int) -> str:
 def wait_for(lock: Any) -> None:
     """Until no other thread holds ``lock``, one of importlib's; but not for one that waits for this thread."""
     me, until = threading.get_ident(), time.monotonic() + PATIENCE
-    while (owner := lock.owner) not in (None, me) and time.monotonic() < until and not _waits(owner, me):
+    while (owner := lock.owner) not in (None, me) and time.monotonic() < until and not waits(owner, me):
         time.sleep(0.001)
 
 
-def _waits(one: int, other: int) -> bool:
+def waits(one: int, other: int) -> bool:
     """Whether one thread waits for a module that another one imports."""
     blocking: Any = importlib._bootstrap._blocking_on.get(one, ())  # type: ignore[attr-defined]
     locks = blocking if isinstance(blocking, (list, tuple)) else [blocking]

@@ -20,10 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .gate import gate, wait_for
+from .gate import gate, wait_for, waits
 
 if TYPE_CHECKING:
     from .proxy import Registry
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """Seconds before a real module is loaded again, when that could not go on for what another thread imports."""
 
+FIND_AND_LOAD = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
+"""Of the function in which a thread is from just after the gate until a module is imported."""
 PATIENCE = 0.5
 """Seconds to wait for other threads' imports of what is to be taken out of `sys.modules`."""
 
@@ -163,8 +165,7 @@ class Reals:
             gate.shut(self._hold)
             try:
                 self._let_finish()
-                self._aside = self._take_out()
-                sys.modules.update(self.loaded)
+                self._aside = self._put(self.loaded)
                 try:
                     yield
                 finally:
@@ -178,15 +179,25 @@ class Reals:
             self.wait()
 
     def _let_finish(self) -> None:
-        """Let other threads finish imports of designated modules that they have begun."""
+        """Let other threads finish imports of designated modules that they have begun.
+
+        They are told by their frames, as who has passed the gate may not yet hold the module's lock.
+        """
         until = time.monotonic() + PATIENCE
-        locks: dict[str, Any] = importlib._bootstrap._module_locks  # type: ignore[attr-defined]
-        me = threading.get_ident()
-        while time.monotonic() < until:
-            begun = [lock for name, of in list(locks.items()) if self._designated(name) and (lock := of()) is not None]
-            if all(getattr(lock, "owner", None) in (None, me) for lock in begun):
-                return
+        while self._others_import() and time.monotonic() < until:
             time.sleep(0.001)
+
+    def _others_import(self) -> bool:
+        me = threading.get_ident()
+        for thread, innermost in sys._current_frames().items():
+            frame: FrameType | None = innermost if thread != me else None
+            while frame is not None:
+                if frame.f_code is FIND_AND_LOAD and self._designated(frame.f_locals["name"]):
+                    if not waits(thread, me):
+                        return True
+                    break
+                frame = frame.f_back
+        return False
 
     @contextmanager
     def _rebuilt_classes(self) -> Iterator[None]:
@@ -219,12 +230,11 @@ class Reals:
         """`sys.modules` holds the proxies again."""
         from .proxy import ProxyModule
 
-        taken, aside, self._aside = self._take_out(), self._aside, {}
-        proxies: dict[str, ModuleType] = {
-            n: m for n, m in taken.items() if isinstance(m, ProxyModule)
-        }  # other threads', made meanwhile
-        self.loaded.update({n: m for n, m in taken.items() if n not in proxies})
-        proxies.update(aside)
+        aside, self._aside = self._aside, {}
+        held = self._put(aside)
+        others = {n: m for n, m in held.items() if isinstance(m, ProxyModule)}  # threads', made meanwhile
+        self.loaded.update({n: m for n, m in held.items() if n not in others})
+        proxies = {**others, **aside}
         sys.modules.update(proxies)
         for name, module in proxies.items():
             parent, _, last = name.rpartition(".")
@@ -243,9 +253,20 @@ class Reals:
             if self.tables is not None:
                 self.tables.restore()
 
-    def _take_out(self) -> dict[str, ModuleType]:
-        names = [n for n in list(sys.modules) if self._designated(n)]
-        return {n: sys.modules.pop(n) for n in names}
+    def _put(self, modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
+        """Let `sys.modules` hold ``modules`` for designated names; what it held for them.
+
+        One is put in another one's place, so that no thread finds nothing where it has just seen a package.
+        """
+        held = {}
+        for name in [n for n in list(sys.modules) if self._designated(n)]:
+            held[name] = sys.modules[name]
+            if name in modules:
+                sys.modules[name] = modules[name]
+            else:
+                del sys.modules[name]
+        sys.modules.update(modules)
+        return held
 
     def _reconcile(self) -> None:
         """Let the classes that were rebuilt from interfaces be the real modules' classes too.
