@@ -165,8 +165,9 @@ class Reals:
             gate.shut(self._hold)
             try:
                 self._let_finish()
-                self._aside = self._put(self.loaded)
+                self._aside = {}
                 try:
+                    self._put(self.loaded, self._aside)
                     yield
                 finally:
                     self._restore()
@@ -231,7 +232,8 @@ class Reals:
         from .proxy import ProxyModule
 
         aside, self._aside = self._aside, {}
-        held = self._put(aside)
+        held: dict[str, ModuleType] = {}
+        self._put(aside, held)
         others = {n: m for n, m in held.items() if isinstance(m, ProxyModule)}  # threads', made meanwhile
         self.loaded.update({n: m for n, m in held.items() if n not in others})
         proxies = {**others, **aside}
@@ -240,6 +242,8 @@ class Reals:
             parent, _, last = name.rpartition(".")
             if parent in sys.modules and parent not in self.loaded:
                 setattr(sys.modules[parent], last, module)
+            elif name in others and parent in aside:  # importlib has made it a part of the real package
+                setattr(aside[parent], last, module)
 
     def forked(self) -> None:
         """In a forked child: the thread that held the lock is not here, unless it is the one that forked."""
@@ -253,20 +257,22 @@ class Reals:
             if self.tables is not None:
                 self.tables.restore()
 
-    def _put(self, modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
-        """Let `sys.modules` hold ``modules`` for designated names; what it held for them.
+    def _put(self, modules: dict[str, ModuleType], held: dict[str, ModuleType]) -> None:
+        """Let `sys.modules` hold ``modules`` for designated names, and note in ``held`` what it held for them.
 
-        One is put in another one's place, so that no thread finds nothing where it has just seen a package.
+        One is put in another one's place if there is one, so that no thread finds nothing where it has just seen
+        a package.  An interrupt may come between any two lines: what is noted can be put back.
         """
-        held = {}
         for name in [n for n in list(sys.modules) if self._designated(n)]:
-            held[name] = sys.modules[name]
+            try:
+                held[name] = sys.modules[name]
+            except KeyError:  # another thread's import has just taken it out
+                continue
             if name in modules:
                 sys.modules[name] = modules[name]
             else:
-                del sys.modules[name]
+                sys.modules.pop(name, None)
         sys.modules.update(modules)
-        return held
 
     def _reconcile(self) -> None:
         """Let the classes that were rebuilt from interfaces be the real modules' classes too.

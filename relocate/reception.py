@@ -134,13 +134,15 @@ class Reception:
                 if known is not None and known.state is session.State.KNOWN:
                     message, segments, _ = channel.receive(self._socket)
                     message = known.came(message)
+                elif not self._socket.getsockopt(zmq.RCVMORE):
+                    continue  # no identity, but what a client has sent beyond the end of a message
                 else:  # of what a stranger sends only the header is kept
                     header = self._socket.recv_multipart()[0]
                     known = known or self._strangers.get(identity) or self._stranger(identity)
                     # An embedded worker's socket lies in its program's own folder; import paths may be long.
                     message, segments = known.receive([header] if self._trusting else wire.greeting(header))
             except zmq.Again:
-                return False
+                return bool(self.calls)
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
             if isinstance(message, wire.Open):

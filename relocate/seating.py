@@ -235,7 +235,8 @@ class Seating(Ranks):
             decision = self._ask(trip, self.pools(trip, trip.here), now)
             if type(decision) is policy.Run or not self.lending:
                 return decision
-        decision = self._choose(trip, now, idle=trip.nested)
+        else:
+            decision = self._choose(trip, now, idle=trip.nested)
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
             busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
             if len(self.lending) >= busy:  # all that run wait for the program, which may be waiting for this call

@@ -329,7 +329,6 @@ def _flat(memory: Memory | Block) -> memoryview:
     exception and its frames are one.
     """
     view = pickle.PickleBuffer(memory.bytes).raw()
-    view = pickle.PickleBuffer(memory.bytes).raw()
     return view.toreadonly() if memory.readonly else view
 
 

@@ -207,3 +207,54 @@ print(n, len(missed), base.REGISTRY["scale"](2))
 """
     done = place.python("-c", ENABLED + program)
     assert done.stdout == "1 0 6\n", done.stderr
+
+
+def test_what_a_thread_imports_while_another_one_loads_the_real_package_is_a_part_of_the_proxy(place: Place) -> None:
+    place.write(
+        "lab/__init__.py",
+        "import os, sys, time\nif 'here' in sys.argv: time.sleep(1.2)\nclass Thing: pass\ndef weigh(x): return x + 1\n",
+    )
+    place.write(
+        "lab/slow.py",
+        "import sys, time\nif 'here' not in sys.argv: time.sleep(0.9)\ndef made(x): return x\n",
+    )
+    program = """
+sys.argv.append("here")
+def imports():
+    import lab.slow
+lab.weigh(1)
+thread = threading.Thread(target=imports)
+thread.start()
+while "lab.slow" not in sys.importing(): time.sleep(0.001)
+lab.Thing
+thread.join()
+import lab.slow
+print(lab.slow.made(3), type(lab).__name__, type(lab.slow).__name__)
+"""
+    begin = "import sys, time, importlib\nsys.importing = lambda: list(importlib._bootstrap._module_locks)\n"
+    done = place.python("-c", begin + ENABLED + program)
+    assert done.stdout == "3 ProxyModule ProxyModule\n", done.stderr
+
+
+def test_an_interrupt_while_real_modules_take_the_place_of_proxies_loses_none(place: Place) -> None:
+    written(place, 0.0)
+    program = """
+import lab.core, lab.util
+proxies = {name: sys.modules[name] for name in ("lab", "lab.core", "lab.util")}
+class Interrupted(dict):
+    def __setitem__(self, name, module):
+        super().__setitem__(name, module)
+        raise KeyboardInterrupt
+put = handle._reals._put
+def interrupted(modules, held):
+    del handle._reals._put
+    handle._reals._aside = Interrupted()
+    put(modules, handle._reals._aside)
+handle._reals._put = interrupted
+try:
+    lab.Thing
+except KeyboardInterrupt:
+    print({name: sys.modules[name] for name in proxies} == proxies, lab.Thing(2).n, lab.weigh(1))
+"""
+    done = place.python("-c", ENABLED + program)
+    assert done.stdout == "True 2 2\n", done.stderr
