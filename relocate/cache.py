@@ -24,7 +24,7 @@ from blake3 import blake3
 from . import digests
 from . import interface as face
 
-FORMAT = 4
+FORMAT = 5
 
 
 class Cache:

@@ -35,6 +35,7 @@ from .interface import (
     SimpleClass,
     Value,
 )
+from .origin import public
 
 PLAIN_LIMIT = 1 << 20
 """Constants that pickle to more bytes than this stay where they are until they are touched."""
@@ -170,6 +171,8 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
     if found(said, label, value):
         assert isinstance(said, str)
         home, qualname = said, label
+    if home != public(home) == module.__name__.partition(".")[0]:
+        home, qualname = module.__name__, label if getattr(module, label, None) is value else name
     inside = home == module.__name__ or home.startswith(module.__name__ + ".")
     same_package = home.split(".")[0] == module.__name__.split(".")[0]
     if not inside and not (same_package and name in exported):

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from . import unreached
+from .origin import public
 
 _dictionary: Any = vars(ModuleType)["__dict__"]
 """As it is: that of a proxy would have all its classes made, for which the real module is loaded."""
@@ -84,7 +85,7 @@ class Exchange:
         own = __name__.partition(".")[0]
         real = set(map(id, self._loaded.values()))
         for name, module in list(sys.modules.items()):
-            if not isinstance(module, ModuleType) or self._designated(name) or name.partition(".")[0] == own:
+            if not isinstance(module, ModuleType) or self._designated(public(name)) or name.partition(".")[0] == own:
                 continue
             if id(module) in real:  # under a second name, as os.path: it keeps its own functions
                 continue

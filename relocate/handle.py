@@ -129,7 +129,7 @@ class Handle:
         if config.namespace:
             self._load_namespace(config.namespace)
         if any(m.partition(".")[0] in sys.stdlib_module_names | OWN for m in (*config.modules, *config.methods)):
-            from . import driver, embedded, servers  # noqa: F401
+            from . import driver, embedded, links, servers  # noqa: F401
 
     def _made_driver(self) -> Driver:
         from .driver import Driver

@@ -32,15 +32,17 @@ class Placeholder:
 class BuiltinProxy:
     """The proxy of a C function.  Like one, it does not become a method when a class holds it.
 
-    Attributes that only the real function has are those of the local copy.
+    Attributes that only the real function has are those of the local copy.  Where the module of which it says
+    to be is not that of the proxy, ``path`` is the name that leads to it, as `pkgutil.resolve_name` takes it.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_more", "_real")
+    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_more", "_path", "_real")
 
-    def __init__(self, function: FunctionType, real: Callable[[], Any], more: frozenset[str]) -> None:
+    def __init__(self, function: FunctionType, real: Callable[[], Any], more: frozenset[str], path: str = "") -> None:
         self.__wrapped__ = function
         self._real = real
         self._more = more
+        self._path = path
         self.__dict__.update((key, value) for key, value in function.__dict__.items() if key != "__wrapped__")
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             setattr(self, name, getattr(function, name))
@@ -65,8 +67,12 @@ class BuiltinProxy:
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._more})
 
-    def __reduce__(self) -> str:
-        return self.__qualname__  # type: ignore[no-any-return]
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if not self._path:
+            return self.__qualname__  # type: ignore[no-any-return]
+        import pkgutil  # not before it is needed: it loads much
+
+        return pkgutil.resolve_name, (self._path,)
 
     def __repr__(self) -> str:
         return f"<built-in function {self.__name__}>"

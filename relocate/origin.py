@@ -1,4 +1,4 @@
-"""Where a function comes from: whether workers may be supposed to have it under its name."""
+"""Where a function comes from: whose it is, and whether workers may be supposed to have it under its name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Any
 
 STUB = "__relocate_call"
 """A free variable that only the stubs of proxies have."""
+
+
+def public(module: str) -> str:
+    """The module of which ``module`` is the part in C, as `_heapq` is that of `heapq` (PEP 399); else itself."""
+    return module[1:] if module.startswith("_") and not module.startswith("__") and "." not in module else module
 
 
 def is_installed(module: str | None) -> bool:

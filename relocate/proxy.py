@@ -30,6 +30,7 @@ from . import interface as face
 from . import opaque
 from .interface import Function, Interface, Signature, Value
 from .lookalikes import BuiltinProxy, Late, Method, Placeholder
+from .origin import public
 from .stubs import parameters, placed, source, trimmed
 from .target import Call, Described, Real, Target
 
@@ -340,7 +341,8 @@ def _functions(
         real = partial(registry.function, target)
         if function.builtin:
             more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())
-            stub = BuiltinProxy(stub, real, more)
+            elsewhere = function.module is not None and public(function.module) != function.module
+            stub = BuiltinProxy(stub, real, more, ":".join(target.home) if elsewhere else "")
         else:
             stub.__dict__.update((key, Method(key, real, target)) for key in function.methods)
             stub.__dict__.update((key, Late(key, real)) for key in function.objects)

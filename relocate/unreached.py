@@ -18,6 +18,8 @@ from operator import is_
 from types import BuiltinMethodType, CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from .origin import public
+
 STEPS = 4
 """From a function to something that has a name."""
 MOST = 64
@@ -67,7 +69,7 @@ def _counts(things: dict[str, Any]) -> dict[str, int]:
 
 def _is_own(module: Any, designated: Callable[[str], bool]) -> bool:
     """Whether a module's code has the real functions rightly: designated ones', and relocate itself."""
-    return isinstance(module, str) and (designated(module) or module.partition(".")[0] == __package__)
+    return isinstance(module, str) and (designated(public(module)) or module.partition(".")[0] == __package__)
 
 
 class _Climb:

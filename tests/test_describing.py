@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import importlib
 import inspect
+import json.encoder
 import math
 import sys
 import types
@@ -151,6 +153,19 @@ def test_a_function_behind_a_private_module_is_counted_under_the_public_name(pac
     assert found.exported == ["price"]
     assert found.package
     assert found.path == [str(package)]
+
+
+def test_a_modules_part_in_c_is_the_modules_own() -> None:
+    found = describing.describe(bisect)
+    insort = found.members["insort"]
+    assert isinstance(insort, Function)
+    assert (insort.home, insort.qualname, insort.name) == ("bisect", "insort_right", "bisect.insort_right")
+    assert (insort.module, insort.label) == ("_bisect", "insort_right")  # as it says itself
+    assert insort == found.members["insort_right"]
+    assert "_bisect" in found.needs
+    ascii_only = describing.describe(json.encoder).members["c_encode_basestring_ascii"]
+    assert isinstance(ascii_only, Function)
+    assert ascii_only.home == "json.encoder"
 
 
 def test_lazy_names_are_described_and_missing_ones_left_out() -> None:

@@ -348,3 +348,59 @@ def test_a_c_functions_proxy_does_not_become_a_method(place: Place) -> None:
     under = place.relocate("run", "-M", "math", "-w", "1", "--report", "report.json", str(script))
     assert (under.stdout, under.stderr) == (plain.stdout, "")
     assert place.report()["remote"] == 1
+
+
+IN_C = """
+    import bisect, copy, heapq, importlib, pickle, struct
+    import cloudpickle
+
+    heap, line, memory = [3, 9, 5], [1, 3], bytearray(8)
+    heapq.heapify(heap)
+    heapq.heappush(heap, 1)
+    bisect.insort(line, 2)
+    struct.pack_into("<I", memoryview(memory)[2:], 2, 7)
+    print(heap, heapq.heappop(heap), heap, line, memory, struct.unpack("<2I", memory))
+    for function in (heapq.heappush, bisect.insort, bisect.insort_right, struct.pack_into):
+        print(function, function.__module__, function.__name__)
+        for made in (pickle, cloudpickle):
+            print(made.loads(made.dumps(function)) is function, copy.deepcopy(function) is function)
+    print(bisect.insort is bisect.insort_right)
+    importlib.reload(heapq)
+    print(heapq.heappushpop([4, 6], 5), list(heapq.merge([1, 4], [2])))
+    try:
+        struct.pack("<I", "a")
+    except struct.error as error:
+        print(type(error), error)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import bisect, heapq, _heapq, struct; from heapq import heappush; "])
+def test_functions_of_a_modules_part_in_c_are_relocated_like_its_others(place: Place, before: str) -> None:
+    place.write("program.py", IN_C)
+    plain = place.python("-c", f"{before}import program")
+    enable = (
+        "import relocate; relocate.enable(modules=['bisect', 'heapq', 'struct'], workers=1, report='report.json'); "
+    )
+    under = place.python("-W", "error", "-c", f"{before}{enable}import program")
+    assert (under.stdout, under.stderr) == (plain.stdout, "")
+    counts = {name: (where["remote"], where["local"]) for name, where in place.report()["members"].items()}
+    once = ("heapify", "heappush", "heappop", "heappushpop", "merge")
+    assert counts == {
+        **{f"heapq.{name}": (1, 0) for name in once},
+        "bisect.insort_right": (1, 0),
+        "struct.pack_into": (1, 0),
+        "struct.unpack": (1, 0),
+        "struct.pack": (1, 0),
+    }
+
+
+def test_a_modules_part_in_c_keeps_its_own_functions(place: Place) -> None:
+    program = """
+        import _heapq, heapq, relocate
+        real = id(heapq.heappush)
+        with relocate.enable(modules=["heapq"], workers=1) as handle:
+            print(id(heapq.heappush) == real, id(_heapq.heappush) == real, handle.statistics().unrelocated)
+        print(id(heapq.heappush) == real)
+    """
+    done = place.python("-W", "error", str(place.write("main.py", program)))
+    assert (done.stdout, done.stderr) == ("False True {}\nTrue\n", "")
