@@ -129,7 +129,8 @@ class Finder:
                 raise
             why = str(error).removeprefix(f"{name}: ")
             raise ModuleUnavailable(f"cannot relocate {name!r}: {why}", name=name) from error.with_traceback(None)
-        if local is not None and any(sys.modules.get(m, self) is None for m in interface.needs):
+        parts = {*interface.needs, "_" + name.partition(".")[0]}  # the latter: its part in C, as `origin.public` says
+        if local is not None and any(sys.modules.get(part, self) is None for part in parts):
             return None  # somebody has blocked a part of it (sys.modules[part] = None) to get another one
         return interface
 

@@ -156,7 +156,7 @@ class Interface(msgspec.Struct):
     @property
     def needs(self) -> set[str]:
         """The other modules that this one has names of."""
-        return {m.module for m in self.members.values() if isinstance(m, (Function, Reference)) and m.module}
+        return {m.module for m in self.members.values() if isinstance(m, Reference)}
 
 
 _encoder = msgspec.msgpack.Encoder()
