@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import importlib.machinery
 import inspect
 import io
 import marshal
@@ -147,8 +148,10 @@ def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> M
 def _is_function(value: Any) -> bool:
     if inspect.isroutine(value):
         return True
+    if hasattr(type(value), "__getitem__") or hasattr(value, "__origin__"):
+        return False  # `typing.Optional`, say: called, among other things, or not meant to be
     # numpy's ufuncs, functools' wrappers, Cython's and other libraries' callables.
-    return callable(value) and isinstance(getattr(value, "__name__", None), str) and not hasattr(value, "__origin__")
+    return callable(value) and isinstance(getattr(value, "__name__", None), str)
 
 
 def found(home: str | None, qualname: Any, value: object) -> bool:
@@ -296,8 +299,25 @@ def _class(module: types.ModuleType, name: str, value: type) -> Member:
             return Reference(home, qualname)
     simple = _simple(value)
     if simple is not None and found(home, qualname, value):
-        return simple
+        raises = _in_c(value)
+        return simple if raises is None else Reference(raises, qualname)
     return RealClass(module.__name__, name)
+
+
+def _in_c(value: type) -> str | None:
+    """The module in C that has an exception class under its name, though it says to be another's.
+
+    It is what that module raises: no class that is rebuilt elsewhere would do, `xml.parsers.expat.ExpatError` say.
+    """
+    for name, other in list(sys.modules.items()):
+        if name != value.__module__ and _is_c(other) and vars(other).get(value.__qualname__) is value:
+            return name
+    return None
+
+
+def _is_c(module: types.ModuleType | None) -> bool:
+    loader = getattr(module, "__loader__", None)
+    return loader is importlib.machinery.BuiltinImporter or isinstance(loader, importlib.machinery.ExtensionFileLoader)
 
 
 _CLASS_DUNDERS = frozenset(
@@ -333,6 +353,7 @@ def _simple(value: type) -> SimpleClass | None:
             value.__doc__,
             [Reference(b.__module__, b.__qualname__) for b in value.__bases__],
             members,
+            _is_c(sys.modules.get(value.__module__)),
         )
     return None
 

@@ -426,7 +426,12 @@ class Handle:
 
     def _on_load(self, module: ModuleType) -> None:
         """A real module is loaded: its classes get their stubs, and its functions travel by name."""
+        from .proxy import ProxyModule, unify
+
         self._methods.executed(module)
+        proxy = sys.modules.get(module.__name__)
+        if isinstance(proxy, ProxyModule):
+            unify(proxy, module)
         kinds = {type(v) for v in list(vars(module).values()) if inspect.isroutine(v)}
         reducers.install(self._name_of, {k for k in kinds if k is not FunctionType})
 

@@ -93,6 +93,8 @@ class SimpleClass(msgspec.Struct, tag="simple"):
     doc: str | None
     bases: list[Reference]
     members: dict[str, Value]
+    in_c: bool = False
+    """Whether its module is in C, which has it out of reach: then it is the real one, if that is here."""
 
 
 class RealClass(msgspec.Struct, tag="class"):

@@ -20,6 +20,7 @@ import marshal
 import pickle
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.machinery import PathFinder
 from inspect import CO_ASYNC_GENERATOR
@@ -244,8 +245,24 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     for (name, member), stub in zip(functions, _functions(functions, described, inner, registry, lines), strict=True):
         # Names that the module gives to one object are one object here too.
         inner[name] = registry.made.setdefault((member.home, member.qualname), stub)
+    real = registry.loaded(interface.name)
+    if real is not None:
+        unify(module, real)
     if interface.entries or (before is not None and before.entries):
         registry.entered(interface)
+
+
+def unify(module: ProxyModule, real: ModuleType) -> None:
+    """Let the proxy have the real module's own constants, where they are equal.
+
+    Its classes' code, which runs here, may go by their identity: ``if help is SUPPRESS``.
+    """
+    inner = namespace_of(module)
+    for name, member in module._relocate_interface.members.items():
+        if isinstance(member, face.Constant) and member.value.plain and name in inner:
+            mine, own = inner[name], real.__dict__.get(name)
+            if own is not mine and type(own) is type(mine) and own == mine:
+                inner[name] = own
 
 
 def inner_slot(module: ProxyModule, name: str) -> Any:
@@ -298,6 +315,9 @@ def simple_class(member: face.SimpleClass, registry: Registry) -> type:
     made = registry.made.get(key)
     if made is None and (real := registry.loaded(member.module)) is not None:
         made = registry.made[key] = getattr(real, member.qualname)
+    if made is None and member.in_c:
+        with suppress(ImportError):
+            made = registry.made[key] = getattr(registry.real(member.module), member.qualname)
     if made is None:
         bases = tuple(_refer(b, member.module, member.qualname) for b in member.bases)
         space = {name: marshal.loads(value.plain) for name, value in member.members.items()}

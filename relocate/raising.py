@@ -13,10 +13,11 @@ that carets stand where they stand there.  Their source lines travel too and are
 from __future__ import annotations
 
 import builtins
+import contextlib
 import linecache
 import traceback
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
 
 from . import values, wire
@@ -124,17 +125,39 @@ def _reduce(error: BaseException, given: Sequence[Any], held: dict[int, Any]) ->
 
     cls = type(error)
     args = error.args[:1] if isinstance(error, BaseExceptionGroup) else error.args
-    if cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not BaseException.__reduce_ex__:
+    fields = {name: outside(value) for name, value in _fields(error).items()}
+    if type(fields.get("obj")) is not Given:
+        fields.pop("obj", None)  # of an AttributeError: anything, and of no use where it is not the caller's own
+    own = cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not BaseException.__reduce_ex__
+    if own and not held:
         found = _faithful(error, lambda again: type(again) is cls and str(again) == str(error))
         if found is not None:
             return "pickle", found
     # Some put themselves among their own arguments, which pickle cannot follow.
     args = tuple(Itself if value is error else outside(value) for value in args)
     state = {name: outside(value) for name, value in attributes(error).items()}
-    found = _faithful((cls, args, state), lambda again: again[0] is cls)
+    found = _faithful((cls, args, state, fields), lambda again: again[0] is cls)
     if found is None:
-        found = _faithful((cls, *_without(args, state)), lambda again: again[0] is cls)
+        fields = {name: value for name, value in fields.items() if _faithful(value, lambda again: True)}
+        found = _faithful((cls, *_without(args, state), fields), lambda again: again[0] is cls)
     return ("text", None) if found is None else ("new", found)
+
+
+def _fields(error: BaseException) -> dict[str, Any]:
+    """What ``error`` keeps in C beside its arguments, as a SyntaxError does its file and line."""
+    plain = vars(BaseException)
+    kinds = [kind for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+    names = {
+        name
+        for kind in kinds
+        for name, held in vars(kind).items()
+        if isinstance(held, (MemberDescriptorType, GetSetDescriptorType)) and name not in plain and name[0] != "_"
+    }
+    if not names:
+        return {}
+    usual = _new(kinds[0], error.args)
+    found = {name: getattr(error, name, None) for name in names}
+    return {name: value for name, value in found.items() if value is not getattr(usual, name, None)}
 
 
 def _without(args: tuple[Any, ...], state: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -200,17 +223,21 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
         pickled = values.loads(data)
         error: BaseException = _real(pickled, type(pickled))
         return error
-    cls, args, state = values.loads(data)
+    cls, args, state, fields = values.loads(data)
     _real(cls, cls)
     held = node["given"]
     args = tuple(held[value.number] if type(value) is Given else value for value in args)
     state = {name: held[value.number] if type(value) is Given else value for name, value in state.items()}
+    fields = {name: held[value.number] if type(value) is Given else value for name, value in fields.items()}
     if node["members"] is not None:
         args = (*args, [_rebuild(nodes, i, made) for i in node["members"]])
     error = _new(cls, args)
     if any(value is Itself for value in args):
         error.args = tuple(error if value is Itself else value for value in args)
     make(error, "attributes", ([], state))
+    for name, value in fields.items():
+        with contextlib.suppress(AttributeError, TypeError):  # not all of them can be set
+            setattr(error, name, value)
     return error
 
 

@@ -10,6 +10,8 @@ import json.encoder
 import math
 import sys
 import types
+import typing
+import xml.parsers.expat
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,16 @@ def test_a_plain_exception_class_is_simple_where_it_is_found_by_name(monkeypatch
     assert (found.module, found.qualname, found.doc) == ("shop", "Broken", "Doc.")
     assert found.bases == [Reference("builtins", "ValueError")]
     assert set(found.members) == {"code"}
+
+
+def test_an_exception_class_that_a_module_in_c_raises_is_that_modules() -> None:
+    error = describing.describe(xml.parsers.expat).members["ExpatError"]
+    assert xml.parsers.expat.ExpatError.__module__ == "xml.parsers.expat"
+    assert error == Reference("pyexpat", "ExpatError")
+
+
+def test_what_can_be_called_and_subscribed_is_no_function() -> None:
+    assert not isinstance(describing.describe(typing).members["Optional"], Function)
 
 
 def test_c_functions_say_what_their_text_signature_says() -> None:

@@ -260,6 +260,25 @@ def test_an_exception_class_that_was_rebuilt_is_the_real_modules_wherever_that_h
     assert done.stdout == "ProxyModule True\nTrue True True\nTrue True True\nWorse\nMade\n", done.stderr
 
 
+@pytest.mark.parametrize("before", ["", "import shop; "])
+def test_the_constants_of_a_proxy_are_those_that_the_classes_compare_with(place: Place, before: str) -> None:
+    place.write(
+        "shop.py",
+        """
+        HIDDEN = "== hidden =="
+        PAIR = ("a", ["b"])
+        LIMIT = 5.5
+        class Shop:
+            def has(self, *items):
+                return [item is own for item, own in zip(items, (HIDDEN, PAIR, LIMIT))]
+        """,
+    )
+    enable = "import relocate; relocate.enable(modules=['shop'], workers=1); import shop; shop.LIMIT = 7; "
+    ask = "one = shop.Shop(); print(one.has(shop.HIDDEN, shop.PAIR, shop.LIMIT), shop.LIMIT, type(shop).__name__)"
+    done = place.python("-c", before + enable + ask)
+    assert (done.stdout, done.stderr) == ("[True, True, False] 7 ProxyModule\n", "")
+
+
 def test_a_package_that_loads_its_parts_when_they_are_asked_for_runs_here_too(place: Place) -> None:
     package = """
         import importlib

@@ -11,6 +11,7 @@ import sys
 import traceback
 import types
 import typing
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -586,3 +587,12 @@ def test_namespace_of_makes_nothing() -> None:
     _, proxy, _ = both("class Plain: pass\nx = 1")
     assert "Plain" not in namespace_of(proxy)
     assert namespace_of(proxy)["x"] == 1
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_exception_class_of_a_module_in_c_is_the_real_one_if_that_is_here(installed: bool) -> None:
+    far = Far(zlib)
+    far.installed = installed
+    error = far.proxy("zlib").error
+    assert (error is zlib.error) is installed
+    assert (error.__module__, error.__qualname__, error.__bases__) == ("zlib", "error", (Exception,))

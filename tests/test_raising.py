@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import linecache
+import symtable
 import threading
 import traceback
 import weakref
@@ -135,6 +136,30 @@ def test_an_exception_among_its_own_arguments_is_so_again() -> None:
 )
 def test_a_unicode_error_keeps_what_it_says(error: UnicodeError) -> None:
     assert str(travelled(error)) == str(error)
+
+
+def test_a_syntax_error_from_c_keeps_where_it_is() -> None:
+    error = caught(lambda: symtable.symtable("def f(x): global x", "spam", "exec"))
+    again = travelled(error)
+    assert type(again) is SyntaxError
+    assert again.args == error.args == ("name 'x' is parameter and global",)
+    for name in ("msg", "filename", "lineno", "offset", "end_lineno", "end_offset", "text", "print_file_and_line"):
+        assert getattr(again, name) == getattr(error, name), name
+    assert again.filename == "spam"
+
+
+def test_an_attribute_error_keeps_the_name_and_the_argument_that_it_is_about() -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    error = caught(lambda: thing.size)  # type: ignore[attr-defined]
+    (node,) = raising.describe(error, given=(thing,))
+    again = raising.rebuild([{**node, "given": {0: thing}}], "desk/0")
+    assert (again.name, again.obj) == ("size", thing)  # type: ignore[attr-defined]
+    module = travelled(caught(lambda: threading.nothing))  # type: ignore[attr-defined]
+    assert (module.name, module.obj) == ("nothing", None)  # type: ignore[attr-defined]
+    assert not hasattr(module, "__notes__")
 
 
 def test_an_oserror_with_an_init_of_its_own_keeps_its_class() -> None:
