@@ -15,10 +15,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, deadlines, events, interface, lending, policy, raising, restoring, streaming, values, wire
+from . import (
+    ambient,
+    deadlines,
+    events,
+    interface,
+    lending,
+    output,
+    policy,
+    raising,
+    restoring,
+    streaming,
+    values,
+    wire,
+)
 from .cost import Costs
 from .difference import Raised
 from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, RelocateError
@@ -101,13 +115,13 @@ class Driver(Seating):
 
     def _later(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The same for coroutine functions and asynchronous generator functions, if asyncio waits for them."""
-        try:
-            sys.modules["asyncio"].get_running_loop()
-        except (KeyError, RuntimeError):
+        asyncio = sys.modules.get("asyncio")
+        if asyncio is None or asyncio._get_running_loop() is None:
             return self._here(target, args, kwargs)
-        try:
+        sent = None
+        with suppress(ArgumentError):
             sent = restoring.Sent(args, kwargs)
-        except ArgumentError:
+        if sent is None:
             return self.make(target, args, kwargs)  # which says so, or runs here
         calling = Calling(self, target, args, kwargs)
         return (streaming.generated_async if target.generates else streaming.awaited)(calling, sent)
@@ -131,10 +145,11 @@ class Driver(Seating):
         try:
             sent = sent or restoring.Sent(args, kwargs)
         except ArgumentError as error:
-            if self._may_run_here(target):
-                return self._here(target, args, kwargs, trip)
-            trip.settle("failed", None)
-            raise ArgumentError(f"{target.name}: {error}") from raising.programs(error.__cause__)
+            if not self._may_run_here(target):
+                trip.settle("failed", None)
+                raise ArgumentError(f"{target.name}: {error}") from raising.programs(error.__cause__)
+        if sent is None:  # not where that is handled: it would be the context of what the function raises
+            return self._here(target, args, kwargs, trip)
         if sent.lent:
             trip.lent = sent.lent
         if calling is not None:
@@ -280,7 +295,7 @@ class Driver(Seating):
             trip.settle("failed", None)
             raise
         try:
-            value = function(*args, **kwargs)
+            value = output.on_behalf(function, *args, **kwargs)
         except BaseException:
             trip.settle("raised", None)
             raise

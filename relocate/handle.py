@@ -434,6 +434,7 @@ class Handle:
             unify(proxy, module)
         kinds = {type(v) for v in list(vars(module).values()) if inspect.isroutine(v)}
         reducers.install(self._name_of, {k for k in kinds if k is not FunctionType})
+        reducers.adapt(module)
 
     def _name_of(self, value: Any) -> str | None:
         """The name of a real function in whose place a proxy has a stub."""

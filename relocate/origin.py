@@ -9,6 +9,8 @@ from typing import Any
 
 STUB = "__relocate_call"
 """A free variable that only the stubs of proxies have."""
+ON_BEHALF = "<on behalf>"
+"""The name of code that stands in the program's line, though it is of this package."""
 
 
 def public(module: str) -> str:

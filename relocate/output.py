@@ -14,10 +14,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, TextIO
 
-from .origin import STUB
+from .origin import ON_BEHALF, STUB
 
 OWN = __file__.removesuffix("output.py")
 PASSED = (OWN, importlib.__file__.removesuffix("__init__.py"), "<frozen importlib")
@@ -231,6 +232,19 @@ def warn(text: str | Warning, category: type[Warning]) -> None:
         caller.f_globals.get("__name__") or "<unknown>",
         caller.f_globals.setdefault("__warningregistry__", {}),
     )
+
+
+def on_behalf(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The result of a call that stands in the program's line, for whoever looks at its caller.
+
+    A warning with a stack level is about that line, and given once for it; `collections.namedtuple` finds its module.
+    """
+    caller = calling()
+    code = _CALL.replace(co_filename=caller.f_code.co_filename, co_firstlineno=caller.f_lineno, co_name=ON_BEHALF)
+    return eval(code, caller.f_globals, {"call": partial(function, *args, **kwargs)})
+
+
+_CALL = compile("call()", "", "eval")
 
 
 def calling() -> FrameType:

@@ -103,10 +103,7 @@ class Registry:
             ) from error
         from . import output  # not before: it loads much
 
-        # On behalf of who has asked: a warning is about that line, and given once for it.
-        caller = output.calling()
-        code = compile("get(real, name)", caller.f_code.co_filename, "eval").replace(co_firstlineno=caller.f_lineno)
-        value = eval(code, caller.f_globals, {"get": getattr, "real": real, "name": name})
+        value = output.on_behalf(getattr, real, name)  # a warning, say that the name is an old one
         home = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
         target = self.targets.get(home) if callable(value) else None
         return self.made[home] if target is not None and self.function(target) is value else value

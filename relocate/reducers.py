@@ -2,6 +2,8 @@
 
 * A real function in whose place the program has a stub: by its name.  `pickle` would refuse it, as
   that name leads to the stub; and Cython's classes have such functions rebuild their objects.
+* A real function that makes an object again, as the object's own ``__reduce__`` says: by its name, too.  In
+  Python's own pickles nobody is asked about functions, so those ``__reduce__`` are wrapped.
 * NumPy's own element types: by their letters.  NumPy would make another object of equal value, and
   give views where the program expects the array itself (``asarray(a, dtype=float) is a``).
 """
@@ -11,6 +13,9 @@ from __future__ import annotations
 import copyreg
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial, wraps
+from types import FunctionType, ModuleType
 from typing import Any
 
 Name = Callable[[Any], "str | None"]
@@ -19,6 +24,8 @@ Name = Callable[[Any], "str | None"]
 _names: list[Name] = []
 _usual: dict[type, Any] = {}
 """By kind of function: what `copyreg` had for it."""
+_undo: list[Callable[[], object]] = []
+"""What puts back each method and entry that was wrapped."""
 
 
 def install(name: Name, kinds: set[type]) -> None:
@@ -34,12 +41,61 @@ def remove(name: Name) -> None:
     """Undo `install`."""
     if name in _names:
         _names.remove(name)
+    while _undo and not _names:
+        _undo.pop()()
     while _usual and not _names:
         kind, usual = _usual.popitem()
         if copyreg.dispatch_table.get(kind) is _reduce:
             del copyreg.dispatch_table[kind]
             if usual is not None:
                 copyreg.pickle(kind, usual)
+
+
+def adapt(module: ModuleType) -> None:
+    """Let the objects of a real module's classes be pickled, though its functions are not those under their names."""
+    for kind in list(vars(module).values()):
+        if isinstance(kind, type) and kind.__module__ == module.__name__:
+            for name in ("__reduce__", "__reduce_ex__"):
+                own = vars(kind).get(name)
+                if type(own) is FunctionType:
+                    with suppress(AttributeError, TypeError):  # a class that does not let itself be changed
+                        setattr(kind, name, _adapted(own))
+                        _undo.append(partial(setattr, kind, name, own))
+    for kind, function in list(copyreg.dispatch_table.items()):
+        if type(function) is FunctionType and function.__module__ == module.__name__:
+            copyreg.dispatch_table[kind] = _adapted(function)
+            _undo.append(partial(copyreg.dispatch_table.__setitem__, kind, function))
+
+
+def _adapted(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(reduce)
+    def reduced(*args: Any) -> Any:
+        found = reduce(*args)
+        if type(found) is tuple and type(found[0]) is FunctionType and (name := by_name(found[0])) is not None:
+            found = (Named(found[0], name), *found[1:])
+        return found
+
+    return reduced
+
+
+class Named:
+    """A real function that has a stub: called as it is, pickled by its name."""
+
+    def __init__(self, function: Callable[..., Any], name: tuple[Any, ...]) -> None:
+        self._function = function
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Named) and other._function is self._function
+
+    def __hash__(self) -> int:
+        return hash(self._function)
 
 
 def by_name(value: Any) -> tuple[Any, ...] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import interface as face
 from .interface import Signature
+from .origin import ON_BEHALF
 from .origin import STUB as CALL
 
 POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
@@ -90,7 +91,9 @@ def trimmed(error: BaseException) -> None:
     by a bare ``raise``, which adds no frame.
     """
     trace = error.__traceback__ and error.__traceback__.tb_next
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
+    while trace is not None and (
+        trace.tb_frame.f_code.co_filename.startswith(_OWN) or trace.tb_frame.f_code.co_name == ON_BEHALF
+    ):
         trace = trace.tb_next
     error.__traceback__ = trace
 

@@ -404,3 +404,56 @@ def test_a_modules_part_in_c_keeps_its_own_functions(place: Place) -> None:
     """
     done = place.python("-W", "error", str(place.write("main.py", program)))
     assert (done.stdout, done.stderr) == ("False True {}\nTrue\n", "")
+
+
+def test_objects_that_functions_of_their_module_make_again_are_pickled_and_copied(place: Place) -> None:
+    place.write(
+        "shop.py",
+        """
+        import copyreg
+        def again(cls, n):
+            return cls(n)
+        def _whole(shop):
+            return again, (type(shop), shop.n)
+        class Shop:
+            def __init__(self, n):
+                self.n = n
+            def __reduce__(self):
+                return again, (type(self), self.n)
+        class Stall:
+            def __init__(self, n):
+                self.n = n
+        copyreg.pickle(Stall, _whole)
+        def larger(shop):
+            return type(shop)(shop.n + 1)
+        """,
+    )
+    program = """
+        import copy, pickle, cloudpickle, shop
+        class Kiosk(shop.Shop):
+            pass
+        for kind in shop.Shop, shop.Stall, Kiosk:
+            one = kind([3])
+            print(copy.copy(one).n is one.n, one.__reduce_ex__(4)[0] is None, shop.larger(kind(1)).n)
+            for made in pickle, cloudpickle:
+                for protocol in range(2, 6):
+                    again = made.loads(made.dumps(one, protocol))
+                    print(type(again) is kind, again.n)
+    """
+    script = place.write("main.py", program)
+    plain = place.python(str(script))
+    under = place.relocate("run", "-M", "shop", "-w", "1", "--report", "report.json", str(script))
+    assert (under.stdout, under.stderr) == (plain.stdout, "")
+    assert place.report()["members"]["shop.larger"] == {"remote": 3, "local": 0}
+
+
+def test_pickling_is_as_it_was_when_relocation_ends(place: Place) -> None:
+    program = """
+        import copyreg, pickle, re, relocate
+        was = copyreg.dispatch_table[re.Pattern]
+        with relocate.enable(modules=["re"], workers=1):
+            print(len(pickle.loads(pickle.dumps(re.compile("a+"))).findall("aa-a")))
+        print(copyreg.dispatch_table[re.Pattern] is was, pickle.loads(pickle.dumps(re.compile("a+"))).pattern)
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert (done.stdout, done.stderr) == ("2\nTrue a+\n", "")

@@ -180,3 +180,34 @@ def test_how_arguments_travel_is_no_matter_of_a_warning(place: Place) -> None:
     assert done.stdout == "3\n"
     assert done.stderr.splitlines()[0].endswith("go.py:4: DeprecationWarning: old")
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_call_that_runs_here_has_the_programs_line_as_its_caller(place: Place) -> None:
+    place.write(
+        "shop.py",
+        """
+        import collections, sys, warnings
+        def old(thing):
+            warnings.warn("old", DeprecationWarning, stacklevel=2)
+            return sys._getframe(1).f_lineno, collections.namedtuple("Pair", "a b").__module__
+        def broken(thing):
+            raise KeyError("gone")
+        """,
+    )
+    program = """
+        import sys, traceback, shop
+        for _ in range(2):
+            print(shop.old(sys.stdout))
+        try:
+            shop.broken(
+                sys.stdout)
+        except KeyError:
+            traceback.print_exc()
+    """
+    script = place.write("main.py", program)
+    plain = place.python("-W", "default", str(script))
+    options = ("-M", "shop", "-w", "1", "--report", "report.json")
+    under = place.run(sys.executable, "-W", "default", "-m", "relocate", "run", *options, str(script))
+    assert under.stdout == plain.stdout
+    assert under.stderr == plain.stderr
+    assert place.report()["local"] == 3
