@@ -125,7 +125,9 @@ _everywhere = False
 
 
 def table() -> dict[type, Any] | None:
-    """For ``Pickler.dispatch_table``: that of `copyreg`, and NumPy's element types; None if NumPy is not loaded."""
+    """For ``Pickler.dispatch_table``: that of `copyreg`, and NumPy's element types; None if the former will do."""
+    if _everywhere:
+        return None
     if not _element_types:
         numpy = sys.modules.get("numpy")
         if numpy is None or not hasattr(numpy, "dtype"):
@@ -137,7 +139,7 @@ def table() -> dict[type, Any] | None:
 def everywhere() -> None:
     """Let all pickles of this process, an executor, have them."""
     global _everywhere
-    if not _everywhere and table() is not None:
+    if table() is not None:
         _everywhere = True
         copyreg.dispatch_table.update(_element_types)
 

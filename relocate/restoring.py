@@ -40,6 +40,9 @@ from .lending import Cloud, Loans
 
 NOTHING = Loans()
 """What most calls are lent."""
+HEAD = 11
+"""Bytes of a pickle that tell its protocol and the length of its first frame."""
+LENT = pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
 IN_MEMORY = ("memory", "splice", "elements", "shape")
@@ -152,21 +155,28 @@ class Received:
             if type(value) in ATOMS:
                 return [pickle.dumps(value, 5)], False
             taken = values.Taken()
-            numbers = numbers or _numbers(_memo(self._unpickler))
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
                 segments, pickler = _dump(value, taken)
-                if not (taken.frozen and self._lent) and numbers.keys().isdisjoint(pickler.memo.copy()):
+                if not (taken.frozen and self._lent) and not self._meets(pickler):
                     return segments, False
+            numbers = numbers or _numbers(_memo(self._unpickler))
         return _dump((value, changes), values.Taken(), numbers)[0], True
+
+    def _meets(self, pickler: pickle.Pickler) -> bool:
+        """Whether what was pickled has a part of the arguments in it."""
+        assert self._unpickler is not None
+        met = pickler.memo.copy()
+        return bool(_numbers({number: item for number, item in _memo(self._unpickler).items() if id(item) in met}))
 
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
         data, *buffers = self._segments
-        now, fresh = values.Taken(), values.Taken(buffers)
+        now, fresh = values.Taken(), values.Taken(self._lent or buffers)
         try:
             pickled = pickle.dumps((self.args, self.kwargs), 5, buffer_callback=now.take)
-            if pickled != data:
-                # The same values have another pickle where memory was lent read-only, for example.
+            # The same values have another pickle where memory was lent read-only.  No string can be taken for that
+            # mark and still be as long as it says.
+            if pickled != data and pickled[HEAD:].replace(LENT, pickle.NEXT_BUFFER) != data[HEAD:]:
                 then = pickle.loads(data, buffers=self._lent or buffers)
                 fresh.clear()
                 if pickled != pickle.dumps(then, 5, buffer_callback=fresh.take):
@@ -221,7 +231,8 @@ class Sent:
             self.segments: list[wire.Buffer] = [pickle.dumps((args, kwargs), 5)]
         else:
             self.lent = Loans() if lends else NOTHING
-            self.segments, self._pickler = values.pickled((args, kwargs), self.lent if lends else None)
+            lent = self.lent if lends and not _are_numbers(args, kwargs) else None
+            self.segments, self._pickler = values.pickled((args, kwargs), lent)
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
@@ -244,6 +255,16 @@ def _are_atoms(values: tuple[Any, ...]) -> bool:
     """Whether none of ``values`` can be changed, or hold anything that can."""
     for value in values:  # noqa: SIM110 -- takes half as long as all() or a set
         if type(value) not in ATOMS:
+            return False
+    return True
+
+
+def _are_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether there is nothing but those and arrays of them, in which no function of the program's can be."""
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(value)
+        if kind not in ATOMS and (kind is not array or value.dtype.hasobject):
             return False
     return True
 
@@ -329,11 +350,12 @@ def _switch(value: Any) -> Any:
 def _same_memory(one: wire.Buffer, other: wire.Buffer) -> bool:
     """Whether two buffers hold the same bytes; that of the same memory is seen without a look at them."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and len(one) == len(other):
-        unit = "u1" if len(one) % 8 else "u8"
-        first, second = numpy.frombuffer(one, unit), numpy.frombuffer(other, unit)
-        return first.ctypes.data == second.ctypes.data or bool((first == second).all())
-    return bytes(one) == bytes(other)
+    if numpy is None or len(one) != len(other):
+        return bytes(one) == bytes(other)
+    unit = "u1" if len(one) % 8 else "u8"
+    first, second = numpy.frombuffer(one, unit), numpy.frombuffer(other, unit)
+    # As long as each other, and each all of a segment or memory of its own: they share all or nothing.
+    return bool(numpy.may_share_memory(first, second) or (first == second).all())
 
 
 # Pickles -----------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ Nothing here does I/O.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 import re
@@ -115,11 +114,13 @@ def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[li
     pickler = makers[0](file, taken.take)
     if table is not None:
         pickler.dispatch_table = table
-    with contextlib.suppress(Exception):
+    try:
         pickler.dump(value)
         data = file.getvalue()
         if _is_plain(data):
             return [data, *taken], pickler
+    except Exception:
+        pass  # as in `dumps`
     taken.clear()
     file = io.BytesIO()
     pickler = makers[1](file, taken.take)
