@@ -171,7 +171,7 @@ def receive(socket: zmq.Socket[bytes]) -> tuple[wire.AnyMessage, list[wire.Buffe
     try:
         message = wire.decode(header)
         body = getattr(message, "body", None)
-        if body:
+        if body and not message.sizes:  # type: ignore[union-attr]
             return message, [body], len(header)
         frames: list[wire.Buffer] = [header]
         more = socket.getsockopt(zmq.RCVMORE)

@@ -166,7 +166,10 @@ class Received:
         """Whether what was pickled has a part of the arguments in it."""
         assert self._unpickler is not None
         met = pickler.memo.copy()
-        return bool(_numbers({number: item for number, item in _memo(self._unpickler).items() if id(item) in met}))
+        for item in _memo(self._unpickler).values():
+            if id(item) in met and type(item) not in ATOMS and _counts(item):
+                return True
+        return False
 
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
@@ -323,14 +326,15 @@ def _memo(unpickler: pickle.Unpickler) -> dict[int, Any]:
 
 def _numbers(objects: dict[int, Any]) -> Numbers:
     """Numbers of the objects that change or count by identity."""
+    return {id(value): number for number, value in objects.items() if type(value) not in ATOMS and _counts(value)}
+
+
+def _counts(value: Any) -> bool:
+    """Whether a value that is no atom is one that changes or counts by identity."""
+    if isinstance(value, (FunctionType, type)):
+        return not _has_a_name(value)
     dtype = getattr(sys.modules.get("numpy"), "dtype", ())
-    return {
-        id(value): number
-        for number, value in objects.items()
-        if type(value) not in ATOMS
-        and not isinstance(value, (BuiltinFunctionType, ModuleType, Enum, dtype))
-        and not (isinstance(value, (FunctionType, type)) and _has_a_name(value))
-    }
+    return not isinstance(value, (BuiltinFunctionType, ModuleType, Enum, dtype))
 
 
 def _has_a_name(value: Any) -> bool:

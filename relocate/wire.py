@@ -4,8 +4,8 @@ Rules:
 
 * A message is one ZeroMQ multipart message: a *header* (MessagePack array, first item the tag) and,
   if the values that it carries are not small, *chunk* frames.
-* A value is given and taken as *segments* (see `values`).  One small segment travels inside the header;
-  otherwise ``sizes`` lists the segments' lengths and they follow in chunks of at most ``CHUNK`` bytes.
+* A value is given and taken as *segments* (see `values`).  The first travels inside the header if it is small;
+  ``sizes`` lists the lengths of the others, which follow in chunks of at most ``CHUNK`` bytes.
 * Frames are bounded for two reasons.  ZMTP heartbeats pause while a frame is being decoded, so one
   huge frame on a slow link looks like a death.  And the pipeline of chunks is faster: 64 MiB there
   and back takes less than half the time that one frame of 64 MiB takes.
@@ -23,7 +23,7 @@ import msgspec
 
 from .errors import ArgumentError, RemoteProtocolError
 
-PROTOCOL = 1
+PROTOCOL = 2
 CHUNK = 1 << 20
 INLINE = 16 << 10
 MAX_FRAME = 16 << 20
@@ -410,10 +410,10 @@ def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
         if sum(len(text) for _, text in message.output) > INLINE:
             segments = [*segments, _encoder.encode(message.output)]
             message.output, message.tail = [], True
-    if not segments:
-        return [_encoder.encode(message)]
-    if len(segments) == 1 and len(body := segments[0]) <= INLINE:
+    if segments and 0 < len(body := segments[0]) <= INLINE:
         message.body = body if type(body) is bytes else bytes(body)  # type: ignore[attr-defined]
+        segments = segments[1:]
+    if not segments:
         return [_encoder.encode(message)]
     sizes = [len(s) for s in segments]
     if len(sizes) > MAX_SEGMENTS or sum(sizes) > MAX_MESSAGE:
@@ -493,16 +493,13 @@ def unpack(frames: Sequence[Buffer]) -> tuple[AnyMessage, list[Buffer]]:
 
 def segments_of(message: AnyMessage, frames: Sequence[Buffer]) -> list[Buffer]:
     """The segments of ``message``, of which these are the frames; see `unpack`."""
-    if body := getattr(message, "body", None):
-        if len(frames) != 1:
-            raise RemoteProtocolError("a message with a body inside its header has further frames")
-        return [body]
+    body: bytes = getattr(message, "body", b"")
+    segments: list[Buffer] = [body] if body else []
     sizes = sizes_of(message)
     if not sizes:
         if len(frames) != 1:
-            raise RemoteProtocolError("a message without segments has further frames")
-        return []
-    segments: list[Buffer] = []
+            raise RemoteProtocolError("a message that announces no segments has further frames")
+        return segments
     position = 1
     for size in sizes:
         count = -(-size // CHUNK)

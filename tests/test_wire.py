@@ -89,9 +89,9 @@ def test_nothing_is_copied_on_the_way_out() -> None:
     array = np.zeros(4 * wire.CHUNK, np.uint8)
     frames = wire.pack(call(), dumps(array))
     array[0], array[-1] = 7, 8
-    assert len(frames) == 1 + 1 + 4
-    assert frames[2][0] == 7
-    assert frames[5][-1] == 8
+    assert len(frames) == 1 + 4  # the pickle is small, and travels in the header
+    assert frames[1][0] == 7
+    assert frames[4][-1] == 8
 
 
 # Frames that are not messages --------------------------------------------------------------------
