@@ -26,6 +26,8 @@ import contextlib
 import io
 import math
 import pickle
+import re
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -40,6 +42,8 @@ from .lending import Cloud, Loans
 
 NOTHING = Loans()
 """What most calls are lent."""
+NAN = re.compile(re.escape(pickle.BINFLOAT + struct.pack(">d", math.nan)))
+"""What is not a number, as a pickle has it."""
 HEAD = 11
 """Bytes of a pickle that tell its protocol and the length of its first frame."""
 LENT = pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
@@ -86,6 +90,8 @@ class Received:
         self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self._copies or self._lent)
         self.args, self.kwargs = self._unpickler.load()
         self._know_nan()
+        if NAN.search(data):
+            self._know_inner_nan()
         reducers.everywhere()
 
     def _know_nan(self) -> None:
@@ -96,9 +102,20 @@ class Received:
                 break
         else:
             return
-        nan = getattr(sys.modules.get("numpy"), "nan", math.nan)
+        nan = _nan()
         self.args = tuple(nan if type(v) is float and v != v else v for v in self.args)
         self.kwargs = {k: nan if type(v) is float and v != v else v for k, v in self.kwargs.items()}
+
+    def _know_inner_nan(self) -> None:
+        """The same for those in lists and dictionaries, however deep, in which one may be looked for."""
+        assert self._unpickler is not None
+        nan = _nan()
+        for holder in _memo(self._unpickler).values():
+            if type(holder) is list:
+                if any(type(v) is float and v != v for v in holder):
+                    holder[:] = [nan if type(v) is float and v != v else v for v in holder]
+            elif type(holder) is dict:
+                holder.update([(k, nan) for k, v in holder.items() if type(v) is float and v != v])
 
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
@@ -252,6 +269,12 @@ class Sent:
                 make(own[number], what, how)
 
         return value, restore
+
+
+def _nan() -> float:
+    """What is not a number, as modules have it by name."""
+    nan: float = getattr(sys.modules.get("numpy"), "nan", math.nan)
+    return nan
 
 
 def _are_atoms(values: tuple[Any, ...]) -> bool:

@@ -10,6 +10,7 @@ import ctypes
 import dataclasses
 import io
 import itertools
+import math
 import pickle
 import random
 import struct
@@ -156,6 +157,17 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "reversed": (lambda: reversed([1, 2, 3]), next),
     "text stream": (io.StringIO, lambda v: v.write("text")),
 }
+
+
+@pytest.mark.parametrize(
+    "holder", [[math.nan, 1, math.nan], [[math.nan], {"a": math.nan}], {"a": math.nan, "b": "x" * 5000}]
+)
+def test_what_is_not_a_number_is_found_where_it_was_put(holder: Any) -> None:
+    def sought(held: Any, nan: float) -> list[bool]:
+        inner = held.values() if isinstance(held, dict) else held
+        return [nan in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else [v]) for v in inner]
+
+    assert remotely(sought, holder, math.nan) == (sought(holder, math.nan), False)
 
 
 @pytest.mark.parametrize("what", CHANGES)

@@ -73,6 +73,11 @@ class Suite:
         return ["-c", str(empty), "--rootdir", str(folder), "--confcutdir", str(folder.parent), str(folder)]
 
 
+def is_installed(package: str) -> bool:
+    """Whether the distribution ``package`` is."""
+    return next(iter(importlib.metadata.distributions(name=package)), None) is not None
+
+
 def sources(package: str) -> Path:
     """The folder with the source distribution of ``package``, in the version that is installed."""
     wanted = f"{package}=={importlib.metadata.version(package)}"
@@ -91,9 +96,9 @@ def sources(package: str) -> Path:
     return folder
 
 
-def own(name: str, *, methods: bool = False) -> Suite:
-    """One of Python's own suites."""
-    return Suite(name, f"test.test_{name}", methods=methods)
+def own(name: str, tests: str = "", *, methods: bool = False) -> Suite:
+    """One of Python's own suites, that of the module ``name`` unless ``tests`` is another name."""
+    return Suite(name, f"test.test_{tests or name}", methods=methods)
 
 
 SUITES = [
@@ -101,12 +106,22 @@ SUITES = [
     own("textwrap"),
     own("colorsys"),
     own("heapq"),
+    own("bisect"),
+    own("struct"),
+    own("operator"),
     own("graphlib", methods=True),
     own("html"),
     own("json"),
     own("difflib"),
     own("fnmatch"),
     own("ipaddress"),
+    own("base64"),
+    own("binascii"),
+    own("calendar"),
+    own("cmath"),
+    own("quopri"),
+    own("shlex"),
+    own("urllib.parse", "urlparse"),
     Suite(
         "ast",
         "test.test_ast",
@@ -258,10 +273,14 @@ def main() -> int:
     parser.add_argument("suite", nargs="*", choices=[[], *(s.name for s in SUITES)], help="suites to run; all if none")
     chosen = parser.parse_args().suite
     console = Console(highlight=False, soft_wrap=True)
+    suites = [suite for suite in SUITES if not chosen or suite.name in chosen]
+    lacking = sorted({suite.package for suite in suites if suite.package and not is_installed(suite.package)})
+    if lacking:
+        said = f"not installed: {', '.join(lacking)}; run: {sys.executable} -m pip install -e '.[suites]'"
+        console.print(said, style="red", markup=False)
+        return 2
     entries = []
-    for suite in SUITES:
-        if chosen and suite.name not in chosen:
-            continue
+    for suite in suites:
         console.print(f"{suite.name} ...")
         plain = run(suite)
         methods = ["--relocate-methods", suite.name] if suite.methods else []
