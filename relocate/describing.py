@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import importlib.machinery
 import inspect
 import io
 import marshal
@@ -36,7 +35,7 @@ from .interface import (
     SimpleClass,
     Value,
 )
-from .origin import public
+from .origin import is_c, public
 
 PLAIN_LIMIT = 1 << 20
 """Constants that pickle to more bytes than this stay where they are until they are touched."""
@@ -148,10 +147,10 @@ def _member(module: types.ModuleType, name: str, value: Any, exported: Any) -> M
 def _is_function(value: Any) -> bool:
     if inspect.isroutine(value):
         return True
-    if hasattr(type(value), "__getitem__") or hasattr(value, "__origin__"):
-        return False  # `typing.Optional`, say: called, among other things, or not meant to be
+    if not callable(value) or hasattr(type(value), "__getitem__"):
+        return False  # `typing.Optional` is called, among other things
     # numpy's ufuncs, functools' wrappers, Cython's and other libraries' callables.
-    return callable(value) and isinstance(getattr(value, "__name__", None), str)
+    return isinstance(getattr(value, "__name__", None), str) and not hasattr(value, "__origin__")
 
 
 def found(home: str | None, qualname: Any, value: object) -> bool:
@@ -308,16 +307,13 @@ def _in_c(value: type) -> str | None:
     """The module in C that has an exception class under its name, though it says to be another's.
 
     It is what that module raises: no class that is rebuilt elsewhere would do, `xml.parsers.expat.ExpatError` say.
+    Python's own ones; elsewhere it may well be one that has imported the class.
     """
-    for name, other in list(sys.modules.items()):
-        if name != value.__module__ and _is_c(other) and vars(other).get(value.__qualname__) is value:
+    for name in sys.stdlib_module_names & sys.modules.keys():
+        other = sys.modules[name]
+        if name != value.__module__ and is_c(other) and vars(other).get(value.__qualname__) is value:
             return name
     return None
-
-
-def _is_c(module: types.ModuleType | None) -> bool:
-    loader = getattr(module, "__loader__", None)
-    return loader is importlib.machinery.BuiltinImporter or isinstance(loader, importlib.machinery.ExtensionFileLoader)
 
 
 _CLASS_DUNDERS = frozenset(
@@ -353,7 +349,7 @@ def _simple(value: type) -> SimpleClass | None:
             value.__doc__,
             [Reference(b.__module__, b.__qualname__) for b in value.__bases__],
             members,
-            _is_c(sys.modules.get(value.__module__)),
+            is_c(sys.modules.get(value.__module__)),
         )
     return None
 

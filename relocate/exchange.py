@@ -71,7 +71,7 @@ class Exchange:
                     replaced[id(original)] = (original, value)
                     self._exchanged[f"{name}.{key}"] = original
         if replaced:
-            self._rebind(replaced)
+            self.rebind(replaced)
 
     def unreached(self) -> tuple[str, ...]:
         """References to real functions and modules that are not exchanged, in words."""
@@ -80,8 +80,13 @@ class Exchange:
         known = (value for _, _, value, _ in self._names)
         return unreached.search(self._exchanged, known, self._loaded, self._designated)
 
-    def _rebind(self, replaced: dict[int, tuple[Any, Any]]) -> None:
-        """Exchange what loaded modules have imported by name."""
+    def rebind(self, replaced: dict[int, tuple[Any, Any]], *, for_good: bool = False) -> None:
+        """Exchange what loaded modules have imported by name.
+
+        Args:
+            replaced: by the id of what they may have: it, and what they are to have.
+            for_good: not to be undone.
+        """
         own = __name__.partition(".")[0]
         real = set(map(id, self._loaded.values()))
         for name, module in list(sys.modules.items()):
@@ -93,7 +98,8 @@ class Exchange:
             for key, value in list(space.items()):
                 found = replaced.get(id(value))
                 if found is not None and found[0] is value:
-                    self._names.append((space, key, value, found[1]))
+                    if not for_good:
+                        self._names.append((space, key, value, found[1]))
                     space[key] = found[1]
 
     def undo(self, relocated: Collection[str]) -> None:

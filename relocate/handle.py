@@ -430,8 +430,8 @@ class Handle:
 
         self._methods.executed(module)
         proxy = sys.modules.get(module.__name__)
-        if isinstance(proxy, ProxyModule):
-            unify(proxy, module)
+        if isinstance(proxy, ProxyModule) and (held := unify(proxy, module)):
+            self._exchange.rebind(held, for_good=True)
         kinds = {type(v) for v in list(vars(module).values()) if inspect.isroutine(v)}
         reducers.install(self._name_of, {k for k in kinds if k is not FunctionType})
         reducers.adapt(module)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from types import FunctionType
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader
+from types import FunctionType, ModuleType
 from typing import Any
 
 STUB = "__relocate_call"
@@ -15,7 +16,13 @@ ON_BEHALF = "<on behalf>"
 
 def public(module: str) -> str:
     """The module of which ``module`` is the part in C, as `_heapq` is that of `heapq` (PEP 399); else itself."""
-    return module[1:] if module.startswith("_") and not module.startswith("__") and "." not in module else module
+    return module[1:] if module[:1] == "_" and "." not in module and is_c(sys.modules.get(module)) else module
+
+
+def is_c(module: ModuleType | None) -> bool:
+    """Whether a module is made by code in C."""
+    loader = getattr(module, "__loader__", None)
+    return loader is BuiltinImporter or isinstance(loader, ExtensionFileLoader)
 
 
 def is_installed(module: str | None) -> bool:

@@ -14,8 +14,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
-from types import FrameType
+from functools import lru_cache, partial
+from types import CodeType, FrameType
 from typing import Any, TextIO
 
 from .origin import ON_BEHALF, STUB
@@ -234,14 +234,20 @@ def warn(text: str | Warning, category: type[Warning]) -> None:
     )
 
 
-def on_behalf(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def on_behalf(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """The result of a call that stands in the program's line, for whoever looks at its caller.
 
     A warning with a stack level is about that line, and given once for it; `collections.namedtuple` finds its module.
     """
     caller = calling()
-    code = _CALL.replace(co_filename=caller.f_code.co_filename, co_firstlineno=caller.f_lineno, co_name=ON_BEHALF)
+    code = _standing(caller.f_code.co_filename, caller.f_lineno or 1)
     return eval(code, caller.f_globals, {"call": partial(function, *args, **kwargs)})
+
+
+@lru_cache(1024)
+def _standing(file: str, line: int) -> CodeType:
+    """Code that stands there and calls ``call``."""
+    return _CALL.replace(co_filename=file, co_firstlineno=line, co_name=ON_BEHALF)
 
 
 _CALL = compile("call()", "", "eval")

@@ -31,7 +31,6 @@ from . import interface as face
 from . import opaque
 from .interface import Function, Interface, Signature, Value
 from .lookalikes import BuiltinProxy, Late, Method, Placeholder
-from .origin import public
 from .stubs import parameters, placed, source, trimmed
 from .target import Call, Described, Real, Target
 
@@ -112,7 +111,14 @@ class Registry:
 class ProxyModule(ModuleType):
     """A module generated from an interface."""
 
-    __slots__ = ("_relocate_described", "_relocate_interface", "_relocate_late", "_relocate_registry")
+    __slots__ = (
+        "_relocate_copies",
+        "_relocate_described",
+        "_relocate_interface",
+        "_relocate_late",
+        "_relocate_registry",
+    )
+    _relocate_copies: dict[str, Any]
     _relocate_described: Described
     _relocate_late: dict[str, face.Member]
     _relocate_registry: Registry
@@ -217,6 +223,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     module._relocate_described = described
     module._relocate_registry = registry
     module._relocate_late = late = {}
+    module._relocate_copies = copies = {}
     inner["__doc__"] = interface.doc
     inner["__builtins__"] = _builtins
     if interface.file is not None and "__file__" not in inner:
@@ -232,7 +239,7 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
             else:
                 functions.append((name, member))
         elif isinstance(member, face.Constant) and member.value.plain:
-            inner[name] = marshal.loads(member.value.plain)
+            inner[name] = copies[name] = marshal.loads(member.value.plain)
         elif not (name in inner and known.get(name) == member):
             late[name] = member
     lines = {
@@ -249,17 +256,32 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
         registry.entered(interface)
 
 
-def unify(module: ProxyModule, real: ModuleType) -> None:
-    """Let the proxy have the real module's own constants, where they are equal.
+def unify(module: ProxyModule, real: ModuleType) -> dict[int, tuple[Any, Any]]:
+    """Let the proxy have the real module's own constants in the place of the copies that it was made with.
 
-    Its classes' code, which runs here, may go by their identity: ``if help is SUPPRESS``.
+    The classes' code, which runs here, may go by their identity: ``if help is SUPPRESS``.
+
+    Returns:
+        by the id of each copy that somebody else has, too: it, and the real module's own.
     """
     inner = namespace_of(module)
-    for name, member in module._relocate_interface.members.items():
-        if isinstance(member, face.Constant) and member.value.plain and name in inner:
-            mine, own = inner[name], real.__dict__.get(name)
-            if own is not mine and type(own) is type(mine) and own == mine:
-                inner[name] = own
+    copies: dict[str, Any] = inner_slot(module, "_relocate_copies") or {}
+    held = {}
+    while copies:
+        name, copy = copies.popitem()
+        own = real.__dict__.get(name)
+        if own is not copy and inner.get(name) is copy and type(own) is type(copy) and _is_equal(own, copy):
+            inner[name] = own
+            if sys.getrefcount(copy) > 2:
+                held[id(copy)] = copy, own
+    return held
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:
+        return False  # the program has put something into the other, of which this cannot be said
 
 
 def inner_slot(module: ProxyModule, name: str) -> Any:
@@ -313,7 +335,7 @@ def simple_class(member: face.SimpleClass, registry: Registry) -> type:
     if made is None and (real := registry.loaded(member.module)) is not None:
         made = registry.made[key] = getattr(real, member.qualname)
     if made is None and member.in_c:
-        with suppress(ImportError):
+        with suppress(ImportError, AttributeError):  # the module or the class is not here
             made = registry.made[key] = getattr(registry.real(member.module), member.qualname)
     if made is None:
         bases = tuple(_refer(b, member.module, member.qualname) for b in member.bases)
@@ -358,8 +380,8 @@ def _functions(
         real = partial(registry.function, target)
         if function.builtin:
             more = frozenset({*function.attributes, *function.methods, *function.objects} - stub.__dict__.keys())
-            elsewhere = function.module is not None and public(function.module) != function.module
-            stub = BuiltinProxy(stub, real, more, ":".join(target.home) if elsewhere else "")
+            in_c = (function.module or "").startswith("_") and function.module != function.home
+            stub = BuiltinProxy(stub, real, more, ":".join(target.home) if in_c else "")
         else:
             stub.__dict__.update((key, Method(key, real, target)) for key in function.methods)
             stub.__dict__.update((key, Late(key, real)) for key in function.objects)

@@ -13,11 +13,11 @@ that carets stand where they stand there.  Their source lines travel too and are
 from __future__ import annotations
 
 import builtins
-import contextlib
 import linecache
 import traceback
 from collections.abc import Callable, Sequence
-from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
+from functools import cache
+from types import MemberDescriptorType, TracebackType
 from typing import Any
 
 from . import values, wire
@@ -145,19 +145,26 @@ def _reduce(error: BaseException, given: Sequence[Any], held: dict[int, Any]) ->
 
 def _fields(error: BaseException) -> dict[str, Any]:
     """What ``error`` keeps in C beside its arguments, as a SyntaxError does its file and line."""
-    plain = vars(BaseException)
-    kinds = [kind for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-    names = {
-        name
-        for kind in kinds
-        for name, held in vars(kind).items()
-        if isinstance(held, (MemberDescriptorType, GetSetDescriptorType)) and name not in plain and name[0] != "_"
-    }
-    if not names:
+    kind = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
+    descriptors = _descriptors(kind)
+    if not descriptors:
         return {}
-    usual = _new(kinds[0], error.args)
-    found = {name: getattr(error, name, None) for name in names}
-    return {name: value for name, value in found.items() if value is not getattr(usual, name, None)}
+    usual = _new(kind, error.args)
+    found = {name: held.__get__(error) for name, held in descriptors.items()}
+    return {name: value for name, value in found.items() if value is not descriptors[name].__get__(usual)}
+
+
+@cache
+def _descriptors(kind: type[BaseException]) -> dict[str, Any]:
+    """Of what a built-in class keeps in C, by name; a group's members are told otherwise."""
+    if issubclass(kind, BaseExceptionGroup):
+        return {}
+    return {
+        name: held
+        for base in reversed(kind.__mro__[: kind.__mro__.index(BaseException)])
+        for name, held in vars(base).items()
+        if isinstance(held, MemberDescriptorType) and name[0] != "_"
+    }
 
 
 def _without(args: tuple[Any, ...], state: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -173,6 +180,8 @@ def _without(args: tuple[Any, ...], state: dict[str, Any]) -> tuple[tuple[Any, .
     args = tuple(_text(value) if stays(value) else value for value in args)
     missing += [f"attribute {name}" for name, value in state.items() if stays(value)]
     state = {name: value for name, value in state.items() if not stays(value)}
+    if not missing:
+        return args, state
     note = f"relocate: of this exception cannot travel, and stayed on the worker: {', '.join(missing)}"
     return args, state | {"__notes__": [*state.get("__notes__", []), note]}
 
@@ -235,9 +244,10 @@ def _from_node(nodes: list[Node], index: int, made: dict[int, BaseException]) ->
     if any(value is Itself for value in args):
         error.args = tuple(error if value is Itself else value for value in args)
     make(error, "attributes", ([], state))
+    descriptors = _descriptors(next(c for c in cls.__mro__ if c.__module__ == "builtins"))
     for name, value in fields.items():
-        with contextlib.suppress(AttributeError, TypeError):  # not all of them can be set
-            setattr(error, name, value)
+        if name in descriptors:  # another version of Python may have more
+            descriptors[name].__set__(error, value)
     return error
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copyreg
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial, wraps
 from types import FunctionType, ModuleType
@@ -24,8 +24,8 @@ Name = Callable[[Any], "str | None"]
 _names: list[Name] = []
 _usual: dict[type, Any] = {}
 """By kind of function: what `copyreg` had for it."""
-_undo: list[Callable[[], object]] = []
-"""What puts back each method and entry that was wrapped."""
+_wrapped: list[tuple[Mapping[Any, Any], Callable[[Any, Any], object], Any, Any, Any]] = []
+"""Where each method or entry is that was wrapped, how to put another one there, its name, and both."""
 
 
 def install(name: Name, kinds: set[type]) -> None:
@@ -41,8 +41,10 @@ def remove(name: Name) -> None:
     """Undo `install`."""
     if name in _names:
         _names.remove(name)
-    while _undo and not _names:
-        _undo.pop()()
+    while _wrapped and not _names:
+        holder, put_back, key, put, was = _wrapped.pop()
+        if holder.get(key) is put:
+            put_back(key, was)
     while _usual and not _names:
         kind, usual = _usual.popitem()
         if copyreg.dispatch_table.get(kind) is _reduce:
@@ -58,19 +60,21 @@ def adapt(module: ModuleType) -> None:
             for name in ("__reduce__", "__reduce_ex__"):
                 own = vars(kind).get(name)
                 if type(own) is FunctionType:
+                    put = _adapted(own)
                     with suppress(AttributeError, TypeError):  # a class that does not let itself be changed
-                        setattr(kind, name, _adapted(own))
-                        _undo.append(partial(setattr, kind, name, own))
-    for kind, function in list(copyreg.dispatch_table.items()):
+                        setattr(kind, name, put)
+                        _wrapped.append((vars(kind), partial(setattr, kind), name, put, own))
+    table = copyreg.dispatch_table
+    for kind, function in list(table.items()):
         if type(function) is FunctionType and function.__module__ == module.__name__:
-            copyreg.dispatch_table[kind] = _adapted(function)
-            _undo.append(partial(copyreg.dispatch_table.__setitem__, kind, function))
+            table[kind] = put = _adapted(function)
+            _wrapped.append((table, table.__setitem__, kind, put, function))
 
 
 def _adapted(reduce: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(reduce)
-    def reduced(*args: Any) -> Any:
-        found = reduce(*args)
+    def reduced(*args: Any, **kwargs: Any) -> Any:
+        found = reduce(*args, **kwargs)
         if type(found) is tuple and type(found[0]) is FunctionType and (name := by_name(found[0])) is not None:
             found = (Named(found[0], name), *found[1:])
         return found

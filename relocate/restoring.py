@@ -42,8 +42,10 @@ from .lending import Cloud, Loans
 
 NOTHING = Loans()
 """What most calls are lent."""
-NAN = re.compile(re.escape(pickle.BINFLOAT + struct.pack(">d", math.nan)))
-"""What is not a number, as a pickle has it."""
+BITS = struct.pack(">d", math.nan)
+"""Of what is not a number."""
+NAN = re.compile(re.escape(pickle.BINFLOAT + BITS))
+"""The same as a pickle has it."""
 HEAD = 11
 """Bytes of a pickle that tell its protocol and the length of its first frame."""
 LENT = pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
@@ -102,20 +104,17 @@ class Received:
                 break
         else:
             return
-        nan = _nan()
-        self.args = tuple(nan if type(v) is float and v != v else v for v in self.args)
-        self.kwargs = {k: nan if type(v) is float and v != v else v for k, v in self.kwargs.items()}
+        self.args = tuple(map(_named, self.args))
+        self.kwargs = {key: _named(value) for key, value in self.kwargs.items()}
 
     def _know_inner_nan(self) -> None:
         """The same for those in lists and dictionaries, however deep, in which one may be looked for."""
         assert self._unpickler is not None
-        nan = _nan()
         for holder in _memo(self._unpickler).values():
             if type(holder) is list:
-                if any(type(v) is float and v != v for v in holder):
-                    holder[:] = [nan if type(v) is float and v != v else v for v in holder]
+                holder[:] = map(_named, holder)
             elif type(holder) is dict:
-                holder.update([(k, nan) for k, v in holder.items() if type(v) is float and v != v])
+                holder.update([(key, _named(v)) for key, v in holder.items() if type(v) is float and v != v])
 
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
@@ -194,9 +193,10 @@ class Received:
         now, fresh = values.Taken(), values.Taken(self._lent or buffers)
         try:
             pickled = pickle.dumps((self.args, self.kwargs), 5, buffer_callback=now.take)
-            # The same values have another pickle where memory was lent read-only.  No string can be taken for that
-            # mark and still be as long as it says.
-            if pickled != data and pickled[HEAD:].replace(LENT, pickle.NEXT_BUFFER) != data[HEAD:]:
+            # The same values have another pickle where memory was lent read-only: they have that mark, and no other
+            # bytes are taken for it.
+            lent = pickled.count(LENT) == len(now) and pickled[HEAD:].replace(LENT, pickle.NEXT_BUFFER)
+            if pickled != data and lent != data[HEAD:]:
                 then = pickle.loads(data, buffers=self._lent or buffers)
                 fresh.clear()
                 if pickled != pickle.dumps(then, 5, buffer_callback=fresh.take):
@@ -271,10 +271,11 @@ class Sent:
         return value, restore
 
 
-def _nan() -> float:
-    """What is not a number, as modules have it by name."""
-    nan: float = getattr(sys.modules.get("numpy"), "nan", math.nan)
-    return nan
+def _named(value: Any) -> Any:
+    """``value``, or what is not a number as modules have it by name if it is that, bit for bit."""
+    if type(value) is float and value != value and struct.pack(">d", value) == BITS:
+        return getattr(sys.modules.get("numpy"), "nan", math.nan)
+    return value
 
 
 def _are_atoms(values: tuple[Any, ...]) -> bool:

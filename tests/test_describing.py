@@ -120,6 +120,18 @@ def test_an_exception_class_that_a_module_in_c_raises_is_that_modules() -> None:
     assert error == Reference("pyexpat", "ExpatError")
 
 
+def test_an_object_that_cannot_be_asked_for_attributes_is_there() -> None:
+    source = "class Late:\n    def __getattr__(self, name): raise RuntimeError('not yet')\nlate = Late()\n"
+    assert isinstance(described(source).members["late"], Opaque)
+
+
+def test_a_private_module_in_python_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = testing.module("_shop", "def price(n): return n\n")
+    monkeypatch.setitem(sys.modules, "_shop", inner)
+    shop = testing.module("shop", "from _shop import price\n")
+    assert describing.describe(shop).members["price"] == Reference("_shop", "price")
+
+
 def test_what_can_be_called_and_subscribed_is_no_function() -> None:
     assert not isinstance(describing.describe(typing).members["Optional"], Function)
 

@@ -454,6 +454,10 @@ def test_pickling_is_as_it_was_when_relocation_ends(place: Place) -> None:
         with relocate.enable(modules=["re"], workers=1):
             print(len(pickle.loads(pickle.dumps(re.compile("a+"))).findall("aa-a")))
         print(copyreg.dispatch_table[re.Pattern] is was, pickle.loads(pickle.dumps(re.compile("a+"))).pattern)
+        with relocate.enable(modules=["re"], workers=1):
+            re.compile("a+")
+            copyreg.pickle(re.Pattern, str)
+        print(copyreg.dispatch_table[re.Pattern])
     """
     done = place.python(str(place.write("main.py", program)))
-    assert (done.stdout, done.stderr) == ("2\nTrue a+\n", "")
+    assert (done.stdout, done.stderr) == ("2\nTrue a+\n<class 'str'>\n", "")

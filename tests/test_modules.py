@@ -279,6 +279,31 @@ def test_the_constants_of_a_proxy_are_those_that_the_classes_compare_with(place:
     assert (done.stdout, done.stderr) == ("[True, True, False] 7 ProxyModule\n", "")
 
 
+def test_a_constant_that_was_imported_before_its_class_is_the_one_that_the_class_compares_with(place: Place) -> None:
+    place.write(
+        "shop.py",
+        """
+        HIDDEN, TABLE, OWN = "== hidden ==", {"a": [1]}, [0]
+        class Shop:
+            def has(self, hidden, table):
+                return hidden is HIDDEN, table is TABLE
+        """,
+    )
+    program = """
+        import relocate
+        with relocate.enable(modules=["shop"], workers=1):
+            import shop
+            shop.OWN = own = [0]
+            from shop import HIDDEN, TABLE, Shop
+            print(Shop().has(HIDDEN, TABLE), HIDDEN is shop.HIDDEN, TABLE is shop.TABLE, shop.OWN is own)
+        print(HIDDEN is shop.HIDDEN)
+        import shop
+        print(Shop().has(HIDDEN, TABLE), HIDDEN is shop.HIDDEN)
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert (done.stdout, done.stderr) == ("(True, True) True True True\nTrue\n(True, True) True\n", "")
+
+
 def test_a_package_that_loads_its_parts_when_they_are_asked_for_runs_here_too(place: Place) -> None:
     package = """
         import importlib

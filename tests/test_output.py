@@ -192,12 +192,14 @@ def test_a_call_that_runs_here_has_the_programs_line_as_its_caller(place: Place)
             return sys._getframe(1).f_lineno, collections.namedtuple("Pair", "a b").__module__
         def broken(thing):
             raise KeyError("gone")
+        def named(thing, *, function, self=0):
+            return function, self
         """,
     )
     program = """
         import sys, traceback, shop
         for _ in range(2):
-            print(shop.old(sys.stdout))
+            print(shop.old(sys.stdout), shop.named(sys.stdout, function=3, self=4))
         try:
             shop.broken(
                 sys.stdout)
@@ -210,4 +212,4 @@ def test_a_call_that_runs_here_has_the_programs_line_as_its_caller(place: Place)
     under = place.run(sys.executable, "-W", "default", "-m", "relocate", "run", *options, str(script))
     assert under.stdout == plain.stdout
     assert under.stderr == plain.stderr
-    assert place.report()["local"] == 3
+    assert place.report()["local"] == 5

@@ -148,6 +148,34 @@ def test_a_syntax_error_from_c_keeps_where_it_is() -> None:
     assert again.filename == "spam"
 
 
+class Errors(ExceptionGroup[ValueError]):
+    """As the documentation of groups has it."""
+
+    def __new__(cls, errors: list[ValueError], code: int) -> Errors:
+        made = super().__new__(cls, "several", errors)
+        made.code = code
+        return made
+
+    code: int
+
+
+class Unnamed(ImportError):
+    """Has in the place of a field one of its own, which fails."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+def test_classes_that_change_what_built_in_ones_keep_are_themselves_again() -> None:
+    group = travelled(caught(throw(Errors([ValueError(1)], 7))))
+    assert (type(group), group.code, str(group.exceptions[0])) == (Errors, 7, "1")  # type: ignore[attr-defined]
+    assert not hasattr(group, "__notes__")
+    holding = travelled(caught(throw(ExceptionGroup("several", [Holding()]))))
+    assert not hasattr(holding, "__notes__")
+    assert type(travelled(caught(throw(Unnamed("a"))))) is Unnamed
+
+
 def test_an_attribute_error_keeps_the_name_and_the_argument_that_it_is_about() -> None:
     class Thing:
         pass

@@ -159,6 +159,24 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 }
 
 
+def test_a_change_that_looks_like_the_mark_of_lent_memory_is_seen() -> None:
+    """Where memory is lent, its pickle has two bytes more; here they are a part of what has changed."""
+    own: list[Any] = [1258422679, None]
+
+    def change(given: list[Any]) -> None:
+        given[:] = [33659031, 78]
+
+    remotely(change, own)
+    assert own == [33659031, 78]
+
+
+def test_other_bits_of_what_is_not_a_number_are_kept() -> None:
+    def signs(held: list[float], other: float) -> list[float]:
+        return [math.copysign(1, value) for value in (*held, other)]
+
+    assert remotely(signs, [math.nan, -math.nan], -math.nan) == ([1.0, -1.0, -1.0], False)
+
+
 @pytest.mark.parametrize(
     "holder", [[math.nan, 1, math.nan], [[math.nan], {"a": math.nan}], {"a": math.nan, "b": "x" * 5000}]
 )
