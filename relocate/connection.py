@@ -229,7 +229,11 @@ def jittered(time: float) -> float:
 
     The clients that a worker or a registry has lost when it restarted do not all come back at the same moment.
     """
-    return time * (0.5 + random.random())
+    return time * (0.5 + _random.random())
+
+
+_random = random.Random()
+"""Of our own: the program's draws are not disturbed."""
 
 
 def myself() -> str:

@@ -51,6 +51,14 @@ class Ended(Exception):
     """The peer is gone, or goes on with no message that it has begun."""
 
 
+def _is_ours(error: OSError) -> bool:
+    """Whether it is what the system says of a stream here, not what a handler of the program's raises on a signal."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_filename == __file__
+
+
 class Stream:
     """One end of a stream of messages."""
 
@@ -101,7 +109,9 @@ class Stream:
                 sent = 0
             if sent < len(head):
                 self._write([memoryview(head)[sent:]], patient=patient)
-        except OSError:  # a broken pipe, most likely
+        except OSError as error:  # a broken pipe, most likely
+            if not _is_ours(error):
+                raise
             raise Ended from None
 
     def _write(self, parts: list[memoryview], *, patient: bool) -> None:
@@ -168,13 +178,17 @@ class Stream:
         while True:
             try:
                 count = self._socket.recv_into(view)
-            except BlockingIOError:
+            except BlockingIOError as error:
+                if not _is_ours(error):
+                    raise
                 if not begun:
                     raise Nothing from None
                 since = since or time.monotonic()
                 if self._is_over(since):
                     raise Ended from None
-            except OSError:
+            except OSError as error:
+                if not _is_ours(error):
+                    raise
                 raise Ended from None
             else:
                 if not count:
@@ -190,7 +204,7 @@ class Stream:
         """Whether the peer's process is stopped, as by SIGSTOP or a debugger."""
         try:
             status = Path(f"/proc/{self.peer}/stat").read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return False
         return status.rpartition(b")")[2].split()[0] in (b"T", b"t")
 

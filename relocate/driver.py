@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 STALE_TRIES = 3
 
+_random = random.Random()
+"""Of our own: the program's draws are not disturbed."""
+
 
 class Driver(Seating):
     """Runs calls for one handle.
@@ -72,7 +75,7 @@ class Driver(Seating):
         *,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = _random.random,
         turn: Turn | None = None,
     ) -> None:
         super().__init__(namespace, turn, clock, chance)
@@ -190,8 +193,10 @@ class Driver(Seating):
                 except restoring.Unrestorable as error:
                     code, why = "result", str(error)
                 except Exception as error:
-                    trip.settle("failed", None)
-                    raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
+                    if not self._may_run_here(target):
+                        trip.settle("failed", None)
+                        raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
+                    code, why = "result", str(error)
                 else:
                     raised = value if isinstance(reply, wire.Raised) else None
                     try:

@@ -13,7 +13,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from types import CodeType, FrameType
 from typing import Any, TextIO
@@ -88,6 +89,15 @@ class Output:
         del self._taken[: len(taken)]  # another thread may have written more
         self._warned.clear()
         return joined
+
+    @contextmanager
+    def dropped(self) -> Iterator[None]:
+        """What is said meanwhile is not."""
+        before = len(self._taken)
+        try:
+            yield
+        finally:
+            del self._taken[before:]
 
     def restart(self) -> None:
         """The function runs again from the start: what it said is forgotten."""

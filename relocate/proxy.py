@@ -375,7 +375,7 @@ def _functions(
             stub = _looking_asynchronous(stub)
         _dress(stub, function, function.actual, registry, lines.get(name))
         if function.shown is not None:
-            stub.__wrapped__ = _shown(function, makers[f"_{count + index}"], registry, lines.get(name))
+            stub.__wrapped__ = _shown(target, function, makers[f"_{count + index}"], registry, lines.get(name))
             stub.__annotations__ = stub.__wrapped__.__annotations__
         real = partial(registry.function, target)
         if function.builtin:
@@ -398,11 +398,19 @@ def _looking_asynchronous(stub: FunctionType) -> FunctionType:
 
 
 def _shown(
-    function: Function, maker: Callable[..., FunctionType], registry: Registry, line: tuple[str, int] | None
+    target: Target,
+    function: Function,
+    maker: Callable[..., FunctionType],
+    registry: Registry,
+    line: tuple[str, int] | None,
 ) -> FunctionType:
-    """What `inspect.signature` finds behind ``__wrapped__``: only the parameter list matters."""
+    """What `inspect.signature` finds behind ``__wrapped__``; who calls it gets what the local copy has there."""
+
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return registry.function(target).__wrapped__(*args, **kwargs)
+
     values = [v for v in map(_default, parameters(function.shown)) if v is not None]
-    wrapped = maker(None, trimmed, *(v[0] for v in values))
+    wrapped = maker(call, trimmed, *(v[0] for v in values))
     _dress(wrapped, function, function.shown, registry, line)
     return wrapped
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from inspect import iscoroutinefunction
@@ -76,7 +77,8 @@ class Runner:
                 said = self._output.said
                 return wire.Raised(call, waiting, self._output.take(), refers=refers, said=said, ambient=done), given
             if isinstance(result, GeneratorType):
-                result.close()  # not begun: the client asks for its items piece by piece
+                result.close()  # not begun: the client asks for its items piece by piece, and so calls it again
+                self._output.take()
                 return wire.Rejected(call, "generator", "it gives a generator"), ()
             look = message.stream is None or result[1]
             given, refers = received.give(result, look=look)
@@ -84,9 +86,11 @@ class Runner:
             done = done if look else b""
             return wire.Returned(call, waiting, self._output.take(), refers=refers, said=said, ambient=done), given
         except ArgumentError as trouble:
-            return wire.Rejected(call, "result", str(trouble)), ()
+            why = str(trouble)
         except Exception as trouble:  # whatever the values' own classes raise when they are looked at
-            return wire.Rejected(call, "result", f"{type(trouble).__name__}: {trouble}"), ()
+            why = f"{type(trouble).__name__}: {trouble}"
+        self._output.take()  # it will be said where the call runs next, and is not the next call's
+        return wire.Rejected(call, "result", why), ()
 
     def _call(
         self, message: wire.Call, function: Callable[..., Any], received: restoring.Received, begun: Context
@@ -135,8 +139,12 @@ class Runner:
 
     def _piece(self, items: Any, skip: int, count: int, context: Context) -> Any:
         if isinstance(items, AsyncGenerator):
-            return _run(piece_async(items, skip, count, self._output.restart), context)
-        return context.run(piece, items, skip, count, self._output.restart)
+            return _run(piece_async(items, skip, count, self._output), context)
+        given = context.run(piece, items, skip, count, self._output.restart)
+        if isinstance(items, GeneratorType):  # the next piece begins anew, and this end is not the program's
+            with self._output.dropped(), contextlib.suppress(Exception):
+                context.run(items.close)
+        return given
 
 
 def _run(waited: Coroutine[Any, Any, Any], context: Context) -> Any:
@@ -171,7 +179,8 @@ def piece(
     source = iter(items)
     for _ in range(skip):
         next(source, None)
-    skipped()
+    if skip:
+        skipped()
     given: list[Any] = []
     try:
         for _ in range(count):
@@ -185,14 +194,15 @@ def piece(
 
 
 async def piece_async(
-    items: AsyncGenerator[Any, Any], skip: int, count: int, skipped: Callable[[], object]
+    items: AsyncGenerator[Any, Any], skip: int, count: int, output: Output
 ) -> tuple[list[Any], bool, Any]:
     """`piece` of an asynchronous generator."""
     given: list[Any] = []
     try:
         for _ in range(skip):
             await anext(items, None)
-        skipped()
+        if skip:
+            output.restart()
         for _ in range(count):
             given.append(await anext(items))  # noqa: PERF401 -- what came before an exception is kept
     except StopAsyncIteration:
@@ -201,5 +211,6 @@ async def piece_async(
         if not given:
             raise
     finally:
-        await items.aclose()
+        with output.dropped():
+            await items.aclose()
     return given, False, None

@@ -455,3 +455,16 @@ def test_state_comes_back_from_an_executor_that_is_tried_second(place: Place) ->
     done = place.relocate("run", "-M", "called", "-w", "1", "--report", "report.json", str(script))
     assert done.stdout == "again\n", done.stderr
     assert place.report()["retried"] == 1
+
+
+def test_the_programs_own_random_numbers_are_not_disturbed(place: Place) -> None:
+    place.write("called.py", "def one(n): return n\n")
+    program = """
+        import random, called
+        random.seed(1)
+        print([called.one(n) for n in range(5)], random.random())
+    """
+    script = place.write("main.py", program)
+    under = place.relocate("run", "-M", "called", "-w", "2", "--report", "report.json", str(script))
+    assert (under.stdout, under.stderr) == (place.python(str(script)).stdout, "")
+    assert place.report()["remote"] == 5

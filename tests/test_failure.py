@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import pytest
@@ -350,3 +351,26 @@ print(work.echo(2))
 """
     done = place.python("-c", program)
     assert done.stdout == "2\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals of POSIX")
+@pytest.mark.parametrize("kind", ["TimeoutError", "ConnectionResetError", "BlockingIOError", "ValueError"])
+def test_what_a_signals_handler_raises_ends_the_call_whatever_it_is(place: Place, kind: str) -> None:
+    place.write("slow.py", "import time\ndef sleep(seconds): time.sleep(seconds)\n")
+    program = f"""
+        import signal, slow
+        slow.sleep(0)
+        def rings(*about):
+            raise {kind}("alarm")
+        signal.signal(signal.SIGALRM, rings)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            slow.sleep(50)
+        except {kind} as error:
+            print(repr(error))
+        slow.sleep(0)
+    """
+    options = ("-M", "slow", "-w", "1", "--report", "report.json")
+    under = place.relocate("run", *options, str(place.write("main.py", program)))
+    assert (under.stdout, under.stderr) == (f"{kind}('alarm')\n", "")
+    assert place.report()["retried"] == 0

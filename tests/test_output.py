@@ -213,3 +213,44 @@ def test_a_call_that_runs_here_has_the_programs_line_as_its_caller(place: Place)
     assert under.stdout == plain.stdout
     assert under.stderr == plain.stderr
     assert place.report()["local"] == 5
+
+
+def test_what_a_call_said_that_then_runs_here_is_said_once(place: Place) -> None:
+    place.write(
+        "shop.py",
+        """
+        import threading, warnings
+        def lock():
+            print("making")
+            warnings.warn("made")
+            return threading.Lock()
+        def items():
+            print("listing")
+            return (n for n in range(2))
+        def one():
+            return 1
+        """,
+    )
+    program = """
+        import shop
+        print(type(shop.lock()).__name__, shop.one())
+        print(list(shop.items()), shop.one())
+    """
+    script = place.write("main.py", program)
+    under = place.relocate("run", "-M", "shop", "-w", "1", "--report", "report.json", str(script))
+    plain = place.python(str(script))
+    assert (under.stdout, under.stderr) == (plain.stdout, plain.stderr)
+    assert place.report()["members"]["shop.one"] == {"remote": 2, "local": 0}
+
+
+def test_a_result_that_cannot_be_read_here_has_the_call_run_here(place: Place) -> None:
+    place.write("shop.py", "def twice(function, x): return function(x), function(x + 1)\n")
+    program = """
+        from unittest.mock import Mock
+        import shop
+        seen = Mock(return_value=3)
+        print(shop.twice(seen, 1), seen.call_args_list)
+    """
+    script = place.write("main.py", program)
+    under = place.relocate("run", "-M", "shop", "-w", "1", str(script))
+    assert (under.stdout, under.stderr) == (place.python(str(script)).stdout, "")

@@ -596,3 +596,23 @@ def test_an_exception_class_of_a_module_in_c_is_the_real_one_if_that_is_here(ins
     error = far.proxy("zlib").error
     assert (error is zlib.error) is installed
     assert (error.__module__, error.__qualname__, error.__bases__) == ("zlib", "error", (Exception,))
+
+
+def test_what_a_decorator_has_wrapped_can_be_called() -> None:
+    source = """
+import functools
+def plus(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs) + 1
+    return wrapper
+@plus
+def twice(n, *, by=2):
+    return n * by
+"""
+    _, proxy, far = both(source)
+    assert (proxy.twice(3), proxy.twice.__wrapped__(3), proxy.twice.__wrapped__(3, by=5)) == (7, 6, 15)
+    assert [name for name, *_ in far.sent] == ["twice"]
+    far.installed = False
+    with pytest.raises(AttributeError, match="needs the real module, which is not installed here"):
+        proxy.twice.__wrapped__(3)

@@ -212,3 +212,21 @@ except StopIteration as end:
 """,
     )
     assert done.stdout == "(3, [0, 1, 2])\n", done.stderr
+
+
+def test_what_a_generator_says_when_a_piece_of_it_ends_is_not_said(place: Place) -> None:
+    place.write(
+        "shop.py",
+        """
+        def each(n):
+            try:
+                for i in range(n):
+                    yield i
+            finally:
+                print("closing")
+        """,
+    )
+    script = place.write("main.py", "import shop\nprint(list(shop.each(300)) == list(range(300)))\n")
+    under = place.relocate("run", "-M", "shop", "-w", "1", "--report", "report.json", str(script))
+    assert (under.stdout, under.stderr) == ("closing\nTrue\n", "")
+    assert place.report()["local"] == 0
