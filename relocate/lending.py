@@ -18,6 +18,7 @@ import gc
 import inspect
 import io
 import pickle
+import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from types import BuiltinMethodType, FunctionType, GeneratorType, MappingProxyType, MethodType, ModuleType, NoneType
@@ -110,6 +111,8 @@ class Plain(pickle.Pickler):
             return found
         if (kind is FunctionType or kind is MethodType) and not is_installed(value.__module__):
             raise pickle.PicklingError("a function of the program's")
+        if (kind is FunctionType or kind is BuiltinMethodType) and _has_effects(value):
+            raise pickle.PicklingError("a function that does here what it does")
         return NotImplemented
 
 
@@ -161,7 +164,7 @@ class Lender(Cloud):
                 self.depends = self.depends or proof.depends
                 return self._dynamic_function_reduce(value)
             return self._lend(value)
-        if kind is BuiltinMethodType and isinstance(value.__self__, io.IOBase):
+        if kind is BuiltinMethodType and (isinstance(value.__self__, io.IOBase) or _has_effects(value)):
             return self._lend(value)
         if kind is object and id(value) not in marks:
             return NotImplemented  # only the caller knows it, and gets it back by its number
@@ -184,7 +187,29 @@ def _travels_by_name(value: Any) -> bool:
     """Whether a function or method is what workers have under its name."""
     if type(value) is MethodType:
         return is_installed(value.__module__) and is_installed(type(value.__self__).__module__)
-    return is_stub(value) or (is_installed(value.__module__) and is_named(value))
+    return is_stub(value) or (is_installed(value.__module__) and is_named(value) and not _has_effects(value))
+
+
+def _has_effects(value: Any) -> bool:
+    """Whether a function of Python's own reads or changes what is outside: `os.getenv`, `time.time`, `open`."""
+    module = value.__module__
+    if module not in sys.stdlib_module_names and module not in _PUBLIC:
+        return False
+    from .purity import known  # not before a function is met
+
+    public = _PUBLIC.get(module, module)
+    return known.of_call(f"{public}.{value.__qualname__}".removeprefix("builtins.")) is not None
+
+
+_PUBLIC = {
+    "posix": "os",
+    "nt": "os",
+    "posixpath": "os.path",
+    "ntpath": "os.path",
+    "genericpath": "os.path",
+    "_io": "io",
+}
+"""Under which names what other modules define is known."""
 
 
 def _is_of_a_class(value: FunctionType) -> bool:

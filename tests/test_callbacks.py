@@ -510,3 +510,19 @@ def test_a_thread_that_its_function_leaves_behind_is_answered_before_the_next_ca
     )
     done = place.python(str(script))
     assert done.stdout == "True 0\n", done.stderr
+
+
+def test_functions_of_pythons_own_that_look_at_the_outside_run_here(place: Place) -> None:
+    place.write("shop.py", "def each(functions, *args): return [function(*args) for function in functions]\n")
+    program = """
+        import os, time, shop
+        os.environ["MINE"] = "here"
+        os.chdir("/")
+        print(shop.each([os.getenv, os.path.abspath, len, str.upper], "MINE"), shop.each([os.getcwd]))
+        print(shop.each([os.getpid]) == [os.getpid()], abs(shop.each([time.monotonic])[0] - time.monotonic()) < 60)
+        print(shop.each([open], __file__)[0].readline())
+    """
+    script = place.write("main.py", program)
+    under = place.relocate("run", "-M", "shop", "-w", "1", "--report", "report.json", str(script))
+    assert (under.stdout, under.stderr) == (place.python(str(script)).stdout, "")
+    assert place.report()["members"]["shop.each"] == {"remote": 4, "local": 1}  # an open file is of this process
