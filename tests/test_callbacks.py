@@ -513,16 +513,24 @@ def test_a_thread_that_its_function_leaves_behind_is_answered_before_the_next_ca
 
 
 def test_functions_of_pythons_own_that_look_at_the_outside_run_here(place: Place) -> None:
-    place.write("shop.py", "def each(functions, *args): return [function(*args) for function in functions]\n")
+    place.write(
+        "shop.py",
+        """
+        def one(function, *args): return function(*args)
+        def each(functions, *args): return [function(*args) for function in functions]
+        """,
+    )
     program = """
         import os, time, shop
         os.environ["MINE"] = "here"
         os.chdir("/")
         print(shop.each([os.getenv, os.path.abspath, len, str.upper], "MINE"), shop.each([os.getcwd]))
         print(shop.each([os.getpid]) == [os.getpid()], abs(shop.each([time.monotonic])[0] - time.monotonic()) < 60)
-        print(shop.each([open], __file__)[0].readline())
+        print(shop.one(open, __file__).readline())
     """
     script = place.write("main.py", program)
     under = place.relocate("run", "-M", "shop", "-w", "1", "--report", "report.json", str(script))
     assert (under.stdout, under.stderr) == (place.python(str(script)).stdout, "")
-    assert place.report()["members"]["shop.each"] == {"remote": 4, "local": 1}  # an open file is of this process
+    members = place.report()["members"]
+    assert members["shop.each"] == {"remote": 4, "local": 0}
+    assert members["shop.one"] == {"remote": 0, "local": 1}  # an open file is of this process
