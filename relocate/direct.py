@@ -204,7 +204,7 @@ class Stream:
         """Whether the peer's process is stopped, as by SIGSTOP or a debugger."""
         try:
             status = Path(f"/proc/{self.peer}/stat").read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # not any OSError: a signal's handler may raise one
             return False
         return status.rpartition(b")")[2].split()[0] in (b"T", b"t")
 
