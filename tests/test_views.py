@@ -362,7 +362,7 @@ def test_nothing_looks_into_a_view_that_may_be_freed_in_a_circle(owner: str) -> 
             seen[id(value)] = value
             waiting += gc.get_referents(value)
     found = [value for value in seen.values() if type(value) is memoryview]
-    assert len(found) > 1
+    assert found
     for view in found:
         view.release()  # which is refused if something looks into it
 
