@@ -10,7 +10,6 @@ connection, as it may be another's by then.
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 import zmq
 
 from . import __version__, channel, embedded, keys, session, wire
+from .chance import draw
 from .errors import WorkerError, WorkerUnreachable, WrongKey
 
 FIRST_CONTACT = 2.0
@@ -229,11 +229,7 @@ def jittered(time: float) -> float:
 
     The clients that a worker or a registry has lost when it restarted do not all come back at the same moment.
     """
-    return time * (0.5 + _random.random())
-
-
-_random = random.Random()
-"""Of our own: the program's draws are not disturbed."""
+    return time * (0.5 + draw())
 
 
 def myself() -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ from . import (
     values,
     wire,
 )
+from .chance import draw
 from .cost import Costs
 from .difference import Raised
 from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorkerLeft, RelocateError
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from .tracing import Tracing
 
 STALE_TRIES = 3
-
-_random = random.Random()
-"""Of our own: the program's draws are not disturbed."""
 
 
 class Driver(Seating):
@@ -75,7 +72,7 @@ class Driver(Seating):
         *,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = _random.random,
+        chance: Callable[[], float] = draw,
         turn: Turn | None = None,
     ) -> None:
         super().__init__(namespace, turn, clock, chance)

@@ -468,3 +468,19 @@ def test_the_programs_own_random_numbers_are_not_disturbed(place: Place) -> None
     under = place.relocate("run", "-M", "called", "-w", "2", "--report", "report.json", str(script))
     assert (under.stdout, under.stderr) == (place.python(str(script)).stdout, "")
     assert place.report()["remote"] == 5
+
+
+def test_children_draw_other_numbers_than_each_other(place: Place) -> None:
+    """Or all of them would choose the same executors."""
+    program = """
+        import os
+        from relocate.chance import draw
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                print(draw(), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+    """
+    drawn = place.python(str(place.write("main.py", program))).stdout.split()
+    assert len(set(drawn)) == 2

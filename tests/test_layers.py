@@ -27,7 +27,7 @@ ROWS = tuple(
         # Pure above, I/O below.
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
-        deadlines policies capability events resources gate""",
+        deadlines policies capability events resources gate chance""",
         "channel placement mounts control metrics ranks reals loaders",
         "connection direct hedging seating",
         "contact",
