@@ -173,7 +173,7 @@ def _function(module: types.ModuleType, name: str, value: Any, exported: Any) ->
     if found(said, label, value):
         assert isinstance(said, str)
         home, qualname = said, label
-    if home != public(home) == module.__name__.partition(".")[0]:
+    if home != public(home) == module.__name__.partition(".")[0]:  # the module's own part in C
         home, qualname = module.__name__, label if getattr(module, label, None) is value else name
     inside = home == module.__name__ or home.startswith(module.__name__ + ".")
     same_package = home.split(".")[0] == module.__name__.split(".")[0]

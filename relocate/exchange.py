@@ -2,6 +2,7 @@
 
 Exchanged are the modules in `sys.modules`, what packages hold of them, and what loaded modules have
 imported from them by name.  What the program keeps elsewhere, in a list or a closure, is not reached, but told.
+The same is done, and stays so, where a real module that is loaded later has constants of its own (`proxy.unify`).
 """
 
 from __future__ import annotations

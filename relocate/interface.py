@@ -6,7 +6,7 @@ holds no code.  What it says of each name:
 * ``function``: its parameters, defaults, documentation; calls to it are relocated;
 * ``value``: a constant, by value;
 * ``reference``: something that lives in another module; it is that module's object there too;
-* ``simple``: an exception class that needs none of its code to be rebuilt;
+* ``simple``: an exception class that needs none of its code to be rebuilt; of a module in C only where that is not;
 * ``class``, ``object``: only the real module can give these.
 
 Its *digest* names the version of the code, see `digests`.

@@ -8,7 +8,8 @@ elsewhere, where the same is asked for from the start.  The executor borrows:
   will most likely take all;
 * for a function, a stand-in that asks for it to be called in the thread that made the call.
 
-A function that provably nobody can tell from a copy travels by value, which is faster (`closures`).
+A function that provably nobody can tell from a copy travels by value, which is faster (`closures`).  Those of
+installed packages travel by name, but for Python's own that look at the outside, which are lent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """An exception as values, and back: same class, args, attributes, notes, cause, context, traceback.
 
 An exception whose ``__init__`` does not match its ``args`` cannot be rebuilt by calling its class,
-so it is not called: it is made with ``__new__`` and its state is put back.  Classes that keep state
-in C or define their own reduction go through pickle, if pickle is known to give the same back.
+so it is not called: it is made with ``__new__`` and its state is put back.  What a
+built-in class keeps in C beside its arguments (where a SyntaxError is) is put back, too.  Classes that
+define their own reduction go through pickle, if pickle is known to give the same back.
 Arguments and attributes that cannot travel are left out, and a note names them.
 
 The remote frames become real traceback objects, of code that raises at the same lines and columns, so

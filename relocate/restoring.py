@@ -49,6 +49,7 @@ NAN = re.compile(re.escape(pickle.BINFLOAT + BITS))
 HEAD = 11
 """Bytes of a pickle that tell its protocol and the length of its first frame."""
 LENT = pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
+"""Stands in a pickle for memory that is read-only."""
 FEW = 256
 """Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
 IN_MEMORY = ("memory", "splice", "elements", "shape")
