@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,6 @@ label of the executor's place, None if it ran here; bytes to executors, and from
 whether it ended elsewhere than where it was sent first; second attempts beside a first one that took long; its module,
 if its latency is to be counted; seconds from the call to its outcome.
 """
-MANY = 256
-"""Notes that may be left to be counted later."""
 TOTALS = ("returned", "raised", "failed", "retried", "hedged", "rerouted", "bytes_out", "bytes_in")
 
 
@@ -101,6 +100,8 @@ class Counters:
         """Whether notes are being counted by who has the lock."""
         self._notes: deque[Note] = deque()
         """Calls that are settled and not yet counted."""
+        self.settled: Callable[[Note], None] = self._notes.append
+        """Count one call: not at once, but when somebody looks, or `catch_up` is called."""
         self._totals = dict.fromkeys(TOTALS, 0)
         self._latencies: dict[str, Histogram] = {}
         self._members: dict[str, list[int]] = {}
@@ -110,12 +111,6 @@ class Counters:
         self._differences: dict[str, Difference] = {}
         self.unrelocated: dict[str, str] = {}
         """See `Statistics`."""
-
-    def settled(self, note: Note) -> None:
-        """Count one call: not at once, but when somebody looks, or `catch_up` is called."""
-        self._notes.append(note)
-        if len(self._notes) > MANY:
-            self.catch_up()
 
     def catch_up(self) -> None:
         """Count what has been settled.  While an answer is waited for, this costs nothing.

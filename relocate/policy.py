@@ -51,6 +51,7 @@ __all__ = [
     "Wait",
     "decide",
     "hedge",
+    "hedge_after",
 ]
 
 COLD = 1.2
@@ -66,8 +67,6 @@ class Run:
     """Send it to this seat now."""
 
     seat: Seat
-    hedge_after: float = NEVER
-    """Seconds after which to look for a seat for a second attempt, see `hedge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,43 +115,44 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
     left = call.deadline - now
     if left < NEVER and (left <= 0 or (call.queued and left < call.typical)):
         return Expired()
-    decision = _choose(call, ranks, now, chance)
-    if type(decision) is Run:
-        if not call.tried or budget is None or budget.spend(now):
-            return decision
-        decision = Wait(max(budget.delay(now), 0.01), hopeful=True)
-    if isinstance(decision, Wait):
-        if decision.hopeful and not call.may_wait:
-            return Overloaded()
-        if left < decision.seconds:
-            return Wait(left, decision.hopeful)
-    return decision
-
-
-def _choose(call: Call, ranks: Sequence[Pool], now: float, chance: float) -> Decision:
     for pool in ranks:
         if pool.local:
             return RunHere()
         seat, full = (_drawn if pool.large else _looked_at)(call, pool, now, chance)
         if seat is not None:
-            # Behind another call it waits as long as that one; longer, and it is worth to look elsewhere.
-            return Run(seat, min(call.hedge_after, call.typical or NEVER) if seat.outstanding else call.hedge_after)
+            return _attempt(call, seat, left, now, budget) if call.tried else Run(seat)
         if full:
-            return Wait(1.0, hopeful=True)
+            return _wait(call, Wait(1.0, hopeful=True), left)
         soon = pool.starting or any(now < s.avoid_until <= now + SOON for s in pool.seats)
         if soon and call.waited < call.patience:
-            return Wait(SOON / 4, hopeful=False)
+            return _wait(call, Wait(SOON / 4, hopeful=False), left)
     patient = call.waited < call.patience
     reserve = [seat for pool in ranks for seat in pool.seats]
     if reserve:
         last = min(reserve, key=lambda s: (s.avoid_until, s.outstanding))
         if last.avoid_until <= now:
-            return Run(last, call.hedge_after) if has_room(last) else Wait(1.0, hopeful=True)
+            if has_room(last):
+                return _attempt(call, last, left, now, budget)
+            return _wait(call, Wait(1.0, hopeful=True), left)
         if patient:
-            return Wait(last.avoid_until - now, hopeful=False)
+            return _wait(call, Wait(last.avoid_until - now, hopeful=False), left)
     if patient and any(not pool.hopeless for pool in ranks):
-        return Wait(SOON, hopeful=False)
+        return _wait(call, Wait(SOON, hopeful=False), left)
     return GiveUp()
+
+
+def _attempt(call: Call, seat: Seat, left: float, now: float, budget: Budget | None) -> Decision:
+    """Run it there, if the budget allows that, as far as it is a further attempt."""
+    if not call.tried or budget is None or budget.spend(now):
+        return Run(seat)
+    return _wait(call, Wait(max(budget.delay(now), 0.01), hopeful=True), left)
+
+
+def _wait(call: Call, wait: Wait, left: float) -> Decision:
+    """Wait, but not where there is no room for that, nor for longer than is left."""
+    if wait.hopeful and not call.may_wait:
+        return Overloaded()
+    return Wait(left, wait.hopeful) if left < wait.seconds else wait
 
 
 def _looked_at(call: Call, pool: Pool, now: float, chance: float) -> tuple[Seat | None, bool]:
@@ -200,6 +200,16 @@ def _cost(seat: Seat, call: Call, now: float) -> float:
     if call.module not in seat.modules:
         cost *= COLD if seat.gpus or not call.gpu else NO_GPU
     return cost * BUSY if seat.outstanding else cost
+
+
+def hedge_after(call: Call, *, behind: bool) -> float:
+    """Seconds after which to look for a seat for a second attempt.
+
+    Args:
+        call: its history.
+        behind: whether it waits behind another call: as long as that one, then; longer, and it is worth to look.
+    """
+    return min(call.hedge_after, call.typical or NEVER) if behind else call.hedge_after
 
 
 def hedge(

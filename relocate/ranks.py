@@ -45,7 +45,7 @@ class Ranks:
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
         self._pools: dict[Any, policy.Pool] = {}
         """Of places that share a rank."""
-        self._pools_of: dict[tuple[tuple[str, ...], bool, tuple[str, bytes]], list[policy.Pool]] = {}
+        self._pools_of: dict[tuple[str, bool, str, bytes], list[policy.Pool]] = {}
         self._large: list[policy.Pool] = []
 
     def ranks(self, path: tuple[str, ...]) -> list[list[Link | Local]]:
@@ -62,7 +62,7 @@ class Ranks:
 
     def pools(self, trip: Trip, here: bool) -> list[policy.Pool]:
         """The same, as the policy wants them, with or without the local copy; called with the lock held."""
-        key = (trip.path, here, trip.version)
+        key = (trip.name, here, *trip.version)  # strings and bytes know their hashes, a path does not
         if self._ranks[0] is self.namespace.snapshot and (found := self._pools_of.get(key)) is not None:
             return found
         ranks = usable(self.ranks(trip.path), here, trip.version)

@@ -231,23 +231,21 @@ class Seating(Ranks):
     def _decide(self, trip: Trip, now: float) -> policy.Decision:
         if now >= self._ask_again and not trip.attempts:
             self._forgive(now)
-        if trip.ordinary:
-            decision = self._ask(trip, self.pools(trip, trip.here), now)
-            if type(decision) is policy.Run or not self.lending:
-                return decision
-        else:
-            decision = self._choose(trip, now, idle=trip.nested)
+        pools = self.pools(trip, trip.here) if trip.ordinary else self._narrowed(trip, idle=trip.nested)
+        decision = self._ask(trip, pools, now)
+        if trip.ordinary and (type(decision) is policy.Run or not self.lending):
+            return decision
         if type(decision) is policy.Wait and decision.hopeful and self.lending and not trip.nested:
             busy = sum(seat.outstanding for rank in self.ranks(trip.path) for place in rank for seat in place.seats)
             if len(self.lending) >= busy:  # all that run wait for the program, which may be waiting for this call
-                other = self._choose(trip, now, idle=True)
+                other = self._ask(trip, self._narrowed(trip, idle=True), now)
                 decision = other if type(other) is policy.RunHere else decision
         if trip.course is not None and not trip.piece and type(decision) is policy.Run:
             trip.course.since = self.namespace.snapshot
         return decision
 
-    def _choose(self, trip: Trip, now: float, *, idle: bool) -> policy.Decision:
-        """What the policy says; with ``idle`` of executors that do nothing else."""
+    def _narrowed(self, trip: Trip, *, idle: bool) -> list[policy.Pool]:
+        """What the policy chooses among for a call that is not ordinary; with ``idle`` executors that do nothing."""
         path = trip.path
         course = trip.course if trip.piece else None
         since = None if course is None else course.since
@@ -256,7 +254,7 @@ class Seating(Ranks):
             if not aims or aims[0].place not in self.places:  # it was unmounted
                 since = None
         if trip.starved is None and not idle and since is None:
-            return self._ask(trip, self.pools(trip, trip.here), now)
+            return self.pools(trip, trip.here)
         ranks: list[list[Any]]
         if trip.starved is not None:
             ranks = [self._roomiest(trip, trip.starved)]
@@ -265,7 +263,7 @@ class Seating(Ranks):
         ranks = usable(ranks, trip.here, trip.version)
         if idle:
             ranks = [[Part(place, lambda seat: not seat.outstanding) for place in rank] for rank in ranks]
-        return self._ask(trip, [policy.Pool(rank) for rank in ranks], now)
+        return [policy.Pool(rank) for rank in ranks]
 
     def _ask(self, trip: Trip, pools: list[policy.Pool], now: float) -> policy.Decision:
         try:
@@ -346,9 +344,9 @@ class Seating(Ranks):
         calls = EACH + 1 if there.p95 < SHORT else 1
         seat.timed(now - sent)
         self._retries.deposit(calls)
-        if isinstance(reply, wire.Rejected) or trip.module not in seat.modules:
+        if type(reply) is wire.Rejected or trip.module not in seat.modules:
             seat.answered(now, 0.0, 0.0)  # it has not run, or has imported its module first
-            if not isinstance(reply, wire.Rejected):
+            if type(reply) is not wire.Rejected:
                 self.delayed()
                 seat.imported_at = now
                 seat.modules.add(trip.module)

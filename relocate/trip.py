@@ -16,13 +16,14 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import answering, channel, deadlines, events, output, restoring, session, wire
+from . import answering, channel, deadlines, events, output, policy, restoring, session, wire
 from .errors import CrashingCall, DeadlineExceeded, NoWorkerLeft, OutOfMemory, RemoteProtocolError
 from .hedging import Race
 from .places import end_of, room
 from .policy import NEVER
 
 if TYPE_CHECKING:
+    from .cost import Estimate
     from .driver import Calling, Driver
     from .links import Links
     from .places import Link, Seat
@@ -34,7 +35,7 @@ KILLS = 5
 """The same for SIGKILL."""
 LOSSES = 10
 """Times that a call may lose its connection with no word on why."""
-ANSWERS = (wire.Returned, wire.Raised, wire.Rejected)
+ANSWERS = frozenset((wire.Returned, wire.Raised, wire.Rejected))
 UNFIT = ("stale", "module")
 """Codes of refusals that hold for all calls of a module, but for no other executor; the second for a while."""
 OBITUARY = 1.0
@@ -55,8 +56,9 @@ class Trip:
     """Whether that line has room for it."""
     cancelled = False
     """Whether nobody wants its outcome any more."""
-    typical = 0.0
-    """Seconds that such a call usually takes."""
+    _estimate: Estimate | None = None
+    _size = 0
+    """Bytes of a request."""
     hedge_after = NEVER
     """Seconds that it seldom takes."""
     begins_after = 0
@@ -110,6 +112,17 @@ class Trip:
         if driver.lending and threading.get_ident() in driver.lending:
             self.nested, self.ordinary = True, False
 
+    def _estimated(self) -> Estimate:
+        """What is known of such calls."""
+        if self._estimate is None:
+            self._estimate = self.driver.costs.of(self.name, self._size)
+        return self._estimate
+
+    @property
+    def typical(self) -> float:
+        """Seconds that such a call usually takes; 0 if that is not known."""
+        return self._estimated().there.median
+
     @property
     def gpu(self) -> bool:
         """Whether its module computes on a GPU where there is one."""
@@ -128,11 +141,7 @@ class Trip:
         self.version = request.module, request.digest
         refused: Sequence[tuple[Seat, str]] = ()
         frames = wire.pack(request, segments)
-        size = len(frames[0]) if len(frames) == 1 else wire.size_of(frames)
-        estimate = driver.costs.of(self.name, size)
-        self.typical = estimate.there.median
-        if request.digest and not self.nested and not self.lent:
-            self.hedge_after = estimate.there.p95
+        self._size = size = len(frames[0]) if len(frames) == 1 else wire.size_of(frames)
         lost = ""
         while True:
             kept: channel.Channel | None = None
@@ -161,7 +170,11 @@ class Trip:
                     request.due = began, self.deadline
                     frames = wire.pack(request, segments)
                 opened.send(request, frames)
+                # What can be done while the answer is waited for costs nothing.
                 driver.counters.catch_up()
+                estimate = self._estimated()
+                if request.digest and not self.nested and not self.lent:
+                    self.hedge_after = estimate.there.p95
                 try:
                     until = self._until(seat, opened, began)
                     reply, result, received = opened.reply(self._answer, until)
@@ -175,12 +188,12 @@ class Trip:
                     finally:
                         seat, opened, began = race.seat, race.opened, race.sent
                 self.received += received
-                if isinstance(reply, ANSWERS):
+                if type(reply) in ANSWERS:
                     kept = opened
-                    rejected = reply if isinstance(reply, wire.Rejected) else None
+                    rejected = reply if type(reply) is wire.Rejected else None
                     failed = rejected is not None and rejected.code == "draining"
                     if not failed:
-                        driver.answered(self, seat, began, estimate, reply)
+                        driver.answered(self, seat, began, estimate, reply)  # type: ignore[arg-type] # by its type
                         if rejected is not None and rejected.code in UNFIT:
                             driver.refused(self, seat, rejected, began)
                             if any(other is seat for other, _ in refused):  # asked again, and in vain
@@ -189,7 +202,7 @@ class Trip:
                             continue
                         for other, why in refused:
                             driver.unused(other.link.name, self.module, why)
-                        return reply, result, seat.label
+                        return reply, result, seat.label  # type: ignore[return-value]
             except (channel.Lost, RemoteProtocolError):
                 assert seat is not None
                 self.ends = [*self.ends, seat]
@@ -219,14 +232,11 @@ class Trip:
 
     def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
         """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
-        usual = self.hedge_after
-        if usual == NEVER:
+        if self.hedge_after == NEVER:
             return self.deadline
+        usual = policy.hedge_after(self, behind=seat.outstanding > 1)
         least = opened.hedged_from
-        self.begins_after = seat.answers
-        if seat.outstanding > 1:
-            self.begins_after += seat.outstanding - 1
-            usual = min(usual, self.typical)
+        self.begins_after = seat.answers + seat.outstanding - 1
         until = sent + (usual if usual > least else least)
         return until if until < self.deadline else self.deadline
 
@@ -254,6 +264,8 @@ class Trip:
         driver.counters.settled(
             (self.name, outcome, seat, self.sent, self.received, again, elsewhere, self.hedged, self.module, seconds)
         )
+        if seat is None:
+            driver.counters.catch_up()
 
     def own(self, error: BaseException) -> BaseException:
         """``error``, or the very exception that a lent generator raised here and of which it is a copy."""

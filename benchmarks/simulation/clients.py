@@ -10,7 +10,7 @@ from typing import Any
 from relocate import budget
 from relocate.cost import Costs
 from relocate.health import Health, eject
-from relocate.policy import Expired, GiveUp, Overloaded, Pool, Run, Wait, decide, hedge
+from relocate.policy import Expired, GiveUp, Overloaded, Pool, Run, Wait, decide, hedge, hedge_after
 
 from .world import Attempt, Call, Worker, World
 
@@ -100,7 +100,7 @@ class Relocate:
         call.typical, call.hedge_after = estimate.there.median, estimate.there.p95
         decision = decide(call, self._pools(), now, self._chance(), self._retries)
         if isinstance(decision, Run):
-            self._send(call, decision.seat, decision.hedge_after)
+            self._send(call, decision.seat, hedge_after(call, behind=decision.seat.outstanding > 0))
             return True
         if isinstance(decision, (Expired, GiveUp, Overloaded)):
             self._world.fail(call)
