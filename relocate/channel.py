@@ -42,6 +42,7 @@ Ctrl-C must not wait for the answer."""
 HUGE = 32 << 20
 """Bytes from which on malloc never keeps what is freed (glibc's DEFAULT_MMAP_THRESHOLD_MAX)."""
 MORE = int(zmq.SNDMORE)
+SMALL = zmq.COPY_THRESHOLD
 send_frame: Any = zmq.backend.Socket.send
 """What `zmq.Socket.send` ends in, which looks at arguments first that are never given here."""
 NEVER = 1 << 30
@@ -151,10 +152,11 @@ def bound_to(socket: zmq.Socket[bytes]) -> str:
 
 def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer]) -> None:
     """Send a message of one frame or several.  Only small ones are copied: to lend them to libzmq costs more."""
+    last = frames[-1]
     if len(frames) > 1:
         for frame in frames[:-1]:
-            send_frame(socket, frame, MORE, len(frame) < zmq.COPY_THRESHOLD)
-    send_frame(socket, frames[-1], 0, len(frames[-1]) < zmq.COPY_THRESHOLD)
+            send_frame(socket, frame, MORE, len(frame) < SMALL)
+    send_frame(socket, last, 0, len(last) < SMALL)
 
 
 def receive(socket: zmq.Socket[bytes]) -> tuple[wire.AnyMessage, list[wire.Buffer], int]:
@@ -339,9 +341,9 @@ class ZmqChannel:
                 continue
             self._connected = True
             reply = self._session.came(message)
-            if not isinstance(reply, session.QUESTIONS):
+            if type(reply) not in session.QUESTIONS:
                 return reply, segments, size
-            frames = answer(reply, segments)
+            frames = answer(reply, segments)  # type: ignore[arg-type] # a question, by its type
             if frames:
                 send(self._socket, frames)
 

@@ -176,7 +176,7 @@ class Driver(Seating):
             if answer is None:
                 return self._here(target, args, kwargs, trip)
             reply, result, seat = answer
-            if isinstance(reply, wire.Rejected):
+            if type(reply) is wire.Rejected:
                 code, why = reply.code, reply.text
                 if code != "generator" and code not in UNFIT:  # of those the trip has told
                     events.emit("call rejected", function=target.name, executor=seat, code=code, reason=why)
@@ -185,7 +185,7 @@ class Driver(Seating):
             else:
                 try:
                     value, restore = sent.accept(result) if reply.refers else (values.loads(result), None)
-                    if isinstance(reply, wire.Raised):
+                    if type(reply) is wire.Raised:
                         value = trip.own(raising.rebuild(value, seat))
                 except restoring.Unrestorable as error:
                     code, why = "result", str(error)
@@ -195,7 +195,7 @@ class Driver(Seating):
                         raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
                     code, why = "result", str(error)
                 else:
-                    raised = value if isinstance(reply, wire.Raised) else None
+                    raised = value if type(reply) is wire.Raised else None
                     try:
                         if restore is not None:
                             trip.lent.here(restore)

@@ -168,7 +168,7 @@ class Executor:
                 reception.send(peer, wire.Rejected(message.call, "draining", "it was taken back"))
                 return True
             self._slate[RUNNING] = message.call
-            if isinstance(message, wire.Call) and message.due is not None:
+            if type(message) is wire.Call and message.due is not None:
                 reply, result = self._answer_until(message.due[1], peer, message, segments)
             else:
                 reply, result = self._answer(peer, message, segments)
@@ -206,12 +206,12 @@ class Executor:
     ) -> tuple[wire.Message, wire.Segments]:
         call = message.call
         try:
-            module, digest = self._module(message.module)
+            module, digest = self._modules.get(message.module) or self._module(message.module)
         except ImportError as error:
             return wire.Rejected(call, "module", f"the worker cannot import {message.module!r}: {error}"), ()
         except BaseException as error:
             return wire.Rejected(call, "module", f"importing {message.module!r} fails: {error!r}"), ()
-        if isinstance(message, wire.Describe):
+        if type(message) is wire.Describe:
             try:
                 described = interface.encode(entries.describe(module, digest))
             except Exception as error:

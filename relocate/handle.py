@@ -50,6 +50,13 @@ class RelocateWarning(RuntimeWarning):
     """Something is not as configured, and the program goes on without it."""
 
 
+class Mine(threading.local):
+    """What is each thread's own."""
+
+    inside = False
+    """Whether what it does is relocate's own work."""
+
+
 class Handle:
     """One relocation in effect.  A context manager: leaving it is `disable`."""
 
@@ -113,8 +120,8 @@ class Handle:
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
-        self._mine = threading.local()
-        self._far = Far(self._ask_there, self._set_inside, lambda: getattr(self._mine, "inside", False))
+        self._mine = Mine()
+        self._far = Far(self._ask_there, self._set_inside, lambda: self._mine.inside)
         self._finder.source = self._far.source
         self._finder.kept = lambda: self._far.kept
         self._enabled = self._exiting = self._asked = False
@@ -385,7 +392,7 @@ class Handle:
         self._reals.forked()
         self._far.forked()
         self.namespace.forked()
-        self._mine = threading.local()
+        self._mine = Mine()
         if self._servers is not None:
             self._servers.forked()
             self._servers = None
@@ -395,17 +402,20 @@ class Handle:
     # What the finder and the proxies ask -----------------------------------------------------------
 
     def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        mine = self._mine
+        caller = sys._getframe(1).f_back  # of the stub
         if (
             not self._enabled
-            or getattr(mine, "inside", False)
-            or (target.own is None and self._is_own(sys._getframe(1).f_back, target))
+            or self._mine.inside
+            or (
+                target.own is None
+                and caller is not None
+                and caller.f_globals.get("__name__") not in self._outside
+                and self._is_own(caller, target)
+            )
         ):
             # Disabled; or our own work needs what is designated (json, say): that is done here.
             return target.local(self._real)(*args, **kwargs)
-        if self._placement is not None:
-            return self._placement.call(target, args, kwargs)
-        return self._call_there(target, args, kwargs)
+        return (self._call_there if self._placement is None else self._placement.call)(target, args, kwargs)
 
     def _call_there(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mine = self._mine
@@ -414,7 +424,7 @@ class Handle:
             driver = self._fleet.driver
             if driver.links is None:
                 self._fleet.start(late=True)
-            return driver.call(target, args, kwargs)
+            return (driver.call if target.special else driver.make)(target, args, kwargs)
         finally:
             mine.inside = False
 
@@ -470,7 +480,7 @@ class Handle:
 
     def _set_inside(self, inside: bool) -> bool:
         """Set whether this thread's calls are relocate's own; whether they were."""
-        before, self._mine.inside = getattr(self._mine, "inside", False), inside
+        before, self._mine.inside = self._mine.inside, inside
         return before
 
     def _event(self, event: str, **fields: Any) -> None:
@@ -491,16 +501,18 @@ class Handle:
         ours = f"; the program uses {version}" if isinstance(version, str) else ""
         self._warn(f"{worker} is not used for {module}: {why}{ours}", once=f"unused: {worker} {module}")
 
-    def _is_own(self, caller: FrameType | None, target: Target) -> bool:
+    def _is_own(self, caller: FrameType, target: Target) -> bool:
         """Whether designated code is the caller: a function that a designated one has made, say.
 
         A module's own code gets its own real functions.  What `doctest` runs in a module's name is
         not its code, and comes from no file; neither do functions from another process, which
         cloudpickle marks as such.
         """
-        if caller is not None and caller.f_code is self._registry.through:
+        if caller.f_code is self._registry.through:
+            if caller.f_back is None:
+                return False
             caller = caller.f_back
-        if caller is None or (name := caller.f_globals.get("__name__")) in self._outside:
+        if (name := caller.f_globals.get("__name__")) in self._outside:
             return False
         if not isinstance(name, str) or not self.config.designates(name):
             self._outside.add(name)

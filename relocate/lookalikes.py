@@ -88,7 +88,7 @@ class Method:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.__name__ == "register":  # what the program adds to a generic function is known only here
-            self._target.stays = True
+            self._target.stay()
         return getattr(self._real(), self.__name__)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -145,9 +145,12 @@ class Reception:
                 return bool(self.calls)
             except RemoteProtocolError as error:
                 message, segments = wire.Refused("protocol", str(error)), []
-            if isinstance(message, wire.Open):
-                self._sessions[identity] = self._strangers.pop(identity)
-            self._received(identity, message, segments, known)
+            if type(message) is wire.Call and message.due is None:
+                self.calls.append((identity, message, segments))
+            else:
+                if isinstance(message, wire.Open):
+                    self._sessions[identity] = self._strangers.pop(identity)
+                self._received(identity, message, segments, known)
             # Each client's channel carries one call at a time, so that of one alone nothing more can have come.
             if len(self._sessions) == 1 or not int(self._socket.get(zmq.EVENTS)) & READABLE:
                 return True
@@ -222,8 +225,10 @@ class Reception:
         except ArgumentError as error:  # more than one message may have
             assert isinstance(message, (wire.Returned, wire.Raised))
             frames = wire.pack(wire.Rejected(message.call, "result", str(error)))
-        with contextlib.suppress(Gone):
+        try:  # not contextlib.suppress, which takes as long as the rest
             self._write(peer, frames)
+        except Gone:
+            pass
 
     def _write(self, peer: Peer, frames: list[wire.Buffer]) -> None:
         if isinstance(peer, direct.Stream):
@@ -234,8 +239,7 @@ class Reception:
                 raise Gone("the caller is gone") from None
             return
         try:
-            channel.send_frame(self._socket, peer, channel.MORE)
-            channel.send(self._socket, frames)
+            channel.send(self._socket, [peer, *frames])
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:
                 raise

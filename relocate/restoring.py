@@ -70,27 +70,38 @@ class Received:
         copied: whether the memory of large arrays is copied, so that the function may write into it.
     """
 
-    __slots__ = ("_copies", "_fresh", "_lent", "_segments", "_unpickler", "args", "kwargs")
+    __slots__ = ("_fresh", "_segments", "_unpickler", "args", "copies", "kwargs", "lent")
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     _unpickler: pickle.Unpickler | None
 
     def __init__(self, segments: wire.Segments, *, copied: bool = False) -> None:
         self._segments = segments
-        self._lent: Sequence[memoryview] = ()
-        self._copies: Sequence[bytearray] = ()
+        self.lent: Sequence[memoryview] = ()
+        """The memory of large arrays, if it is lent to the function."""
+        self.copies: Sequence[bytearray] = ()
+        """The same if it is copied for it."""
         if len(segments) == 1 and len(segments[0]) <= FEW:
             self.args, self.kwargs = args, kwargs = pickle.loads(segments[0])
-            if not kwargs and _are_atoms(args):
-                self._unpickler = None
-                self._know_nan()
-                return
+            if not kwargs:
+                nan = False
+                for value in args:
+                    kind = type(value)
+                    if kind not in ATOMS:
+                        break
+                    if kind is float and value != value:
+                        nan = True
+                else:
+                    self._unpickler = None
+                    if nan:
+                        self._know_nan()
+                    return
         data, *buffers = segments
         if copied:
-            self._copies = [bytearray(b) for b in buffers]
+            self.copies = [bytearray(b) for b in buffers]
         else:
-            self._lent = [memoryview(b).toreadonly() for b in buffers]
-        self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self._copies or self._lent)
+            self.lent = [memoryview(b).toreadonly() for b in buffers]
+        self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self.copies or self.lent)
         self.args, self.kwargs = self._unpickler.load()
         self._know_nan()
         if NAN.search(data):
@@ -120,7 +131,7 @@ class Received:
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
         seen: list[BaseException] = []
-        cause: BaseException | None = error if self._lent else None
+        cause: BaseException | None = error if self.lent else None
         while cause is not None and cause not in seen:
             try:
                 text = str(cause).lower()
@@ -133,11 +144,6 @@ class Received:
         return False
 
     @property
-    def lends(self) -> bool:
-        """Whether the memory of large arrays is lent."""
-        return bool(self._lent)
-
-    @property
     def way(self) -> tuple[Any, ...]:
         """What, beside the arrays, may decide whether a function writes: switches and their like."""
         return (*map(_switch, self.args), *((name, _switch(value)) for name, value in self.kwargs.items()))
@@ -145,7 +151,7 @@ class Received:
     @property
     def unwritten(self) -> bool:
         """Whether there are copies, and nothing was written into them."""
-        return bool(self._copies) and all(map(_same_memory, self._copies, self._segments[1:]))
+        return bool(self.copies) and all(map(_same_memory, self.copies, self._segments[1:]))
 
     def give(self, value: Any, *, look: bool = True) -> tuple[list[wire.Buffer], bool]:
         """Segments of ``value``, and whether they refer to the arguments.
@@ -174,7 +180,7 @@ class Received:
             taken = values.Taken()
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
                 segments, pickler = _dump(value, taken)
-                if not (taken.frozen and self._lent) and not self._meets(pickler):
+                if not (taken.frozen and self.lent) and not self._meets(pickler):
                     return segments, False
             numbers = numbers or _numbers(_memo(self._unpickler))
         return _dump((value, changes), values.Taken(), numbers)[0], True
@@ -191,14 +197,14 @@ class Received:
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
         data, *buffers = self._segments
-        now, fresh = values.Taken(), values.Taken(self._lent or buffers)
+        now, fresh = values.Taken(), values.Taken(self.lent or buffers)
         try:
             pickled = pickle.dumps((self.args, self.kwargs), 5, buffer_callback=now.take)
             # The same values have another pickle where memory was lent read-only: they have that mark, and no other
             # bytes are taken for it.
             lent = pickled.count(LENT) == len(now) and pickled[HEAD:].replace(LENT, pickle.NEXT_BUFFER)
             if pickled != data and lent != data[HEAD:]:
-                then = pickle.loads(data, buffers=self._lent or buffers)
+                then = pickle.loads(data, buffers=self.lent or buffers)
                 fresh.clear()
                 if pickled != pickle.dumps(then, 5, buffer_callback=fresh.take):
                     return False
@@ -247,13 +253,18 @@ class Sent:
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
         self._pickler: Any = None
-        if not kwargs and _are_atoms(args):
-            self.lent = NOTHING
-            self.segments: list[wire.Buffer] = [pickle.dumps((args, kwargs), 5)]
-        else:
-            self.lent = Loans() if lends else NOTHING
-            lent = self.lent if lends and not _are_numbers(args, kwargs) else None
-            self.segments, self._pickler = values.pickled((args, kwargs), lent)
+        self.segments: list[wire.Buffer]
+        if not kwargs:
+            for value in args:
+                if type(value) not in ATOMS:
+                    break
+            else:  # nothing that can be changed, or hold anything that can
+                self.lent = NOTHING
+                self.segments = [pickle.dumps((args, kwargs), 5)]
+                return
+        self.lent = Loans() if lends else NOTHING
+        lent = self.lent if lends and not _are_numbers(args, kwargs) else None
+        self.segments, self._pickler = values.pickled((args, kwargs), lent)
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
@@ -277,14 +288,6 @@ def _named(value: Any) -> Any:
     if type(value) is float and value != value and struct.pack(">d", value) == BITS:
         return getattr(sys.modules.get("numpy"), "nan", math.nan)
     return value
-
-
-def _are_atoms(values: tuple[Any, ...]) -> bool:
-    """Whether none of ``values`` can be changed, or hold anything that can."""
-    for value in values:  # noqa: SIM110 -- takes half as long as all() or a set
-        if type(value) not in ATOMS:
-            return False
-    return True
 
 
 def _are_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -46,70 +46,72 @@ class Runner:
             waiting: calls in the line behind it, for the answer.
         """
         call = message.call
+        output = self._output
+        output.said = 0
         begun = copy_context()  # before anything is unpickled: that gives a thread its decimal context, for one
         key: tuple[Any, ...] = ()
-        self._output.said = 0
+        failure: BaseException | None = None
+        result: Any = None
         while True:
             try:
                 received = restoring.Received(segments)
-                if received.lends:
+                if received.lent:
                     key = (message.module, message.member, received.way)
                     if key not in self._readers:
                         received = restoring.Received(segments, copied=True)
             except BaseException as error:
                 return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
-            failure, result, done = self._call(message, function, received, begun)
-            if isinstance(failure, ambient.Unavailable):
-                return wire.Rejected(call, "arguments", str(failure)), ()
-            if failure is None or not received.refused(failure):
+            self._done = b""
+            try:
+                # What an import raised is not this caller's flag.
+                context = ambient.apart(begun, clear=True) if len(begun) else begun.copy()
+                if message.ambient:
+                    with ambient.applied(message.ambient, context):
+                        result = self._invoke(message, function, received, begun, context)
+                else:
+                    result = self._invoke(message, function, received, begun, context)
                 break
+            except self._through:
+                raise
+            except ambient.Unavailable as trouble:
+                return wire.Rejected(call, "arguments", str(trouble)), ()
+            except BaseException as error:
+                if not received.refused(error):
+                    failure = error
+                    break
             # It writes into an array: again, with one that it may write into.
             self._readers.discard(key)
-            self._output.restart()
+            output.restart()
             lending.asking[-1]().begin()
-        if received.unwritten:
+        if received.copies and received.unwritten:
             if len(self._readers) >= MOST:
                 self._readers.clear()
             self._readers.add(key)
+        done = self._done
         try:
             if failure is not None:
                 given, refers = received.give(_described(failure, (*received.args, *received.kwargs.values())))
-                said = self._output.said
-                return wire.Raised(call, waiting, self._output.take(), refers=refers, said=said, ambient=done), given
+                said = output.said
+                return wire.Raised(call, waiting, output.take(), refers=refers, said=said, ambient=done), given
             if isinstance(result, GeneratorType):
                 result.close()  # not begun: the client asks for its items piece by piece, and so calls it again
-                self._output.take()
+                output.take()
                 return wire.Rejected(call, "generator", "it gives a generator"), ()
-            look = message.stream is None or result[1]
-            given, refers = received.give(result, look=look)
-            said = self._output.said
-            done = done if look else b""
-            return wire.Returned(call, waiting, self._output.take(), refers=refers, said=said, ambient=done), given
+            if message.stream is None or result[1]:
+                given, refers = received.give(result)
+            else:
+                given, refers = received.give(result, look=False)
+                done = b""
+            said = output.said
+            return wire.Returned(call, waiting, output.take(), refers=refers, said=said, ambient=done), given
         except ArgumentError as trouble:
             why = str(trouble)
         except Exception as trouble:  # whatever the values' own classes raise when they are looked at
             why = f"{type(trouble).__name__}: {trouble}"
-        self._output.take()  # it will be said where the call runs next, and is not the next call's
+        finally:
+            del failure  # it knows this frame: what goes round would keep the arguments
+        output.take()  # it will be said where the call runs next, and is not the next call's
         return wire.Rejected(call, "result", why), ()
-
-    def _call(
-        self, message: wire.Call, function: Callable[..., Any], received: restoring.Received, begun: Context
-    ) -> tuple[BaseException | None, Any, bytes]:
-        """What it raised, what it returned, and what it did to the state beside its arguments."""
-        captured, self._done = message.ambient, b""
-        # What an import raised is not this caller's flag.
-        context = ambient.apart(begun, clear=True) if len(begun) else begun.copy()
-        try:
-            if captured:
-                with ambient.applied(captured, context):
-                    result = self._invoke(message, function, received, begun, context)
-            else:
-                result = self._invoke(message, function, received, begun, context)
-            return None, result, self._done
-        except self._through:
-            raise
-        except BaseException as error:
-            return error, None, self._done
 
     def _invoke(
         self,

@@ -67,8 +67,8 @@ _SERVER_RECEIVES: dict[tuple[State, type], State] = {
 
 Question = wire.Said | wire.Ask | wire.Invoke
 """What comes before the reply."""
-QUESTIONS = (wire.Said, wire.Ask, wire.Invoke)
-"""The same for `isinstance`, which takes several times as long with a union."""
+QUESTIONS = frozenset((wire.Said, wire.Ask, wire.Invoke))
+"""The same, to look up a type in; see `wire.SAYING`."""
 Reply = wire.Returned | wire.Raised | wire.Rejected | wire.Refused | Question
 
 
@@ -149,7 +149,7 @@ class ServerSession:
             state, self.state = self.state, State.CLOSED
             raise RemoteProtocolError(f"{type(message).__name__} came from a client that is {state.name}")
         self.state = following
-        if isinstance(message, wire.Open):
+        if type(message) is wire.Open:
             refusal = self._check(message)
             if refusal is not None:
                 self.state = State.CLOSED

@@ -27,7 +27,7 @@ class Described:
 class Target:
     """One relocated function: what a call of it says to the driver."""
 
-    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "own", "path", "stays")
+    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "own", "path", "special", "stays")
 
     def __init__(
         self, described: Described, member: str, function: Function, own: Callable[..., Any] | None = None
@@ -43,6 +43,12 @@ class Target:
         self.awaits = function.awaits
         self.stays = False
         """Whether all calls run here: those of what the program has changed here."""
+        self.special = self.generates or self.awaits
+        """Whether its calls are more than a question and an answer, or run here."""
+
+    def stay(self) -> None:
+        """Let all calls run here from now on."""
+        self.stays = self.special = True
 
     @property
     def module(self) -> str:
