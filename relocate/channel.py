@@ -33,9 +33,9 @@ MONITORED = (
     | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_DISCONNECTED
 )
-SOON = 2
+SOON = 5
 """Milliseconds to wait for a message alone.  To wait in recv costs half of what a poll costs, so that
-short calls begin with it; whatever else may happen is noticed so much later."""
+calls that are not long begin with it; whatever else may happen is noticed so much later."""
 GLANCE = 200
 """Milliseconds of one poll.  A signal that comes just before a poll begins does not end it, and
 Ctrl-C must not wait for the answer."""

@@ -135,7 +135,7 @@ class Driver(Seating):
         sent: restoring.Sent | None = None,
         calling: Calling | None = None,
     ) -> Any:
-        trip = Trip(self, target.name, target.module, target.path)
+        trip = Trip(self, target.name, target.described.name, target.path)
         if calling is not None:
             trip.course, trip.ordinary = calling, False
             trip.piece = stream is not None and stream[0] > 0

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
+from operator import attrgetter
 from types import FrameType, ModuleType
 from typing import Any, TextIO
 
@@ -223,9 +224,7 @@ class Executor:
             which = f", {version}" if isinstance(version, str) else ""
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}{which}"), ()
         try:
-            function: Any = module
-            for part in message.member.split("."):
-                function = getattr(function, part)
+            function = attrgetter(message.member)(module)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         self._running = peer, message

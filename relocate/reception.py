@@ -7,7 +7,6 @@ thread takes in further messages and answers heartbeats, and the kernel keeps wh
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -225,7 +224,7 @@ class Reception:
         except ArgumentError as error:  # more than one message may have
             assert isinstance(message, (wire.Returned, wire.Raised))
             frames = wire.pack(wire.Rejected(message.call, "result", str(error)))
-        try:  # not contextlib.suppress, which takes as long as the rest
+        try:  # noqa: SIM105 -- contextlib.suppress takes as long as the rest
             self._write(peer, frames)
         except Gone:
             pass

@@ -125,6 +125,8 @@ def _reduce(value: Any) -> Any:
 
 LETTERS = "?bBhHiIlLqQefdgFDGO"
 _element_types: dict[type, Any] = {}
+_tables: tuple[dict[type, Any], dict[type, Any]] = ({}, {})
+"""That of `copyreg` as it was, and the two together."""
 _everywhere = False
 
 
@@ -137,7 +139,13 @@ def table() -> dict[type, Any] | None:
         if numpy is None or not hasattr(numpy, "dtype"):
             return None
         _element_types.update({type(numpy.dtype(letter)): _element_type for letter in LETTERS})
-    return {**copyreg.dispatch_table, **_element_types}
+    global _tables
+    before, both = _tables
+    if before != copyreg.dispatch_table or not both:
+        before = dict(copyreg.dispatch_table)
+        both = {**before, **_element_types}
+        _tables = before, both
+    return both
 
 
 def everywhere() -> None:

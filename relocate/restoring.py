@@ -70,7 +70,7 @@ class Received:
         copied: whether the memory of large arrays is copied, so that the function may write into it.
     """
 
-    __slots__ = ("_fresh", "_segments", "_unpickler", "args", "copies", "kwargs", "lent")
+    __slots__ = ("_fresh", "_looks", "_segments", "_unpickler", "args", "copies", "kwargs", "lent")
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     _unpickler: pickle.Unpickler | None
@@ -103,6 +103,7 @@ class Received:
             self.lent = [memoryview(b).toreadonly() for b in buffers]
         self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self.copies or self.lent)
         self.args, self.kwargs = self._unpickler.load()
+        self._looks = _looks(self.args, self.kwargs) if self.lent else None
         self._know_nan()
         if NAN.search(data):
             self._know_inner_nan()
@@ -178,12 +179,24 @@ class Received:
             if type(value) in ATOMS:
                 return [pickle.dumps(value, 5)], False
             taken = values.Taken()
+            if self._looks is not None and self._is_new(value):
+                data = pickle.dumps(value, 5, buffer_callback=taken.take)
+                if not taken.frozen and values.is_plain(data):
+                    return [data, *taken], False
+                taken = values.Taken()
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
                 segments, pickler = _dump(value, taken)
                 if not (taken.frozen and self.lent) and not self._meets(pickler):
                     return segments, False
             numbers = numbers or _numbers(_memo(self._unpickler))
         return _dump((value, changes), values.Taken(), numbers)[0], True
+
+    def _is_new(self, value: Any) -> bool:
+        """Whether a value is an array of numbers and none of the arguments, which are nothing else."""
+        array = getattr(sys.modules.get("numpy"), "ndarray", None)
+        if type(value) is not array or value.dtype.hasobject:
+            return False
+        return all(value is not known for known, *_ in self._looks or ())
 
     def _meets(self, pickler: pickle.Pickler) -> bool:
         """Whether what was pickled has a part of the arguments in it."""
@@ -196,6 +209,8 @@ class Received:
 
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
+        if self._looks is not None:
+            return all(map(_looks_so, self._looks))
         data, *buffers = self._segments
         now, fresh = values.Taken(), values.Taken(self.lent or buffers)
         try:
@@ -262,9 +277,12 @@ class Sent:
                 self.lent = NOTHING
                 self.segments = [pickle.dumps((args, kwargs), 5)]
                 return
-        self.lent = Loans() if lends else NOTHING
-        lent = self.lent if lends and not _are_numbers(args, kwargs) else None
-        self.segments, self._pickler = values.pickled((args, kwargs), lent)
+        if _are_numbers(args, kwargs):
+            self.lent = NOTHING
+            self.segments, self._pickler = values.of_numbers((args, kwargs))
+        else:
+            self.lent = Loans() if lends else NOTHING
+            self.segments, self._pickler = values.pickled((args, kwargs), self.lent if lends else None)
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
@@ -298,6 +316,33 @@ def _are_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if kind not in ATOMS and (kind is not array or value.dtype.hasobject):
             return False
     return True
+
+
+_Look = tuple[Any, tuple[int, ...], tuple[int, ...], Any, Any]
+"""An array, and what can be changed of it though its memory is read-only."""
+
+
+def _looks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Look] | None:
+    """Those of all arrays, if there is nothing but numbers and arrays of them, with memory that is read-only."""
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    found: list[_Look] = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(value)
+        if kind is array and not value.dtype.hasobject:
+            flags = value.flags
+            if flags.writeable or flags.owndata:
+                return None
+            found.append((value, value.shape, value.strides, value.dtype, value.base))
+        elif kind not in ATOMS:
+            return None
+    return found
+
+
+def _looks_so(look: _Look) -> bool:
+    """Whether an array is as it was."""
+    value, shape, strides, dtype, base = look
+    same: bool = value.shape == shape and value.strides == strides and value.dtype is dtype and value.base is base
+    return same
 
 
 class _Accepting(opaque.Unpickler):

@@ -83,7 +83,7 @@ def dumps(value: object, lent: Loans | None = None) -> list[Buffer]:
     taken = Taken()
     try:
         data = pickle.dumps(value, 5, buffer_callback=taken.take)
-        if _is_plain(data):
+        if is_plain(data):
             return [data, *taken]
     except Exception:
         pass  # pickle refuses in many ways (PicklingError, TypeError, AttributeError, ...): cloudpickle decides
@@ -107,6 +107,22 @@ def pickled(value: object, lent: Loans | None = None) -> tuple[list[Buffer], pic
         raise ArgumentError(_why_not(value, error, lent)) from error
 
 
+def of_numbers(value: object) -> tuple[list[Buffer], pickle.Pickler]:
+    """`pickled` of what holds nothing but numbers and NumPy's arrays of them, in less time.
+
+    Raises:
+        ArgumentError: neither pickle nor cloudpickle can carry it.
+    """
+    taken = Taken()
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, 5, buffer_callback=taken.take)
+    if (table := reducers.table()) is not None:
+        pickler.dispatch_table = table
+    pickler.dump(value)
+    data = file.getvalue()
+    return ([data, *taken], pickler) if is_plain(data) else pickled(value)
+
+
 def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[list[Buffer], pickle.Pickler]:
     """Segments of ``value`` and the pickler: one of the first of ``makers`` if that suffices, else of the second."""
     table = reducers.table()
@@ -117,7 +133,7 @@ def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[li
     try:
         pickler.dump(value)
         data = file.getvalue()
-        if _is_plain(data):
+        if is_plain(data):
             return [data, *taken], pickler
     except Exception:
         pass  # as in `dumps`
@@ -136,7 +152,7 @@ def plain(file: io.BytesIO, take: Callable[[Any], bool]) -> pickle.Pickler:
     return pickle.Pickler(file, 5, buffer_callback=take)
 
 
-def _is_plain(data: bytes) -> bool:
+def is_plain(data: bytes) -> bool:
     """Whether a pickle means the same at the other end: it names nothing of ``__main__`` and no bare object()."""
     if lacking and any(name.encode() in data for name in lacking):
         return False
