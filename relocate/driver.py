@@ -379,7 +379,7 @@ def _again(
     Raises:
         ArgumentError: one of those is a part of an argument.
     """
-    used = lent.replaying(lambda asked: lending.digest(values.dumps(asked)))
+    used = lent.replaying(lambda asked: lending.digest(restoring.Sent(*asked, lends=False).segments))
     if not used:
         return args, kwargs
     if not used.keys() <= {id(value) for value in (*args, *kwargs.values())}:

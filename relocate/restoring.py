@@ -51,7 +51,7 @@ HEAD = 11
 LENT = pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
 """Stands in a pickle for memory that is read-only."""
 FEW = 256
-"""Bytes of a pickle that is looked at before anything is prepared: most small calls have only atoms."""
+"""Characters of a text that may be a switch."""
 IN_MEMORY = ("memory", "splice", "elements", "shape")
 """Changes of what other objects may share."""
 _FIRST = {"memory": 0, "released": 1}
@@ -81,21 +81,14 @@ class Received:
         """The memory of large arrays, if it is lent to the function."""
         self.copies: Sequence[bytearray] = ()
         """The same if it is copied for it."""
-        if len(segments) == 1 and len(segments[0]) <= FEW:
-            self.args, self.kwargs = args, kwargs = pickle.loads(segments[0])
-            if not kwargs:
-                nan = False
-                for value in args:
-                    kind = type(value)
-                    if kind not in ATOMS:
-                        break
-                    if kind is float and value != value:
-                        nan = True
-                else:
-                    self._unpickler = None
-                    if nan:
-                        self._know_nan()
-                    return
+        if segments[0][0] != values.PICKLED:
+            self._unpickler = None
+            self.args, self.kwargs = values.atoms(segments[0])
+            for value in (*self.args, *self.kwargs.values()) if self.kwargs else self.args:
+                if value != value:
+                    self._know_nan()
+                    break
+            return
         data, *buffers = segments
         if copied:
             self.copies = [bytearray(b) for b in buffers]
@@ -167,7 +160,7 @@ class Received:
             ArgumentError: the value cannot travel, or it cannot be told what was changed.
         """
         if self._unpickler is None:
-            return [pickle.dumps(value, 5)] if type(value) in ATOMS else values.dumps(value), False
+            return [values.of_atom(value)] if type(value) in ATOMS else values.dumps(value), False
         numbers: Numbers | None = None
         changes: list[tuple[int, str, Any]] = []
         if look and not self._unchanged():
@@ -177,7 +170,7 @@ class Received:
                 raise ArgumentError(f"the arguments cannot be compared with what they were: {error}") from error
         if not changes:
             if type(value) in ATOMS:
-                return [pickle.dumps(value, 5)], False
+                return [values.of_atom(value)], False
             taken = values.Taken()
             if self._looks is not None and self._is_new(value):
                 data = pickle.dumps(value, 5, buffer_callback=taken.take)
@@ -269,13 +262,13 @@ class Sent:
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
         self._pickler: Any = None
         self.segments: list[wire.Buffer]
-        if not kwargs:
-            for value in args:
-                if type(value) not in ATOMS:
-                    break
-            else:  # nothing that can be changed, or hold anything that can
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if type(value) not in ATOMS:
+                break
+        else:  # nothing that can be changed, or hold anything that can
+            if (data := values.of_atoms(args, kwargs)) is not None:
                 self.lent = NOTHING
-                self.segments = [pickle.dumps((args, kwargs), 5)]
+                self.segments = [data]
                 return
         if _are_numbers(args, kwargs):
             self.lent = NOTHING

@@ -145,6 +145,8 @@ class Twin:
         verifier.compared(target.name, found)
 
     def _copy(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._segments[0][0] != values.PICKLED:
+            return values.atoms(self._segments[0])
         args, kwargs = values.loads([bytearray(s) for s in self._segments])
         return args, kwargs
 

@@ -21,6 +21,8 @@ ID = bytes(range(16))
 TICKET = bytes(range(32, 64))
 DIGEST = bytes(range(64, 96))
 SMALL = [b"\x80\x05K\x2a."]
+ATOM = [b"\x2a"]
+ATOMS = [b"\x92\x91\x2a\x80"]
 LARGE = [b"\x80\x05N.", b"x" * (wire.INLINE + 1), b""]
 
 Recorded = tuple[wire.Message, list[bytes]]
@@ -53,13 +55,13 @@ def messages() -> dict[str, Recorded]:
         "offers": (wire.Offers([(offer, TICKET, 9.5)], True), []),
         "open": (wire.Open(1, (3, 11), TICKET, ["/home/anna/project"], 1000.0), []),
         "describe": (wire.Describe(ID, "scipy.ndimage"), []),
-        "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), SMALL),
+        "call": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, b"ambient", (4, 16)), ATOMS),
         "call-large": (wire.Call(ID, "scipy.ndimage", "label", DIGEST, due=(1000.0, 1002.5)), LARGE),
         "said": (wire.Said(ID, 12, output), []),
         "invoke": (wire.Invoke(ID, 1, 3), SMALL),
         "ask": (wire.Ask(ID, 0, 3, 4), []),
         "answer": (wire.Answer(ID, 0, 3, True), SMALL),
-        "returned": (wire.Returned(ID, 5, output, ambient=b"ambient"), SMALL),
+        "returned": (wire.Returned(ID, 5, output, ambient=b"ambient"), ATOM),
         "raised": (wire.Raised(ID, 5, output), SMALL),
         "rejected": (wire.Rejected(ID, "draining", "the worker is shutting down"), []),
     }

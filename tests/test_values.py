@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import sys
 import threading
 import types
@@ -14,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocate import lending, wire
+from relocate import lending, restoring, wire
 from relocate.errors import ArgumentError
-from relocate.values import dumps, loads
+from relocate.values import PICKLED, dumps, loads, of_atom
 
 
 def there_and_back(value: object) -> Any:
@@ -32,6 +34,39 @@ def test_a_read_only_view_of_a_mapping_keeps_the_mapping_that_it_is_of() -> None
     assert (type(same), list(view)) == (OrderedDict, ["b", "a"])
     same["c"] = 3
     assert view["c"] == 3
+
+
+ATOMS = (0, -1, 2**64 - 1, -(2**63), 1.5, -0.0, math.inf, "", "\u00e9\0", b"", b"\x80\x05", True, False, None)
+"""What MessagePack has."""
+OTHERS = (2**64, -(2**63) - 1, 1j, ..., "\ud800")
+"""Atoms that it has not."""
+
+
+@pytest.mark.parametrize("value", [*ATOMS, *OTHERS], ids=ascii)
+def test_an_atom_comes_back_as_it_was_pickled_only_where_messagepack_lacks_it(value: object) -> None:
+    data = of_atom(value)
+    assert (data[0] == PICKLED) == (value in OTHERS)
+    back = loads([memoryview(data)])
+    assert (type(back), repr(back)) == (type(value), repr(value))
+
+
+@pytest.mark.parametrize("args", [(), ATOMS, (*ATOMS, *OTHERS)], ids=["none", "atoms", "others"])
+@pytest.mark.parametrize("names", [(), ("b", "a")], ids=["positional", "named"])
+def test_arguments_that_are_atoms_arrive_as_they_were(args: tuple[Any, ...], names: tuple[str, ...]) -> None:
+    kwargs = dict(zip(names, ATOMS, strict=False))
+    segments = restoring.Sent(args, kwargs).segments
+    assert (bytes(segments[0])[0] == PICKLED) == (args[len(ATOMS) :] == OTHERS)
+    back = restoring.Received(segments)
+    assert repr((back.args, list(back.kwargs.items()))) == repr((args, list(kwargs.items())))
+    assert [type(value) for value in back.args] == [type(value) for value in args]
+
+
+def test_the_bits_of_what_is_not_a_number_arrive() -> None:
+    bits = struct.pack("<Q", 0x7FF8_0000_0000_1234)
+    odd = struct.unpack("<d", bits)[0]
+    assert struct.pack("<d", loads([of_atom(odd)])) == bits
+    assert struct.pack("<d", restoring.Received(restoring.Sent((odd,), {}).segments).args[0]) == bits
+    assert restoring.Received(restoring.Sent((), {"x": np.nan}).segments).kwargs["x"] is np.nan
 
 
 @pytest.mark.parametrize("size", [10, 5_000, 200_000, 3 * wire.CHUNK // 8 + 1])
