@@ -262,11 +262,15 @@ class Sent:
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
         self._pickler: Any = None
         self.segments: list[wire.Buffer]
+        texts = 0
         for value in (*args, *kwargs.values()) if kwargs else args:
-            if type(value) not in ATOMS:
+            kind = type(value)
+            if kind not in ATOMS:
                 break
+            if kind is str or kind is bytes:
+                texts += 1
         else:  # nothing that can be changed, or hold anything that can
-            if (data := values.of_atoms(args, kwargs)) is not None:
+            if (texts < 2 or _are_apart(args, kwargs)) and (data := values.of_atoms(args, kwargs)) is not None:
                 self.lent = NOTHING
                 self.segments = [data]
                 return
@@ -299,6 +303,12 @@ def _named(value: Any) -> Any:
     if type(value) is float and value != value and struct.pack(">d", value) == BITS:
         return getattr(sys.modules.get("numpy"), "nan", math.nan)
     return value
+
+
+def _are_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether no text comes twice, as the same object: a pickle would say so, MessagePack cannot."""
+    texts = [id(value) for value in (*args, *kwargs.values()) if type(value) in (str, bytes)]
+    return len(set(texts)) == len(texts)
 
 
 def _are_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -61,6 +61,13 @@ def test_arguments_that_are_atoms_arrive_as_they_were(args: tuple[Any, ...], nam
     assert [type(value) for value in back.args] == [type(value) for value in args]
 
 
+@pytest.mark.parametrize("text", ["a text", b"some bytes"])
+def test_a_text_that_comes_twice_is_one_object_there_too(text: str | bytes) -> None:
+    received = restoring.Received(restoring.Sent((text, 1, text[1:]), {"x": text, "y": text[1:]}).segments)
+    assert received.args[0] is received.kwargs["x"]
+    assert received.args[2] is not received.kwargs["y"]
+
+
 def test_the_bits_of_what_is_not_a_number_arrive() -> None:
     bits = struct.pack("<Q", 0x7FF8_0000_0000_1234)
     odd = struct.unpack("<d", bits)[0]
