@@ -43,6 +43,7 @@ HUGE = 32 << 20
 """Bytes from which on malloc never keeps what is freed (glibc's DEFAULT_MMAP_THRESHOLD_MAX)."""
 MORE = int(zmq.SNDMORE)
 SMALL = zmq.COPY_THRESHOLD
+"""Bytes up to which a frame is copied."""
 send_frame: Any = zmq.backend.Socket.send
 """What `zmq.Socket.send` ends in, which looks at arguments first that are never given here."""
 NEVER = 1 << 30
@@ -333,6 +334,8 @@ class ZmqChannel:
 
     def reply(self, answer: Answer, deadline: float = policy.NEVER) -> Exchanged:
         """See `Channel`."""
+        if deadline < policy.NEVER and (deadline - time.monotonic()) * 1000 < SOON:
+            self._await(deadline)
         while True:
             try:
                 message, segments, size = receive(self._socket)

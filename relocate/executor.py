@@ -207,7 +207,7 @@ class Executor:
     ) -> tuple[wire.Message, wire.Segments]:
         call = message.call
         try:
-            module, digest = self._modules.get(message.module) or self._module(message.module)
+            module, digest = self._module(message.module)
         except ImportError as error:
             return wire.Rejected(call, "module", f"the worker cannot import {message.module!r}: {error}"), ()
         except BaseException as error:

@@ -148,6 +148,14 @@ def table() -> dict[type, Any] | None:
     return both
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of numbers and nothing else: no objects, no names of fields, no metadata."""
+    if type(value) is not getattr(sys.modules.get("numpy"), "ndarray", None):
+        return False
+    dtype = value.dtype
+    return not dtype.hasobject and dtype.names is None and dtype.metadata is None
+
+
 def everywhere() -> None:
     """Let all pickles of this process, an executor, have them."""
     global _everywhere

@@ -10,8 +10,9 @@ each object of the arguments by one number, and nothing is added to a call:
 * The executor keeps the numbers of what it unpickled.  A result that holds one of these objects is
   pickled with the number in its place, and the client puts its own object there.
 * When the function has ended, its arguments are pickled again.  The same bytes as received: nothing
-  has changed.  Otherwise each object is compared with that of a fresh copy, and what happened to it
-  travels back and is done to the caller's own (see `changes`).
+  has changed.  (Of plain arrays that it could only read it is enough to look how they lie in memory.)
+  Otherwise each object is compared with that of a fresh copy, and what happened to it travels back and
+  is done to the caller's own (see `changes`).
 * A function gets copies of large arrays once for each way of calling it.  If it did not write into them,
   their memory is lent to it read-only from then on, which costs nothing.  Should it object, it is run
   again with copies (pure calls may).
@@ -70,17 +71,17 @@ class Received:
         copied: whether the memory of large arrays is copied, so that the function may write into it.
     """
 
-    __slots__ = ("_fresh", "_looks", "_segments", "_unpickler", "args", "copies", "kwargs", "lent")
+    __slots__ = ("_arrays", "_fresh", "_segments", "_unpickler", "args", "borrowed", "copies", "kwargs")
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     _unpickler: pickle.Unpickler | None
 
     def __init__(self, segments: wire.Segments, *, copied: bool = False) -> None:
         self._segments = segments
-        self.lent: Sequence[memoryview] = ()
-        """The memory of large arrays, if it is lent to the function."""
+        self.borrowed: Sequence[memoryview] = ()
+        """The memory of large arrays, if the function gets that, to read only."""
         self.copies: Sequence[bytearray] = ()
-        """The same if it is copied for it."""
+        """Copies of it, if it gets those."""
         if segments[0][0] != values.PICKLED:
             self._unpickler = None
             self.args, self.kwargs = values.atoms(segments[0])
@@ -93,11 +94,17 @@ class Received:
         if copied:
             self.copies = [bytearray(b) for b in buffers]
         else:
-            self.lent = [memoryview(b).toreadonly() for b in buffers]
-        self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self.copies or self.lent)
-        self.args, self.kwargs = self._unpickler.load()
-        self._looks = _looks(self.args, self.kwargs) if self.lent else None
+            self.borrowed = [memoryview(b).toreadonly() for b in buffers]
+        self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self.copies or self.borrowed)
+        self.args, self.kwargs = args, kwargs = self._unpickler.load()
         self._know_nan()
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if type(value) not in ATOMS:
+                break
+        else:
+            self._unpickler = None
+            return
+        self._arrays = _arrays(self.args, self.kwargs) if self.borrowed else None
         if NAN.search(data):
             self._know_inner_nan()
         reducers.everywhere()
@@ -125,7 +132,7 @@ class Received:
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
         seen: list[BaseException] = []
-        cause: BaseException | None = error if self.lent else None
+        cause: BaseException | None = error if self.borrowed else None
         while cause is not None and cause not in seen:
             try:
                 text = str(cause).lower()
@@ -160,7 +167,10 @@ class Received:
             ArgumentError: the value cannot travel, or it cannot be told what was changed.
         """
         if self._unpickler is None:
-            return [values.of_atom(value)] if type(value) in ATOMS else values.dumps(value), False
+            if type(value) in ATOMS:
+                return [values.of_atom(value)], False
+            reducers.everywhere()
+            return values.dumps(value), False
         numbers: Numbers | None = None
         changes: list[tuple[int, str, Any]] = []
         if look and not self._unchanged():
@@ -172,24 +182,17 @@ class Received:
             if type(value) in ATOMS:
                 return [values.of_atom(value)], False
             taken = values.Taken()
-            if self._looks is not None and self._is_new(value):
+            if self._arrays is not None and reducers.is_array(value) and all(value is not a for a, *_ in self._arrays):
                 data = pickle.dumps(value, 5, buffer_callback=taken.take)
-                if not taken.frozen and values.is_plain(data):
+                if not taken.frozen:  # it is no view of an argument
                     return [data, *taken], False
                 taken = values.Taken()
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
                 segments, pickler = _dump(value, taken)
-                if not (taken.frozen and self.lent) and not self._meets(pickler):
+                if not (taken.frozen and self.borrowed) and not self._meets(pickler):
                     return segments, False
             numbers = numbers or _numbers(_memo(self._unpickler))
         return _dump((value, changes), values.Taken(), numbers)[0], True
-
-    def _is_new(self, value: Any) -> bool:
-        """Whether a value is an array of numbers and none of the arguments, which are nothing else."""
-        array = getattr(sys.modules.get("numpy"), "ndarray", None)
-        if type(value) is not array or value.dtype.hasobject:
-            return False
-        return all(value is not known for known, *_ in self._looks or ())
 
     def _meets(self, pickler: pickle.Pickler) -> bool:
         """Whether what was pickled has a part of the arguments in it."""
@@ -202,17 +205,17 @@ class Received:
 
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
-        if self._looks is not None:
-            return all(map(_looks_so, self._looks))
+        if self._arrays is not None:
+            return all(map(_is_as_it_came, self._arrays))
         data, *buffers = self._segments
-        now, fresh = values.Taken(), values.Taken(self.lent or buffers)
+        now, fresh = values.Taken(), values.Taken(self.borrowed or buffers)
         try:
             pickled = pickle.dumps((self.args, self.kwargs), 5, buffer_callback=now.take)
             # The same values have another pickle where memory was lent read-only: they have that mark, and no other
             # bytes are taken for it.
             lent = pickled.count(LENT) == len(now) and pickled[HEAD:].replace(LENT, pickle.NEXT_BUFFER)
             if pickled != data and lent != data[HEAD:]:
-                then = pickle.loads(data, buffers=self.lent or buffers)
+                then = pickle.loads(data, buffers=self.borrowed or buffers)
                 fresh.clear()
                 if pickled != pickle.dumps(then, 5, buffer_callback=fresh.take):
                     return False
@@ -270,10 +273,10 @@ class Sent:
             if kind is str or kind is bytes:
                 texts += 1
         else:  # nothing that can be changed, or hold anything that can
-            if (texts < 2 or _are_apart(args, kwargs)) and (data := values.of_atoms(args, kwargs)) is not None:
-                self.lent = NOTHING
-                self.segments = [data]
-                return
+            self.lent = NOTHING
+            plain = (texts < 2 or _are_apart(args, kwargs)) and (not kwargs or all(type(key) is str for key in kwargs))
+            self.segments = [values.of_atoms(args, kwargs) if plain else pickle.dumps((args, kwargs), 5)]
+            return
         if _are_numbers(args, kwargs):
             self.lent = NOTHING
             self.segments, self._pickler = values.of_numbers((args, kwargs))
@@ -307,43 +310,38 @@ def _named(value: Any) -> Any:
 
 def _are_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether no text comes twice, as the same object: a pickle would say so, MessagePack cannot."""
-    texts = [id(value) for value in (*args, *kwargs.values()) if type(value) in (str, bytes)]
+    texts = [id(value) for value in (*args, *kwargs.values()) if type(value) in (str, bytes) and len(value) > 1]
     return len(set(texts)) == len(texts)
 
 
 def _are_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether there is nothing but those and arrays of them, in which no function of the program's can be."""
-    array = getattr(sys.modules.get("numpy"), "ndarray", None)
     for value in (*args, *kwargs.values()) if kwargs else args:
-        kind = type(value)
-        if kind not in ATOMS and (kind is not array or value.dtype.hasobject):
+        if type(value) not in ATOMS and not reducers.is_array(value):
             return False
     return True
 
 
-_Look = tuple[Any, tuple[int, ...], tuple[int, ...], Any, Any]
-"""An array, and what can be changed of it though its memory is read-only."""
+_Array = tuple[Any, tuple[int, ...], tuple[int, ...], Any, Any]
+"""An array as it came: itself, and what can be changed of it though its memory is read-only."""
 
 
-def _looks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Look] | None:
+def _arrays(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Array] | None:
     """Those of all arrays, if there is nothing but numbers and arrays of them, with memory that is read-only."""
-    array = getattr(sys.modules.get("numpy"), "ndarray", None)
-    found: list[_Look] = []
+    found: list[_Array] = []
     for value in (*args, *kwargs.values()) if kwargs else args:
-        kind = type(value)
-        if kind is array and not value.dtype.hasobject:
+        if reducers.is_array(value):
             flags = value.flags
             if flags.writeable or flags.owndata:
                 return None
             found.append((value, value.shape, value.strides, value.dtype, value.base))
-        elif kind not in ATOMS:
+        elif type(value) not in ATOMS:
             return None
     return found
 
 
-def _looks_so(look: _Look) -> bool:
-    """Whether an array is as it was."""
-    value, shape, strides, dtype, base = look
+def _is_as_it_came(array: _Array) -> bool:
+    value, shape, strides, dtype, base = array
     same: bool = value.shape == shape and value.strides == strides and value.dtype is dtype and value.base is base
     return same
 

@@ -55,7 +55,7 @@ class Runner:
         while True:
             try:
                 received = restoring.Received(segments)
-                if received.lent:
+                if received.borrowed:
                     key = (message.module, message.member, received.way)
                     if key not in self._readers:
                         received = restoring.Received(segments, copied=True)

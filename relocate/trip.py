@@ -59,8 +59,6 @@ class Trip:
     _estimate: Estimate | None = None
     _size = 0
     """Bytes of a request."""
-    hedge_after = NEVER
-    """Seconds that it seldom takes."""
     begins_after = 0
     """Answers that its seat must have given before it begins there."""
     hedged = 0
@@ -124,6 +122,11 @@ class Trip:
         return self._estimated().there.median
 
     @property
+    def hedge_after(self) -> float:
+        """Seconds that it seldom takes; `NEVER` if that is not known, or it may not run twice at a time."""
+        return NEVER if self.nested or self.lent or not self.version[1] else self._estimated().there.p95
+
+    @property
     def gpu(self) -> bool:
         """Whether its module computes on a GPU where there is one."""
         return self.module in self.driver.gpu
@@ -173,8 +176,6 @@ class Trip:
                 # What can be done while the answer is waited for costs nothing.
                 driver.counters.catch_up()
                 estimate = self._estimated()
-                if request.digest and not self.nested and not self.lent:
-                    self.hedge_after = estimate.there.p95
                 try:
                     until = self._until(seat, opened, began)
                     reply, result, received = opened.reply(self._answer, until)
@@ -232,9 +233,9 @@ class Trip:
 
     def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
         """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
-        if self.hedge_after == NEVER:
-            return self.deadline
         usual = policy.hedge_after(self, behind=seat.outstanding > 1)
+        if usual == NEVER:
+            return self.deadline
         least = opened.hedged_from
         self.begins_after = seat.answers + seat.outstanding - 1
         until = sent + (usual if usual > least else least)

@@ -73,6 +73,8 @@ class Taken(list[Buffer]):
         return False
 
 
+UNSAYABLE = (OverflowError, TypeError, ValueError, msgspec.MsgspecError)
+"""What is raised of complex numbers, integers of more than 64 bits, lone surrogates, and 4 GiB in one piece."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _decode_arguments = msgspec.msgpack.Decoder(tuple[tuple[Any, ...], dict[str, Any]]).decode
@@ -82,16 +84,16 @@ def of_atom(value: Any) -> bytes:
     """The only segment of a number, a text or the like (one of `changes.ATOMS`)."""
     try:
         return _encode(value)
-    except (OverflowError, TypeError, ValueError):  # no complex, no long integers, no lone surrogates
+    except UNSAYABLE:
         return pickle.dumps(value, 5)
 
 
-def of_atoms(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
-    """The only segment of arguments that are nothing but such; None if one has to be pickled."""
+def of_atoms(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """The only segment of arguments that are nothing but such, each another object."""
     try:
         return _encode((args, kwargs))
-    except (OverflowError, TypeError, ValueError):
-        return None
+    except UNSAYABLE:
+        return pickle.dumps((args, kwargs), 5)
 
 
 def atoms(data: Buffer) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -119,7 +121,7 @@ def dumps(value: object, lent: Loans | None = None) -> list[Buffer]:
     taken = Taken()
     try:
         data = pickle.dumps(value, 5, buffer_callback=taken.take)
-        if is_plain(data):
+        if _is_plain(data):
             return [data, *taken]
     except Exception:
         pass  # pickle refuses in many ways (PicklingError, TypeError, AttributeError, ...): cloudpickle decides
@@ -144,19 +146,14 @@ def pickled(value: object, lent: Loans | None = None) -> tuple[list[Buffer], pic
 
 
 def of_numbers(value: object) -> tuple[list[Buffer], pickle.Pickler]:
-    """`pickled` of what holds nothing but numbers and NumPy's arrays of them, in less time.
-
-    Raises:
-        ArgumentError: neither pickle nor cloudpickle can carry it.
-    """
+    """`pickled` of what holds nothing but numbers and `reducers.is_array` of them, in less time."""
     taken = Taken()
     file = io.BytesIO()
     pickler = pickle.Pickler(file, 5, buffer_callback=taken.take)
     if (table := reducers.table()) is not None:
         pickler.dispatch_table = table
     pickler.dump(value)
-    data = file.getvalue()
-    return ([data, *taken], pickler) if is_plain(data) else pickled(value)
+    return [file.getvalue(), *taken], pickler
 
 
 def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[list[Buffer], pickle.Pickler]:
@@ -169,7 +166,7 @@ def pickled_by(makers: tuple[Any, Any], value: object, taken: Taken) -> tuple[li
     try:
         pickler.dump(value)
         data = file.getvalue()
-        if is_plain(data):
+        if _is_plain(data):
             return [data, *taken], pickler
     except Exception:
         pass  # as in `dumps`
@@ -188,7 +185,7 @@ def plain(file: io.BytesIO, take: Callable[[Any], bool]) -> pickle.Pickler:
     return pickle.Pickler(file, 5, buffer_callback=take)
 
 
-def is_plain(data: bytes) -> bool:
+def _is_plain(data: bytes) -> bool:
     """Whether a pickle means the same at the other end: it names nothing of ``__main__`` and no bare object()."""
     if lacking and any(name.encode() in data for name in lacking):
         return False

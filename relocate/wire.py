@@ -523,7 +523,8 @@ def segments_of(message: AnyMessage, frames: Sequence[Buffer]) -> list[Buffer]:
             segments.append(bytearray().join(parts))
     if position != len(frames):
         raise RemoteProtocolError("more frames than announced")
-    if isinstance(message, Returned | Raised | Said) and message.tail:
+    if type(message) in SAYING and message.tail:  # type: ignore[union-attr]
+        assert isinstance(message, (Returned, Raised, Said))
         try:
             message.output = _output_decoder.decode(segments.pop())
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Place as Folder
@@ -12,8 +13,9 @@ from test_policy import LOCAL, NOW, Pending, Place, Seat
 
 import relocate
 from relocate import errors, policies, testing
+from relocate.cost import ENOUGH
 from relocate.errors import ConfigError
-from relocate.policy import SCAN, Decision, GiveUp, Pool, Run, RunHere, Wait, decide
+from relocate.policy import NEVER, SCAN, Decision, GiveUp, Pool, Run, RunHere, Wait, decide
 from relocate.testing import Clock, Network, Program
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -95,6 +97,21 @@ def test_a_programs_calls_go_where_its_policy_says(program: Program) -> None:
     for n in range(10):
         assert proxy.price(n) == 3 * n
     assert set(program.statistics().workers) == {"gpu/0"}
+
+
+def test_a_policy_is_told_what_such_calls_take(program: Program) -> None:
+    told: list[tuple[float, float]] = []
+
+    def spy(call: policies.Call, *given: Any) -> Decision:
+        told.append((call.typical, call.hedge_after))
+        return decide(call, *given)
+
+    proxy = program.load("shop")
+    program.driver.policy = spy
+    for n in range(2 * ENOUGH):
+        proxy.price(n)
+    assert told[0] == (0.0, NEVER)
+    assert 0 < told[-1][0] <= told[-1][1] < NEVER
 
 
 @pytest.mark.parametrize(

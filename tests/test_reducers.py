@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 import pytest
+from conftest import Place
 
 from relocate import reducers
 from relocate.restoring import Received, Sent
@@ -29,6 +30,14 @@ def test_an_arrays_element_type_is_numpys_own(letter: str, size: int) -> None:
     assert got.args[0].dtype is numpy.dtype(letter)
     assert numpy.asarray(got.args[0], dtype=letter) is got.args[0] is got.args[1][0]
     assert got.give(got.args[0])[1]
+
+
+def test_an_executor_that_got_no_array_yet_gives_numpys_own_element_types(place: Place) -> None:
+    place.write("maker.py", "import numpy\ndef zeros(n):\n    return numpy.zeros(n)\n")
+    lines = ("import maker, numpy", "made = maker.zeros(n=3)", "print(numpy.asarray(made, dtype=float) is made)")
+    done = place.relocate("run", "-M", "maker", "-w", "1", "--report", "report.json", "-c", "\n".join(lines))
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert place.report()["remote"] == 1
 
 
 def test_other_element_types_are_equal() -> None:

@@ -329,6 +329,87 @@ def test_a_function_that_does_not_write_gets_no_copies_and_may_write_later() -> 
     assert writable == [True, False, False, True, True]  # lent twice, and then the third call run again
 
 
+def reshape(values: Any) -> None:
+    values.shape = (-1, 2)
+
+
+def annotate(values: Any) -> None:
+    values.dtype.metadata["seen"].append(1)
+
+
+FIELDS = np.dtype([("a", "f8"), ("b", "i4")])
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("change", "make"),
+    [(reshape, lambda: np.zeros(LARGE)),
+     (annotate, lambda: np.zeros(LARGE, np.dtype("f8", metadata={"seen": []})))],
+)  # fmt: skip
+def test_what_a_function_does_to_an_array_without_writing_into_it_is_done_here(
+    change: Callable[[Any], None], make: Callable[[], Any]
+) -> None:
+    runner = Runner(Output())
+    borrowed: list[bool] = []
+
+    def late(values: np.ndarray[Any, Any], number: int) -> None:
+        borrowed.append(not values.flags.writeable)
+        if number == 2:
+            change(values)
+
+    own, same = make(), make()
+    change(same)
+    for number in (0, 1, 2):
+        remotely(late, own, number, runner=runner)
+    assert borrowed == [False, True, True]
+    assert (own.shape, own.dtype.metadata) == (same.shape, same.dtype.metadata)
+
+
+def test_a_function_that_gives_an_array_another_type_runs_here() -> None:
+    runner = Runner(Output())
+
+    def late(values: np.ndarray[Any, Any], number: int) -> None:
+        if number == 2:
+            values.dtype.names = ("x", "y")
+
+    for number in (0, 1):
+        remotely(late, np.zeros(LARGE, FIELDS), number, runner=runner)
+    with pytest.raises(ArgumentError, match="another size or type"):
+        remotely(late, np.zeros(LARGE, FIELDS), 2, runner=runner)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        np.zeros(LARGE),
+        np.zeros((LARGE, 2)).T,
+        np.zeros(LARGE, "M8[s]"),
+        np.zeros(LARGE, ">i8"),
+        np.zeros(LARGE, FIELDS),
+    ],
+)
+def test_results_of_a_function_that_only_reads_its_array(argument: np.ndarray[Any, Any]) -> None:
+    runner = Runner(Output())
+
+    def gives(values: np.ndarray[Any, Any], what: int) -> np.ndarray[Any, Any]:
+        return (values, values[1:], values.copy())[what]
+
+    for _ in range(3):
+        itself, view, another = (remotely(gives, argument, what, runner=runner) for what in (0, 1, 2))
+        assert itself[0] is argument
+        assert another[1] == (argument.dtype.names is not None)  # it has parts that count by identity
+        for value, expected in ((view[0], argument[1:]), (another[0], argument)):
+            assert value.flags.writeable
+            assert value.dtype == argument.dtype
+            np.testing.assert_array_equal(value, expected)
+
+
+def test_functions_that_a_type_of_elements_knows_travel_by_value() -> None:
+    unit = np.dtype("f8", metadata={"unit": lambda: "m"})
+    result, _ = remotely(lambda v, n: v + n, np.zeros(3).view(unit), 1)
+    assert list(result) == [1, 1, 1]
+
+
 def test_another_way_of_calling_a_function_may_be_one_that_writes() -> None:
     runner = Runner(Output())
     for write in (False, False, True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import struct
 import sys
@@ -19,6 +20,10 @@ from hypothesis import strategies as st
 from relocate import lending, restoring, wire
 from relocate.errors import ArgumentError
 from relocate.values import PICKLED, dumps, loads, of_atom
+
+
+class Key(enum.StrEnum):
+    A = enum.auto()
 
 
 def there_and_back(value: object) -> Any:
@@ -66,6 +71,11 @@ def test_a_text_that_comes_twice_is_one_object_there_too(text: str | bytes) -> N
     received = restoring.Received(restoring.Sent((text, 1, text[1:]), {"x": text, "y": text[1:]}).segments)
     assert received.args[0] is received.kwargs["x"]
     assert received.args[2] is not received.kwargs["y"]
+
+
+def test_names_of_arguments_keep_their_class() -> None:
+    received = restoring.Received(restoring.Sent((), {Key.A: 1, "b c": 2}).segments)
+    assert [type(key) for key in received.kwargs] == [Key, str]
 
 
 def test_the_bits_of_what_is_not_a_number_arrive() -> None:
