@@ -203,13 +203,14 @@ def _cost(seat: Seat, call: Call, now: float) -> float:
 
 
 def hedge_after(call: Call, *, behind: bool) -> float:
-    """Seconds after which to look for a seat for a second attempt.
+    """Seconds after which to look for a seat for a second attempt; `NEVER` where ``call.hedge_after`` is.
 
     Args:
         call: its history.
         behind: whether it waits behind another call: as long as that one, then; longer, and it is worth to look.
     """
-    return min(call.hedge_after, call.typical or NEVER) if behind else call.hedge_after
+    after = call.hedge_after
+    return min(after, call.typical) if behind and after < NEVER else after
 
 
 def hedge(

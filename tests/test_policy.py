@@ -26,6 +26,7 @@ from relocate.policy import (
     Wait,
     decide,
     hedge,
+    hedge_after,
 )
 
 
@@ -358,6 +359,12 @@ def test_a_further_attempt_waits_for_the_budget_a_first_one_does_not() -> None:
     waiting = decide(Pending({"other"}), [pool], 0.0, 0.0, spent)
     assert waiting == Wait(0.1, hopeful=True)
     assert isinstance(decide(Pending({"other"}), [pool], 0.11, 0.0, spent), Run)
+
+
+def test_a_call_is_hedged_sooner_behind_another_but_never_if_it_may_not_be() -> None:
+    usual = Pending(typical=0.1, hedge_after=0.4)
+    assert (hedge_after(usual, behind=False), hedge_after(usual, behind=True)) == (0.4, 0.1)
+    assert hedge_after(Pending(typical=0.1), behind=True) == NEVER
 
 
 def test_a_hedge_goes_to_an_idle_seat_within_the_budget() -> None:
