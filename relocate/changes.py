@@ -90,6 +90,8 @@ class Comparison:
         """
         if isinstance(now, FIXED):
             return
+        if type(now) is not type(then):
+            raise Unrestorable(f"an object was given another class: {type(now).__qualname__}")
         if isinstance(now, FunctionType):
             yield from self._function(now, then)
             return

@@ -144,6 +144,15 @@ class Received:
             cause = cause.__cause__ or cause.__context__
         return False
 
+    def is_resized(self, error: BaseException) -> bool:
+        """Whether ``error`` is NumPy's, of an array that is not resized as its memory is that of what was received."""
+        array = getattr(sys.modules.get("numpy"), "ndarray", None)
+        return (
+            type(error) is ValueError
+            and "does not own its data" in str(error)
+            and any(type(value) is array for value in (*self.args, *self.kwargs.values()))
+        )
+
     @property
     def way(self) -> tuple[Any, ...]:
         """What, beside the arrays, may decide whether a function writes: switches and their like."""

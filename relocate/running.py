@@ -76,6 +76,9 @@ class Runner:
             except ambient.Unavailable as trouble:
                 return wire.Rejected(call, "arguments", str(trouble)), ()
             except BaseException as error:
+                if received.is_resized(error):
+                    output.take()
+                    return wire.Rejected(call, "result", "it resizes an array, which only the caller's own can be"), ()
                 if not received.refused(error):
                     failure = error
                     break

@@ -40,6 +40,10 @@ class Point:
     tags: list[str] = dataclasses.field(default_factory=list)
 
 
+class Special(Point):
+    """What a point may become."""
+
+
 class Slotted:
     __slots__ = ("one", "two")
 
@@ -588,6 +592,21 @@ def test_arrays_that_share_memory_are_not_changed_one_by_one() -> None:
 def test_a_change_that_cannot_be_made_here_is_an_error() -> None:
     with pytest.raises(ArgumentError, match="argument of type count cannot be told"):
         remotely(next, itertools.count(3))
+
+
+@pytest.mark.parametrize("holds", [lambda p: p, lambda p: [p]], ids=["itself", "in a list"])
+def test_a_function_that_gives_an_object_another_class_runs_here(holds: Callable[[Any], Any]) -> None:
+    def promote(value: Any) -> None:
+        (value[0] if isinstance(value, list) else value).__class__ = Special
+
+    with pytest.raises(ArgumentError, match="an object was given another class: Special"):
+        remotely(promote, holds(Point(1.0)))
+
+
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_a_function_that_resizes_an_array_runs_here(size: int) -> None:
+    with pytest.raises(ArgumentError, match="it resizes an array"):
+        remotely(lambda values: values.resize(2 * size, refcheck=False), np.zeros(size))
 
 
 def test_a_change_that_cannot_travel_is_an_error() -> None:
