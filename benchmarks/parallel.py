@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from statistics import median
 from typing import Any
@@ -27,66 +28,65 @@ def run(stage: Stage) -> Iterator[Row]:
     the row of the bare processes, which do the same work, and what relocate withholds in the third,
     which is their time divided by relocate's.
     """
-    steps = calibrate()
+    steps = calibrate(tasks.stretch)
     for width in sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}):
         yield from _at(stage, width, steps)
 
 
-def calibrate() -> int:
-    """How many steps of `tasks.spin` take as long as a call should."""
+def calibrate(work: Callable[[int], object]) -> int:
+    """How many steps of ``work`` take as long as a call should."""
     steps = 20_000
     samples = []
     for _ in range(20):
         began = time.perf_counter()
-        tasks.spin(steps)
+        work(steps)
         samples.append(time.perf_counter() - began)
     return round(steps * CALL / median(samples))
 
 
 def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
-    rounds, calls = stage.rounds(15), stage.calls(50)
-    with (
-        stage.relocated(f"tasks_parallel_{width}", str(width)) as (module, handle),
-        ThreadPoolExecutor(width) as threads,
-        get_context("spawn").Pool(width) as pool,
-    ):
-        wait_for(handle, width)
-        variants: dict[str, tuple[Any, Any, float]] = {
-            f"sleep of 10 ms, {width} thread(s)": (module.nap, tasks.nap, CALL),
-            f"work of 10 ms, {width} thread(s)": (module.spin, tasks.spin, steps),
-        }
-        for case, (remote, local, argument) in variants.items():
-
-            def relocated(remote: Any = remote, argument: Any = argument) -> None:
-                together(threads, width, lambda: repeat(remote, argument, calls))
-
-            def bare(local: Any = local, argument: Any = argument) -> None:
-                pool.starmap(repeat, [(local, argument, calls)] * width, 1)
-
-            def serial(local: Any = local, argument: Any = argument) -> None:
-                repeat(local, argument, calls)
-
-            taken = turns({"relocated": relocated, "bare": bare, "serial": serial}, rounds)
-            for name in ("relocated", "bare"):
-                found = ratio(taken["serial"], taken[name])
-                yield Row(
-                    "parallel",
-                    case if name == "relocated" else f"{case.partition(',')[0]}, {width} bare process(es)",
-                    f"calls made here, speed-up / {width}",
-                    median(taken[name]) / calls,
-                    median(taken["serial"]) / calls,
-                    "ms",
-                    found.middle,
-                    found.low,
-                    found.high,
-                    at_least=TARGET if name == "relocated" else None,
-                )
-            beside = ratio(taken["bare"], taken["relocated"])
+    calls = stage.calls(50)
+    cases: dict[str, tuple[str, float]] = {"sleep": ("nap", CALL), "work": ("stretch", steps)}
+    taken: dict[str, dict[str, list[float]]] = {}
+    # Of the same processes each figure would be as lucky as they are.
+    for launch in range(stage.rounds(3)):
+        with (
+            stage.relocated(f"tasks_parallel_{width}_{launch}", str(width)) as (module, handle),
+            ThreadPoolExecutor(width) as threads,
+            get_context("spawn").Pool(width) as pool,
+        ):
+            wait_for(handle, width)
+            for case, (name, argument) in cases.items():
+                remote = partial(repeat, getattr(module, name), argument, calls)
+                here = partial(repeat, getattr(tasks, name), argument, calls)
+                contestants = {
+                    "relocated": partial(together, threads, width, remote),
+                    "bare": partial(pool.starmap, _call, [(here,)] * width, 1),
+                    "serial": here,
+                }
+                for who, seconds in turns(contestants, stage.rounds(6)).items():
+                    taken.setdefault(case, {}).setdefault(who, []).extend(seconds)
+    for case, seconds in taken.items():
+        for who, whose in {"relocated": "thread(s)", "bare": "bare process(es)"}.items():
+            found = ratio(seconds["serial"], seconds[who])
             yield Row(
-                "parallel", case, f"{width} bare process(es)",
-                median(taken["relocated"]) / calls, median(taken["bare"]) / calls, "ms",
-                beside.middle, beside.low, beside.high, at_least=TARGET,
-            )  # fmt: skip
+                "parallel",
+                f"{case} of 10 ms, {width} {whose}",
+                f"calls made here, speed-up / {width}",
+                median(seconds[who]) / calls,
+                median(seconds["serial"]) / calls,
+                "ms",
+                found.middle,
+                found.low,
+                found.high,
+                at_least=TARGET if who == "relocated" else None,
+            )
+        beside = ratio(seconds["bare"], seconds["relocated"])
+        yield Row(
+            "parallel", f"{case} of 10 ms, {width} thread(s)", f"{width} bare process(es)",
+            median(seconds["relocated"]) / calls, median(seconds["bare"]) / calls, "ms",
+            beside.middle, beside.low, beside.high, at_least=TARGET,
+        )  # fmt: skip
 
 
 def turns(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
@@ -107,6 +107,10 @@ def repeat(function: Callable[[Any], Any], argument: Any, times: int) -> None:
     """Call again and again."""
     for _ in range(times):
         function(argument)
+
+
+def _call(work: Callable[[], None]) -> None:
+    work()
 
 
 def together(threads: ThreadPoolExecutor, width: int, work: Callable[[], None]) -> None:

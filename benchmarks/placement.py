@@ -34,7 +34,7 @@ def run(stage: Stage) -> Iterator[Row]:
             )
         yield _stays(stage, modules["auto"])
         threads = stack.enter_context(ThreadPoolExecutor(THREADS))
-        steps = calibrate()
+        steps = calibrate(tasks.spin)
         turns = {way: _mix(threads, modules[way], steps, stage.calls(10)) for way in WAYS}
         for turn in turns.values():
             turn()  # what is learned is learned before; what is tried again is not
