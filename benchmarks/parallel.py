@@ -59,13 +59,13 @@ def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
             for case, (name, argument) in cases.items():
                 remote = partial(repeat, getattr(module, name), argument, calls)
                 here = partial(repeat, getattr(tasks, name), argument, calls)
-                contestants = {
+                contestants: dict[str, Callable[[], object]] = {
                     "relocated": partial(together, threads, width, remote),
                     "bare": partial(pool.starmap, _call, [(here,)] * width, 1),
                     "serial": here,
                 }
-                for who, seconds in turns(contestants, stage.rounds(6)).items():
-                    taken.setdefault(case, {}).setdefault(who, []).extend(seconds)
+                for who, some in turns(contestants, stage.rounds(6)).items():
+                    taken.setdefault(case, {}).setdefault(who, []).extend(some)
     for case, seconds in taken.items():
         for who, whose in {"relocated": "thread(s)", "bare": "bare process(es)"}.items():
             found = ratio(seconds["serial"], seconds[who])
@@ -89,7 +89,7 @@ def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def turns(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contestant in each round, each once to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants.items())
