@@ -22,6 +22,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+import msgspec
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """How a worker's outcome of one call first differed from the local copy's.
+
+    ``at`` is the place in the result (``result[3].weight``), ``there`` and ``here`` what each side
+    has at that place, ``note`` what is to be said of the rest; all shortened.
+    """
+
+    call: str
+    worker: str
+    at: str
+    there: str
+    here: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.call}: {self.at} is {self.there} on {self.worker}, and {self.here} here{note}"
+
 
 class Apart(NamedTuple):
     """The first place at which two values differ."""

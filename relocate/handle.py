@@ -29,6 +29,7 @@ from .finder import Finder
 from .reals import Reals
 
 if TYPE_CHECKING:
+    from .difference import Difference
     from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .servers import Servers
     from .target import Target
     from .tracing import Tracing
-    from .verify import Difference, Verifier
+    from .verify import Verifier
 
 OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", "zmq"}
 """What relocate itself imports, beside the standard library."""

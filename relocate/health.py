@@ -21,9 +21,10 @@ Nothing here reads a clock, draws a random number or does I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, sqrt
 from typing import TypeVar
+
+import msgspec
 
 FADE = 2.0
 """Seconds in which a peak of slowness fades to a third.  Finagle takes ten, but it has many peers to go to meanwhile;
@@ -231,8 +232,7 @@ def ejection(times: int) -> float:
     return min(EJECTED * 2.0 ** (times - 1), EJECTED_MOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(msgspec.Struct, frozen=True):
     """What a worker has to offer."""
 
     cores: int = 0

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
+
+import msgspec
 
 from .errors import ConfigError
 
@@ -35,16 +37,14 @@ class Where(Enum):
     AFTER = "after"
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(msgspec.Struct, frozen=True):
     """One element of a union: where the name leads, and how preferred that is (0 is best)."""
 
     target: Path
     rank: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What a name resolves to: a member of what ``place`` offers."""
 
     place: str
@@ -71,14 +71,16 @@ def join(path: Path) -> str:
     return "/" + "/".join(path)
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, dict=True):
     """An immutable name space."""
 
-    mounts: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = msgspec.field(default_factory=dict)
     """place -> URL"""
-    unions: Mapping[Path, tuple[Element, ...]] = field(default_factory=dict)
-    _resolved: dict[Path, tuple[Target, ...]] = field(default_factory=dict, repr=False, compare=False)
+    unions: Mapping[Path, tuple[Element, ...]] = msgspec.field(default_factory=dict)
+
+    @cached_property
+    def _resolved(self) -> dict[Path, tuple[Target, ...]]:
+        return {}
 
     def resolve(self, path: Path) -> tuple[Target, ...]:
         """Where ``path`` leads, best rank first, order kept within a rank.

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from .config import outermost
+from .difference import Difference
 from .latency import Histogram, quantile
-from .verify import Difference
 
 
 class Where(msgspec.Struct, frozen=True):

@@ -18,35 +18,14 @@ from contextvars import copy_context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from . import ambient, values, wire
-from .difference import Raised, arguments_differ, difference, short
+from .difference import Difference, Raised, arguments_differ, difference, short
 
 if TYPE_CHECKING:
     from .target import Target
 
 DIFFER = "a worker and the local copy differ"
 """How the warning of a difference begins."""
-
-
-class Difference(msgspec.Struct, frozen=True):
-    """How a worker's outcome of one call first differed from the local copy's.
-
-    ``at`` is the place in the result (``result[3].weight``), ``there`` and ``here`` what each side
-    has at that place, ``note`` what is to be said of the rest; all shortened.
-    """
-
-    call: str
-    worker: str
-    at: str
-    there: str
-    here: str
-    note: str = ""
-
-    def __str__(self) -> str:
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.call}: {self.at} is {self.there} on {self.worker}, and {self.here} here{note}"
 
 
 # Which calls, and what of them -------------------------------------------------------------------

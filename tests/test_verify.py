@@ -303,7 +303,7 @@ def test_the_first_difference_of_a_function_is_told_and_all_are_counted() -> Non
     found = made.statistics()
     assert (found.verified, found.differing) == (4, 3)
     assert made.told == ["shop.price(1): result is 1 on desk/0, and 2 here"]
-    assert found.differences["shop.price"] == verify.Difference("shop.price(1)", "desk/0", "result", "1", "2")
+    assert found.differences["shop.price"] == differences.Difference("shop.price(1)", "desk/0", "result", "1", "2")
 
 
 def test_what_was_raised_is_compared_and_still_raised() -> None:

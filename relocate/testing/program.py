@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from .. import interface as face
+from ..difference import Difference
 from ..driver import Driver
 from ..mounts import LOCAL, LiveNamespace, Mounts
 from ..namespace import Where
@@ -15,7 +16,7 @@ from ..observe import Counters, Statistics
 from ..places import Link, Local
 from ..proxy import ProxyModule, Registry, populate
 from ..quiet import quiet
-from ..verify import Difference, Verifier
+from ..verify import Verifier
 from .network import Network
 
 
