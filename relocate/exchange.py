@@ -11,13 +11,10 @@ import importlib
 import sys
 from collections.abc import Callable, Collection
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import unreached
 from .origin import public
-
-if TYPE_CHECKING:
-    from .proxy import ProxyModule
 
 _dictionary: Any = vars(ModuleType)["__dict__"]
 """As it is: that of a proxy would have all its classes made, for which the real module is loaded."""
@@ -38,8 +35,6 @@ class Exchange:
         self._may_stay = may_stay
         self._names: list[tuple[dict[str, Any], str, Any, Any]] = []
         """Dictionary, key, what was there, what was put there."""
-        self._former: dict[str, ProxyModule] = {}
-        """The proxies, when it is undone, that other modules may still have, or functions of them."""
         self._exchanged: dict[str, Any] = {}
         """The real functions and modules in whose place there are others, by name."""
 
@@ -49,7 +44,7 @@ class Exchange:
         Raises:
             ImportError: one cannot be relocated, and may not stay; `undo` is needed all the same.
         """
-        from .proxy import ProxyModule
+        from .proxy import ProxyModule, namespace_of
 
         # A module under a second name (os.path) stays: what it holds is not of that name.
         real = {n: m for n in names if isinstance(m := sys.modules[n], ModuleType) and m.__name__ == n}
@@ -71,9 +66,11 @@ class Exchange:
                 continue
             replaced[id(module)] = (module, proxy)
             self._exchanged[name] = module
-            for key, (original, value) in _differing(module, proxy).items():
-                replaced[id(original)] = original, value
-                self._exchanged[f"{name}.{key}"] = original
+            for key, value in namespace_of(proxy).items():
+                original = module.__dict__.get(key)
+                if callable(value) and original is not None and original is not value:
+                    replaced[id(original)] = (original, value)
+                    self._exchanged[f"{name}.{key}"] = original
         if replaced:
             self.rebind(replaced)
 
@@ -106,52 +103,15 @@ class Exchange:
                         self._names.append((space, key, value, found[1]))
                     space[key] = found[1]
 
-    def undo(self, relocated: Collection[str], *, exiting: bool = False) -> None:
-        """Put the real modules in the place of proxies, of all that were ``relocated``.
-
-        Args:
-            relocated: their names.
-            exiting: whether nobody will use the proxies any more.
-        """
-        proxies = {}
+    def undo(self, relocated: Collection[str]) -> None:
+        """Put the real modules in the place of proxies, of all that were ``relocated``."""
         for name in [n for n in list(sys.modules) if n in relocated and self._designated(n)]:
-            if (proxy := _put_back(name, self._loaded.get(name))) is not None:
-                proxies[name] = proxy
+            _put_back(name, self._loaded.get(name))
         for holder, key, value, put in reversed(self._names):
             if holder.get(key) is put:  # the program has assigned nothing else meanwhile
                 holder[key] = value
         self._names.clear()
         self._exchanged.clear()
-        if exiting or not proxies:
-            return
-        from .former import retire
-
-        for proxy in proxies.values():
-            retire(proxy, self.give_back)
-        self._former = proxies
-        for name in self._loaded.keys() & proxies.keys():
-            self.give_back(name, self._loaded[name])
-
-    def give_back(self, name: str, real: ModuleType) -> None:
-        """After `undo`: let modules that imported ``name`` meanwhile, or functions of it, have ``real``, and its."""
-        proxy = self._former.pop(name, None)
-        if proxy is None:
-            return
-        for key, part in list(_dictionary.__get__(proxy).items()):
-            if isinstance(part, type(proxy)) and _dictionary.__get__(part)["__name__"] == f"{name}.{key}":
-                _dictionary.__get__(real).setdefault(key, part)  # the program has imported this part of the package
-        given = {id(stub): (stub, own) for stub, own in _differing(proxy, real).values()}
-        self.rebind({**given, id(proxy): (proxy, real)}, for_good=True)
-
-
-def _differing(module: ModuleType, other: ModuleType) -> dict[str, tuple[Any, Any]]:
-    """By name: what both have under it and can be called, but is not the same."""
-    there = _dictionary.__get__(other)
-    return {
-        key: (value, there[key])
-        for key, value in list(_dictionary.__get__(module).items())
-        if callable(value) and there.get(key) is not None and there[key] is not value
-    }
 
 
 def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
@@ -163,23 +123,18 @@ def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:
         setattr(holder, last, module)
 
 
-def _put_back(name: str, real: ModuleType | None) -> ProxyModule | None:
-    """Take the proxy out; gives it, None if there was none."""
+def _put_back(name: str, real: ModuleType | None) -> None:
     from .proxy import ProxyModule
 
-    proxy = sys.modules[name]
-    if not isinstance(proxy, ProxyModule):
-        return None  # it was never relocated
+    if not isinstance(sys.modules[name], ProxyModule):
+        return  # it was never relocated
     parent, _, last = name.rpartition(".")
-    del sys.modules[name]
+    proxy = sys.modules.pop(name)
     if real is not None:
         sys.modules[name] = real
     holder = sys.modules.get(parent)
     if holder is not None and _dictionary.__get__(holder).get(last) is proxy:
-        from .former import has_successor
-
         if real is not None:
             setattr(holder, last, real)
-        elif not has_successor(proxy):
+        else:
             delattr(holder, last)
-    return proxy

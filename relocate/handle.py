@@ -210,7 +210,7 @@ class Handle:
             opaque.askers.remove(self._far)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        self._exchange.undo(self._specs, exiting=self._exiting)
+        self._exchange.undo(self._specs)
         self._tables.undo()
         self._methods.undo()
         reducers.remove(self._name_of)
@@ -471,7 +471,6 @@ class Handle:
 
             module = importlib.import_module(name)
             if not isinstance(module, ProxyModule) or module._relocate_registry is not self._registry:
-                self._exchange.give_back(name, module)
                 return module
         return self._reals.real(name, member, far=far)
 

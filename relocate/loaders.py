@@ -38,11 +38,6 @@ class ProxyLoader:
         self._local = local
         self._interface: Interface | None = None
 
-    @property
-    def is_here(self) -> bool:
-        """Whether the real module is installed here."""
-        return self._local is not None
-
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """An empty proxy; or what the real loader makes, which ``spec`` then names."""
         try:

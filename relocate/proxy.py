@@ -114,15 +114,12 @@ class ProxyModule(ModuleType):
     __slots__ = (
         "_relocate_copies",
         "_relocate_described",
-        "_relocate_found",
         "_relocate_interface",
         "_relocate_late",
         "_relocate_registry",
     )
     _relocate_copies: dict[str, Any]
     _relocate_described: Described
-    _relocate_found: Callable[[str, ModuleType], object]
-    """See `former.retire`."""
     _relocate_late: dict[str, face.Member]
     _relocate_registry: Registry
     _relocate_interface: Interface
@@ -161,12 +158,11 @@ class ProxyModule(ModuleType):
         return namespace_of(self)
 
 
-def import_again(module: ModuleType) -> tuple[Any, ...]:
-    """What `pickle` makes of a module: for cloudpickle, as functions use modules."""
+def _import(module: ProxyModule) -> tuple[Any, ...]:
     return importlib.import_module, (module.__name__,)
 
 
-copyreg.pickle(ProxyModule, import_again)
+copyreg.pickle(ProxyModule, _import)  # for cloudpickle, as functions use modules
 
 
 def _late(module: ProxyModule) -> dict[str, face.Member]:

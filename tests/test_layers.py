@@ -23,7 +23,7 @@ ROWS = tuple(
         "lookalikes values",
         "proxy",
         "entries",
-        "session raising restoring policy verify methods leases tables former",
+        "session raising restoring policy verify methods leases tables",
         # Pure above, I/O below.
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
