@@ -63,6 +63,7 @@ class Handle:
 
     def __init__(self, config: Config) -> None:
         from .cache import Cache
+        from .descriptions import Descriptions
         from .far import Far
         from .fleet import Fleet
         from .methods import Methods
@@ -81,19 +82,34 @@ class Handle:
         self._fleet = Fleet(
             config, self.namespace, self._made_driver, started=self._serve, died=self._counters.died, tell=self._event
         )
-        self._cache = Cache(config.cache, config.workers)
+        cache = Cache(config.cache, config.workers)
         ancestors = {m.rpartition(".")[0] for m in config.modules if not m.startswith("!")}
         for name in list(ancestors):
             while name := name.rpartition(".")[0]:
                 ancestors.add(name)
         around = frozenset(ancestors - {""})
         self._reals = Reals(config.designates, around, lambda: self._registry)
+        self._descriptions = Descriptions(
+            config,
+            cache,
+            self._fleet,
+            self._reals,
+            self.namespace,
+            self._counters,
+            lambda: self._registry,
+            lambda text, once: self._warn(text, once),
+        )
         self._finder = Finder(
-            config.designates, around, self._describe, lambda: self._registry, self._may_be_real, self._reals
+            config.designates,
+            around,
+            self._describe,
+            lambda: self._registry,
+            self._descriptions.may_be_real,
+            self._reals,
         )
         self._finder.on_reload = self._reload
         self._registry: Registry = Registry(
-            self._call, partial(self._real, far=True), self._reals.loaded.get, config.designates, self._cache.compiled
+            self._call, partial(self._real, far=True), self._reals.loaded.get, config.designates, cache.compiled
         )
         self._registry.wait = self._reals.wait
         self._methods = Methods(config.methods, config.modules, self._call, self._loaded, self._reload)
@@ -116,8 +132,7 @@ class Handle:
                 battery=self._battery,
                 always=always,
             )
-        self._specs: dict[str, ModuleSpec | None] = {}
-        self._exchange = Exchange(config.designates, self._reals.loaded, self._may_stay)
+        self._exchange = Exchange(config.designates, self._reals.loaded, self._descriptions.may_stay)
         self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
@@ -142,7 +157,9 @@ class Handle:
     def _made_driver(self) -> Driver:
         from .driver import Driver
 
-        made = Driver(self.namespace, self._counters, self._real, self._refresh, patience=self.config.patience)
+        made = Driver(
+            self.namespace, self._counters, self._real, self._descriptions.refresh, patience=self.config.patience
+        )
         made.inside = self._set_inside
         made.fallback = self.config.fallback
         if self.config.queue != made.queue:
@@ -210,7 +227,7 @@ class Handle:
             opaque.askers.remove(self._far)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        self._exchange.undo(self._specs)
+        self._exchange.undo(self._descriptions.specs)
         self._tables.undo()
         self._methods.undo()
         reducers.remove(self._name_of)
@@ -264,7 +281,9 @@ class Handle:
             here: whether what is not here is nowhere; else only what resembles an imported module is told.
         """
         for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
-            imported = any(n == name or n.startswith(name + ".") for n in (*self._specs, *list(sys.modules)))
+            imported = any(
+                n == name or n.startswith(name + ".") for n in (*self._descriptions.specs, *list(sys.modules))
+            )
             if imported or name in self._methods.found:
                 continue
             from . import spelling
@@ -381,7 +400,7 @@ class Handle:
 
     def _reload(self, module: str) -> None:
         """``importlib.reload``: embedded executors start anew, so that they run the module as it is now."""
-        self._cache.forget(module, _files(self._specs.get(module))[0])
+        self._descriptions.forget(module)
         self._far.forget(module)
         if self._placement is not None:
             self._placement.forget()
@@ -528,70 +547,8 @@ class Handle:
         return True
 
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
-        from . import entries
-        from . import interface as face
-
         self._find_policy()  # here, where no lock is held
-        self._specs[module] = spec
-        file, path = _files(spec)
-        if self._leads_here(module):
-            return entries.describe(self._reals.real(module))
-        found = self._cache.get(module, file, path)
-        if found is None:
-            self._fleet.start_embedded()
-            self._fleet.start(late=True)
-            local = spec is not None and self.config.fallback
-            data = self._fleet.driver.describe(module, self.config.start_timeout, local=local)
-            found = face.decode(data)
-            self._cache.put(module, file, path, found, data)
-        else:
-            self._fleet.start_soon()
-        self._counters.unrelocated.pop(module, None)
-        return found
-
-    def _leads_here(self, module: str) -> bool:
-        """Whether the module's name leads to the local copy first, which then describes itself."""
-        from .mounts import LOCAL
-
-        snapshot = self.namespace.snapshot
-        aims = snapshot.resolve(("chan", *module.split(".")))
-        return bool(aims) and snapshot.mounts[aims[0].place] == LOCAL
-
-    def _refresh(self, module: str) -> None:
-        """A worker says that the description is stale: take a new one."""
-        from . import interface as face
-        from .proxy import ProxyModule, inner_slot, populate
-
-        file, path = _files(self._specs.get(module))
-        self._cache.forget(module, file)
-        data = self._fleet.driver.describe(module, self.config.start_timeout)
-        found = face.decode(data)
-        self._cache.put(module, file, path, found, data)
-        proxy = sys.modules.get(module)
-        if isinstance(proxy, ProxyModule):
-            before: Interface | None = inner_slot(proxy, "_relocate_interface")
-            if before is not None and before.digest != found.digest and self._counters.has(module):
-                self._warn(f"{module} is described anew: earlier calls ran another version than later ones will")
-            populate(proxy, found, self._registry)
-
-    def _may_stay(self, module: str, error: ImportError) -> bool:
-        """Whether a module that was imported before stays the real one.
-
-        What was made while the program ran, below a designated package, is nowhere to be found: that stays.
-        """
-        asked = isinstance(error, RelocateError) or module in self.config.modules
-        return self._may_be_real(module, error) if asked else True
-
-    def _may_be_real(self, module: str, error: Exception) -> bool:
-        if not self.config.fallback:
-            return False
-        # What is missing of a package is missing of all that is designated with it.
-        entries = [m for m in self.config.modules if configuration.designates([m], module)]
-        missing = "No module named" in str(error) and entries
-        why = str(error).removeprefix(f"{module}: ")
-        self._counters.unrelocated[module] = why
-        self._warn(f"{module} is not relocated: {why}", once=f"missing: {max(entries, key=len)}" if missing else "")
-        return True
+        return self._descriptions.describe(module, spec)
 
     def _compared(self, name: str, difference: Difference | None) -> None:
         from .verify import DIFFER
@@ -618,12 +575,6 @@ def _fail() -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(1)
-
-
-def _files(spec: ModuleSpec | None) -> tuple[str | None, list[str]]:
-    if spec is None:
-        return None, []
-    return spec.origin if spec.has_location else None, list(spec.submodule_search_locations or ())
 
 
 def enable(

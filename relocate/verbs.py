@@ -116,7 +116,7 @@ def doubts(handle: Handle, new: str, old: str) -> list[str]:
     name = ".".join(split(old)[1:])
     modules = {m for m in (*handle.config.modules, *handle.config.methods) if not m.startswith("!")}
     targets = list(handle._registry.targets.values())
-    known = {*modules, *handle._specs, *(target.name for target in targets)}
+    known = {*modules, *handle._descriptions.specs, *(target.name for target in targets)}
     made = {target.module for target in targets}
     # Until a module's functions are made, its import may be under way.
     coming = any(name.startswith(f"{m}.") and not any(f"{n}.".startswith(f"{m}.") for n in made) for m in modules)
@@ -195,7 +195,7 @@ def _members(handle: Handle, module: str) -> Collection[str]:
     Raises:
         ModuleUnavailable: it is not there.
     """
-    if not handle._leads_here(module):
+    if not handle._descriptions.leads_here(module):
         return face.decode(handle._fleet.driver.describe(module, DESCRIBED)).members
     try:
         return describing.describe(handle._reals.real(module)).members

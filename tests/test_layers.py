@@ -36,7 +36,7 @@ ROWS = tuple(
         "executor links trip streaming nsfile",
         "driver processes registry",
         "explain worker",
-        "finder exchange far verbs fleet",
+        "finder exchange far verbs fleet descriptions",
         "servers",
         "handle check launch registry_command",
         "commands",
