@@ -37,7 +37,8 @@ if TYPE_CHECKING:
         WorkerUnreachable,
         WrongKey,
     )
-    from .handle import Handle, RelocateWarning, active, enable
+    from .handle import Handle, active, enable
+    from .notices import RelocateWarning
     from .observe import Statistics
 
 _HOMES = {
@@ -59,7 +60,8 @@ _HOMES = {
         "WorkerUnreachable",
         "WrongKey",
     ),
-    "handle": ("Handle", "RelocateWarning", "active", "enable"),
+    "handle": ("Handle", "active", "enable"),
+    "notices": ("RelocateWarning",),
     "observe": ("Statistics",),
 }
 

@@ -26,10 +26,10 @@ from .config import Config
 from .errors import ConfigError, ModuleUnavailable, RelocateError
 from .exchange import Exchange
 from .finder import Finder
+from .notices import Notices
 from .reals import Reals
 
 if TYPE_CHECKING:
-    from .difference import Difference
     from .driver import Driver
     from .interface import Interface
     from .observe import Statistics
@@ -45,10 +45,6 @@ OWN = {"blake3", "cloudpickle", "msgspec", "platformdirs", "typing_extensions", 
 """What relocate itself imports, beside the standard library."""
 
 _active: list[Handle] = []
-
-
-class RelocateWarning(RuntimeWarning):
-    """Something is not as configured, and the program goes on without it."""
 
 
 class Mine(threading.local):
@@ -74,6 +70,7 @@ class Handle:
 
         self.config = config
         self._counters = Counters()
+        self._notices = Notices(config, self._counters)
         self.namespace = LiveNamespace(
             connect=lambda added: self._fleet.connect(added),
             changed=lambda gone: self._fleet.rebound(gone),
@@ -97,7 +94,7 @@ class Handle:
             self.namespace,
             self._counters,
             lambda: self._registry,
-            lambda text, once: self._warn(text, once),
+            self._notices.warn,
         )
         self._finder = Finder(
             config.designates,
@@ -133,7 +130,6 @@ class Handle:
                 always=always,
             )
         self._exchange = Exchange(config.designates, self._reals.loaded, self._descriptions.may_stay)
-        self._warned: set[str] = set()
         self._outside: set[Any] = set()
         """Names of modules, among those that called, that are not designated."""
         self._mine = Mine()
@@ -172,8 +168,8 @@ class Handle:
 
             made.limits = Limits(self.config.deadlines)
         made.gpu = self._registry.gpu
-        made.missed = self._fell_back
-        made.unused = self._unused
+        made.missed = self._notices.fell_back
+        made.unused = self._notices.unused
         if self._placement is not None:
             made.delayed = self._placement.delayed
         if self._tracing is not None:
@@ -194,7 +190,7 @@ class Handle:
 
         self._servers = Servers(self, begin=lambda: self._set_inside(True))
         if self._servers.trouble:
-            self._warn(self._servers.trouble)
+            self._notices.warn(self._servers.trouble)
 
     def _verifier(self) -> Verifier:
         from .quiet import quiet
@@ -204,8 +200,8 @@ class Handle:
             self.config.verify,
             self.config.tolerance,
             self._reals.real,
-            compared=self._compared,
-            missed=lambda name, why: self._warn(f"{name} is not verified: {why}"),
+            compared=self._notices.compared,
+            missed=self._notices.unverified,
             quiet=quiet,
         )
 
@@ -234,25 +230,11 @@ class Handle:
         self.close()
         atexit.unregister(self._at_exit)
         if report and os.environ.get(configuration.ENV_REPORT_PID, "") in ("", str(os.getpid())):
-            self._tell()
+            self._notices.report()
         if report and self._tell_of_misspelt() and self._exiting and not self.config.fallback:
             program = os.environ.get(configuration.ENV_REPORT_PID, "")
             if program == str(os.getpid()):
                 _fail()
-
-    def _tell(self) -> None:
-        """Write what was asked for: the report, the summary."""
-        if self.config.report:
-            from .observe import write_report
-
-            try:
-                write_report(self.statistics(), self.config.report)
-            except OSError as error:
-                print(f"relocate: the report was not written: {error}", file=sys.stderr)
-        if os.environ.get(configuration.ENV_SUMMARY):
-            from .observe import summary
-
-            print(f"relocate: {summary(self.statistics())}", file=sys.stderr)
 
     def _tell_of_misspelt(self) -> bool:
         """Tell of designated names that nobody imported and that are no modules; whether there are any.
@@ -271,7 +253,7 @@ class Handle:
             if self._exiting:
                 print(f"relocate: {said}", file=sys.stderr)
             else:
-                self._warn(said)
+                self._notices.warn(said)
         return told
 
     def misspelt(self, *, here: bool) -> Iterator[str]:
@@ -280,19 +262,12 @@ class Handle:
         Args:
             here: whether what is not here is nowhere; else only what resembles an imported module is told.
         """
-        for name in (m for m in (*self.config.modules, *self.config.methods) if not m.startswith("!")):
-            imported = any(
-                n == name or n.startswith(name + ".") for n in (*self._descriptions.specs, *list(sys.modules))
-            )
-            if imported or name in self._methods.found:
-                continue
-            from . import spelling
+        names = {*self._descriptions.specs, *list(sys.modules)}
 
-            said = spelling.unknown(name, self._finder.elsewhere)
-            if said is not None and not here:
-                said = spelling.imported(name)
-            if said is not None:
-                yield said
+        def known(name: str) -> bool:
+            return name in self._methods.found or any(n == name or n.startswith(name + ".") for n in names)
+
+        return self._notices.misspelt(known, self._finder.elsewhere, here=here)
 
     def statistics(self) -> Statistics:
         """What was called, where it ran, what it moved; see `observe.Statistics`."""
@@ -511,16 +486,6 @@ class Handle:
         finally:
             self._set_inside(before)
 
-    def _fell_back(self, name: str, why: str) -> None:
-        self._warn(f"{name} runs here, not on a worker: {why}", once=why)
-
-    def _unused(self, worker: str, module: str, why: str) -> None:
-        from .proxy import namespace_of
-
-        version = namespace_of(sys.modules[module]).get("__version__") if module in sys.modules else None
-        ours = f"; the program uses {version}" if isinstance(version, str) else ""
-        self._warn(f"{worker} is not used for {module}: {why}{ours}", once=f"unused: {worker} {module}")
-
     def _is_own(self, caller: FrameType, target: Target) -> bool:
         """Whether designated code is the caller: a function that a designated one has made, say.
 
@@ -549,20 +514,6 @@ class Handle:
     def _describe(self, module: str, spec: ModuleSpec | None) -> Interface:
         self._find_policy()  # here, where no lock is held
         return self._descriptions.describe(module, spec)
-
-    def _compared(self, name: str, difference: Difference | None) -> None:
-        from .verify import DIFFER
-
-        if self._counters.compared(name, difference):
-            self._warn(f"{DIFFER}: {difference}")
-
-    def _warn(self, text: str, once: str = "") -> None:
-        """Warn of ``text``, unless that was done, or of another text with the same ``once``."""
-        if (once or text) not in self._warned:
-            self._warned.add(once or text)
-            from .output import warn
-
-            warn(text, RelocateWarning)
 
 
 def _fail() -> None:
@@ -603,7 +554,7 @@ def enable(
         designated = bool(config.modules or config.methods)
         handle.enable(early=early and designated)
         if early and not designated:
-            handle._warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
+            handle._notices.warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
     return handle
 
 
@@ -631,4 +582,4 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
-__all__ = ["Handle", "ModuleUnavailable", "RelocateWarning", "active", "enable"]
+__all__ = ["Handle", "ModuleUnavailable", "active", "enable"]

@@ -36,7 +36,7 @@ ROWS = tuple(
         "executor links trip streaming nsfile",
         "driver processes registry",
         "explain worker",
-        "finder exchange far verbs fleet descriptions",
+        "finder exchange far verbs fleet descriptions notices",
         "servers",
         "handle check launch registry_command",
         "commands",
