@@ -26,8 +26,7 @@ def run(stage: Stage) -> Iterator[Row]:
     The ratio is the speed-up over calls made here, one after the other, divided by the number of
     executors.  What the machine itself withholds (processors that share a core, neighbours) shows in
     the row of the bare processes, which do the same work, and what relocate withholds in the third,
-    which is their time divided by relocate's.  Where a call needs a processor, that one has the aim: nobody
-    gets more of the processors than the machine gives.
+    which is their time divided by relocate's.
     """
     steps = calibrate(tasks.stretch)
     for width in sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}):
@@ -80,7 +79,7 @@ def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
                 found.middle,
                 found.low,
                 found.high,
-                at_least=TARGET if (who, case) == ("relocated", "sleep") else None,
+                at_least=TARGET if who == "relocated" else None,
             )
         beside = ratio(seconds["bare"], seconds["relocated"])
         yield Row(
