@@ -40,6 +40,7 @@ from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .places import Local
 from .seating import Seating, Turn
+from .shortcut import Attempt, Shortcut
 from .target import Target
 from .trip import UNFIT, Outside, Trip
 from .verify import Verifier
@@ -92,7 +93,7 @@ class Driver(Seating):
         self.gpu: Collection[str] = frozenset()
         """The modules that compute on a GPU where there is one."""
         self.costs = Costs()
-        self._numbers = _ids()
+        self.numbers = _ids()
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``target(*args, **kwargs)`` where the name space and the policy say.
@@ -105,13 +106,17 @@ class Driver(Seating):
             NoWorkerLeft: nobody could run it within the patience.
             Overloaded: too many calls wait already.
         """
+        if target.special:
+            return self._call_special(target, args, kwargs)
+        shortcut = target.shortcut  # which another thread may end
+        return (self.make if shortcut is None else shortcut.call)(target, args, kwargs)
+
+    def _call_special(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target.stays:
             return self._here(target, args, kwargs)
         if target.awaits:
             return self._later(target, args, kwargs)
-        if target.generates:
-            return streaming.generated(Calling(self, target, args, kwargs))
-        return self.make(target, args, kwargs)
+        return streaming.generated(Calling(self, target, args, kwargs))
 
     def _later(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The same for coroutine functions and asynchronous generator functions, if asyncio waits for them."""
@@ -134,8 +139,11 @@ class Driver(Seating):
         stream: tuple[int, int] | None = None,
         sent: restoring.Sent | None = None,
         calling: Calling | None = None,
+        begun: Attempt | None = None,
     ) -> Any:
         trip = Trip(self, target.name, target.described.name, target.path)
+        if begun is not None:
+            trip.began = begun.began
         if calling is not None:
             trip.course, trip.ordinary = calling, False
             trip.piece = stream is not None and stream[0] > 0
@@ -159,17 +167,15 @@ class Driver(Seating):
         described = target.described
         carried = None if self.tracing is None else self.tracing.carried(target.name)
         for _ in range(STALE_TRIES):
-            digest = described.digest
-            request = wire.Call(
-                next(self._numbers).to_bytes(16),
-                described.name,
-                target.member,
-                digest,
-                ambient.capture(carried),
-                stream,
-            )
+            if begun is None:
+                state = ambient.capture(carried)
+                request = wire.Call(next(self.numbers), described.name, target.member, described.digest, state, stream)
+            else:
+                request = begun.request
+            digest = request.digest
+            first, begun = begun, None
             try:
-                answer = trip.make(request, sent.segments)
+                answer = trip.make(request, sent.segments, first)
             except RelocateError:
                 trip.settle("failed", None)
                 raise
@@ -214,6 +220,8 @@ class Driver(Seating):
                             raise raised
                         finally:
                             del raised, value  # what goes round would keep the arguments
+                    if trip.short is not None and sent.plain and self._is_ordinary and not target.special:
+                        target.shortcut = Shortcut(self, trip.short, self.clock())
                     if stream is None:
                         return value
                     items, ended, end = value
@@ -249,6 +257,15 @@ class Driver(Seating):
         trip.settle("failed", None)
         raise ModuleUnavailable(f"the workers offer different versions of {described.name!r}; bring them to one")
 
+    @property
+    def _is_ordinary(self) -> bool:
+        """Whether there is nobody but the usual policy to ask about a call, and to tell of it."""
+        return self.policy is policy.decide and self.limits is None and self.verifier is None and self.tracing is None
+
+    def go_on(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], begun: Attempt) -> Any:
+        """As `call`, with a first attempt that is under way."""
+        return self._call(target, args, kwargs, begun=begun)
+
     def describe(self, module: str, timeout: float, *, local: bool = False) -> bytes:
         """The encoded interface of ``module``, from whichever place offers it.
 
@@ -263,7 +280,7 @@ class Driver(Seating):
         """
         trip = Trip(self, module, module, ("chan", *module.split(".")))
         trip.patience, trip.here = timeout, local
-        answer = trip.make(wire.Describe(next(self._numbers).to_bytes(16), module), ())
+        answer = trip.make(wire.Describe(next(self.numbers), module), ())
         if answer is None:
             raise NoWorkerLeft(f"{module}: {self._left(trip.path)}")
         reply, result, seat = answer
@@ -312,7 +329,7 @@ class Driver(Seating):
         """In a forked child: leave the links and the lock behind, and forget what was worked out from them."""
         super().forked()
         self._describing = threading.Lock()
-        self._numbers = _ids()
+        self.numbers = _ids()
 
     def trace(self, tracing: Tracing) -> None:
         """Make a span of each call."""
@@ -331,9 +348,9 @@ class Driver(Seating):
             self.missed(trip.name, self._left(trip.path, trip.version))
 
 
-def _ids() -> Iterator[int]:
+def _ids() -> Iterator[bytes]:
     """The ids of calls, one after the other, after a start that nobody else has."""
-    return itertools.count(int.from_bytes(os.urandom(8)) << 64 | 1)
+    return map(int.to_bytes, itertools.count(int.from_bytes(os.urandom(8)) << 64 | 1), itertools.repeat(16))
 
 
 class Calling:

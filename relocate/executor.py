@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from functools import partial
+from functools import lru_cache, partial
 from operator import attrgetter
 from types import FrameType, ModuleType
 from typing import Any, TextIO
@@ -55,6 +55,8 @@ MOMENT = struct.Struct("<d")
 WHILE = 0.1
 """Seconds between two messages that tell what a running function prints."""
 MOST_WITHDRAWN = 1024
+
+_getter = lru_cache(1024)(attrgetter)
 
 
 class Executor:
@@ -224,7 +226,7 @@ class Executor:
             which = f", {version}" if isinstance(version, str) else ""
             return wire.Rejected(call, "stale", f"this worker has another version of {message.module!r}{which}"), ()
         try:
-            function = attrgetter(message.member)(module)
+            function = _getter(message.member)(module)
         except AttributeError as error:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         self._running = peer, message

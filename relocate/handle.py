@@ -419,7 +419,7 @@ class Handle:
             driver = self._fleet.driver
             if driver.links is None:
                 self._fleet.start(late=True)
-            return (driver.call if target.special else driver.make)(target, args, kwargs)
+            return driver.call(target, args, kwargs)
         finally:
             mine.inside = False
 

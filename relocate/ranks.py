@@ -45,7 +45,8 @@ class Ranks:
         self._ranks: tuple[Snapshot | None, dict[Any, list[list[Link | Local]]]] = (None, {})
         self._pools: dict[Any, policy.Pool] = {}
         """Of places that share a rank."""
-        self._pools_of: dict[tuple[str, bool, str, bytes], list[policy.Pool]] = {}
+        self.pools_of: dict[tuple[str, bool, str, bytes], list[policy.Pool]] = {}
+        """What `pools` has worked out; another object when that holds no more."""
         self._large: list[policy.Pool] = []
 
     def ranks(self, path: tuple[str, ...]) -> list[list[Link | Local]]:
@@ -53,7 +54,7 @@ class Ranks:
         snapshot, memo = self._ranks
         if snapshot is not self.namespace.snapshot:
             snapshot, memo = self._ranks = self.namespace.snapshot, {}
-            self._pools_of = {}
+            self.pools_of = {}
         found = memo.get(path)
         if found is None:
             assert snapshot is not None
@@ -63,10 +64,10 @@ class Ranks:
     def pools(self, trip: Trip, here: bool) -> list[policy.Pool]:
         """The same, as the policy wants them, with or without the local copy; called with the lock held."""
         key = (trip.name, here, *trip.version)  # strings and bytes know their hashes, a path does not
-        if self._ranks[0] is self.namespace.snapshot and (found := self._pools_of.get(key)) is not None:
+        if self._ranks[0] is self.namespace.snapshot and (found := self.pools_of.get(key)) is not None:
             return found
         ranks = usable(self.ranks(trip.path), here, trip.version)
-        made = self._pools_of[key] = [self._pool(tuple(rank)) for rank in ranks]
+        made = self.pools_of[key] = [self._pool(tuple(rank)) for rank in ranks]
         return made
 
     def _pool(self, places: tuple[Link | Local | Part, ...]) -> policy.Pool:
@@ -78,7 +79,7 @@ class Ranks:
         return pool
 
     def _forget_pools(self) -> None:
-        self._pools, self._pools_of, self._large = {}, {}, []
+        self._pools, self.pools_of, self._large = {}, {}, []
 
     def _ranked(self, snapshot: Snapshot, path: tuple[str, ...]) -> list[list[Link | Local]]:
         by_rank: dict[int, list[Link | Local]] = {}
@@ -113,7 +114,7 @@ class Ranks:
             again = now + max(AGAIN, SHARE * (now - sent))
             self._failing = [*self._failing, (again, seat, version, reply)]
             self._ask_again = min(self._ask_again, again)
-        self._pools_of = {}
+        self.pools_of = {}
 
     def _forgive(self, now: float) -> None:
         """Let modules that could not be imported be asked for again, if it is time; called with the lock held."""
@@ -143,7 +144,7 @@ class Ranks:
         if not trip.version[1]:  # a description: who imports the module again asks again
             for seat in seats:
                 del seat.unfit[trip.version]
-            self._pools_of = {}
+            self.pools_of = {}
         elif reply.code == "module" and any(place.state == "down" for place in places):
             return None
         return reply, said.label

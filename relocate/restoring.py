@@ -274,17 +274,10 @@ class Sent:
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
         self._pickler: Any = None
         self.segments: list[wire.Buffer]
-        texts = 0
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            kind = type(value)
-            if kind not in ATOMS:
-                break
-            if kind is str or kind is bytes:
-                texts += 1
-        else:  # nothing that can be changed, or hold anything that can
+        data = plain(args, kwargs)
+        if data is not None:
             self.lent = NOTHING
-            plain = (texts < 2 or _are_apart(args, kwargs)) and (not kwargs or all(type(key) is str for key in kwargs))
-            self.segments = [values.of_atoms(args, kwargs) if plain else pickle.dumps((args, kwargs), 5)]
+            self.segments = [data]
             return
         if _are_numbers(args, kwargs):
             self.lent = NOTHING
@@ -292,6 +285,11 @@ class Sent:
         else:
             self.lent = Loans() if lends else NOTHING
             self.segments, self._pickler = values.pickled((args, kwargs), self.lent if lends else None)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing among them that can be changed."""
+        return self._pickler is None
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
@@ -308,6 +306,20 @@ class Sent:
                 make(own[number], what, how)
 
         return value, restore
+
+
+def plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+    """The only segment of arguments that cannot be changed, and hold nothing that can; None if they are not such."""
+    texts = 0
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(value)
+        if kind not in ATOMS:
+            return None
+        if kind is str or kind is bytes:
+            texts += 1
+    if (texts < 2 or _are_apart(args, kwargs)) and (not kwargs or all(type(key) is str for key in kwargs)):
+        return values.of_atoms(args, kwargs)
+    return pickle.dumps((args, kwargs), 5)
 
 
 def _named(value: Any) -> Any:

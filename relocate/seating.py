@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .cost import Estimate
     from .links import Links
     from .policies import Policy
+    from .shortcut import Attempt, Shortcut
     from .trip import Trip
 
 Answered = wire.Returned | wire.Raised | wire.Rejected
@@ -174,6 +175,29 @@ class Seating(Ranks):
                         self._changed(waiting.seat)
                         self._serve()
 
+    def resume(self, shortcut: Shortcut, holder: Attempt) -> Channel | None:
+        """The same seat again, noted in ``holder.seat``, its counter raised: an open channel to it.
+
+        None if it is not the same any more, or not idle.
+        """
+        seat = shortcut.seat
+        with self.turn.lock:
+            if (
+                shortcut.pools is not self.pools_of
+                or shortcut.snapshot is not self.namespace.snapshot
+                or seat.suspect
+                or seat.outstanding
+                or self.links is None
+                or self.lending
+                or (opened := seat.take()) is None
+            ):
+                return None
+            holder.seat = seat
+            seat.outstanding += 1
+            if self._large:
+                self._changed(seat)
+            return opened
+
     def awake(self, trip: Trip) -> None:
         """Let a call that may wait in the line look whether it still should."""
         with self.turn.lock:
@@ -181,7 +205,7 @@ class Seating(Ranks):
                 if waiting.trip is trip:
                     waiting.bell.notify()
 
-    def release(self, seat: Seat, kept: Channel | None, failed: bool, holder: Trip | None = None) -> None:
+    def release(self, seat: Seat, kept: Channel | None, failed: bool, holder: Trip | Attempt | None = None) -> None:
         """Give a seat back, with the channel if it can be used again."""
         with self.turn.lock:
             if holder is not None and seat is holder.spare:
@@ -332,10 +356,12 @@ class Seating(Ranks):
     def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
-        if seat.answers & EACH and estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
-            seat.answers += 1
-            seat.answered_at = now
-            return
+        if estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
+            trip.short = seat
+            if seat.answers & EACH:
+                seat.answers += 1
+                seat.answered_at = now
+                return
         if seat.link.doubted:
             with self.turn.lock:
                 seat.link.trust()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .interface import Function
+    from .shortcut import Shortcut
 
 
 class Described:
@@ -27,7 +28,19 @@ class Described:
 class Target:
     """One relocated function: what a call of it says to the driver."""
 
-    __slots__ = ("awaits", "described", "generates", "home", "member", "name", "own", "path", "special", "stays")
+    __slots__ = (
+        "awaits",
+        "described",
+        "generates",
+        "home",
+        "member",
+        "name",
+        "own",
+        "path",
+        "shortcut",
+        "special",
+        "stays",
+    )
 
     def __init__(
         self, described: Described, member: str, function: Function, own: Callable[..., Any] | None = None
@@ -41,6 +54,7 @@ class Target:
         self.path = ("chan", *function.name.split("."))
         self.generates = function.generates
         self.awaits = function.awaits
+        self.shortcut: Shortcut | None = None
         self.stays = False
         """Whether all calls run here: those of what the program has changed here."""
         self.special = self.generates or self.awaits

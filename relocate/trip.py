@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .links import Links
     from .places import Link, Seat
     from .seating import Turn
+    from .shortcut import Attempt
 
 CRASHES = 2
 """Executors that a call may end by a crash of its own making before it is given up."""
@@ -69,6 +70,8 @@ class Trip:
     """Where it was ended for want of memory: it is tried once more, where there is the most."""
     _heard: tuple[str, ...] = ()
     """Seats of whose end a word was waited for."""
+    short: Seat | None = None
+    """The one that has answered it, if such calls seldom take long there."""
     lent = restoring.NOTHING
     course: Calling | None = None
     """Of the stream that it belongs to."""
@@ -132,9 +135,14 @@ class Trip:
         return self.module in self.driver.gpu
 
     def make(
-        self, request: wire.Call | wire.Describe, segments: wire.Segments
+        self, request: wire.Call | wire.Describe, segments: wire.Segments, begun: Attempt | None = None
     ) -> tuple[wire.Returned | wire.Raised | wire.Rejected, list[wire.Buffer], str] | None:
         """The answer, its segments, and the label of the seat it came from; None: run it here.
+
+        Args:
+            request: the call.
+            segments: its value.
+            begun: a first attempt that is under way.
 
         Raises:
             RelocateError: nobody is left, or the call crashes executors.
@@ -152,8 +160,14 @@ class Trip:
             opened: channel.Channel | None = None
             links: Links | None = None
             seat: Seat | None = None
+            come: channel.Exchanged | None = None
             try:
-                seat = driver.lease(self)
+                if begun is None:
+                    seat = driver.lease(self)
+                else:
+                    opened = begun.opened
+                    self.seat = seat = begun.seat
+                    begun.seat = None
                 links = driver.links
                 if self.refusal is not None:
                     said, self.refusal = self.refusal, None
@@ -167,18 +181,26 @@ class Trip:
                 self.attempts += 1
                 self.sent += size
                 failed = True
-                began = driver.clock()
-                opened = seat.take() or links.open_channel(seat)
-                if self.deadline < NEVER and isinstance(request, wire.Call):
-                    request.due = began, self.deadline
-                    frames = wire.pack(request, segments)
-                opened.send(request, frames)
-                # What can be done while the answer is waited for costs nothing.
-                driver.counters.catch_up()
+                if begun is None:
+                    began = driver.clock()
+                    opened = seat.take() or links.open_channel(seat)
+                    if self.deadline < NEVER and isinstance(request, wire.Call):
+                        request.due = began, self.deadline
+                        frames = wire.pack(request, segments)
+                    opened.send(request, frames)
+                    # What can be done while the answer is waited for costs nothing.
+                    driver.counters.catch_up()
+                else:
+                    began = begun.began
+                    first, begun = begun, None
+                    for question in first.questions:
+                        self._answer(*question)
+                    come = first.result()
+                    assert opened is not None
                 estimate = self._estimated()
                 try:
                     until = self._until(seat, opened, began)
-                    reply, result, received = opened.reply(self._answer, until)
+                    reply, result, received = come or opened.reply(self._answer, until)
                 except channel.TimeUp:
                     if driver.clock() >= self.deadline:
                         raise

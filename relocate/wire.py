@@ -407,6 +407,8 @@ SAYING = frozenset((Returned, Raised, Said))
 not, takes several times as long."""
 
 _encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+"""The only frame of a message whose value, if any, is inside it."""
 _output_decoder = msgspec.msgpack.Decoder(list[tuple[str, str]])
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
@@ -416,13 +418,15 @@ def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     if type(message) in SAYING and message.output:  # type: ignore[attr-defined]
         assert isinstance(message, (Returned, Raised, Said))
         if sum(len(text) for _, text in message.output) > INLINE:
-            segments = [*segments, _encoder.encode(message.output)]
+            segments = [*segments, encode(message.output)]
             message.output, message.tail = [], True
     if segments and 0 < len(body := segments[0]) <= INLINE:
         message.body = body if type(body) is bytes else bytes(body)  # type: ignore[attr-defined]
+        if len(segments) == 1:
+            return [encode(message)]
         segments = segments[1:]
-    if not segments:
-        return [_encoder.encode(message)]
+    elif not segments:
+        return [encode(message)]
     sizes = [len(s) for s in segments]
     if len(sizes) > MAX_SEGMENTS or sum(sizes) > MAX_MESSAGE:
         raise ArgumentError(
@@ -430,7 +434,7 @@ def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
             f"at most {MAX_MESSAGE:,} in {MAX_SEGMENTS:,} travel at once"
         )
     message.sizes = sizes  # type: ignore[attr-defined]
-    frames: list[Buffer] = [_encoder.encode(message)]
+    frames: list[Buffer] = [encode(message)]
     for segment in segments:
         view = memoryview(segment)
         size = len(view)

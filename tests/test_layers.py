@@ -33,7 +33,7 @@ ROWS = tuple(
         "contact",
         "door reception",
         "announcer directory upstream",
-        "executor links trip streaming nsfile",
+        "executor links trip streaming nsfile shortcut",
         "driver processes registry",
         "explain worker",
         "finder exchange far verbs fleet descriptions notices",
