@@ -262,10 +262,6 @@ class Driver(Seating):
         """Whether there is nobody but the usual policy to ask about a call, and to tell of it."""
         return self.policy is policy.decide and self.limits is None and self.verifier is None and self.tracing is None
 
-    def go_on(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], begun: Attempt) -> Any:
-        """As `call`, with a first attempt that is under way."""
-        return self._call(target, args, kwargs, begun=begun)
-
     def describe(self, module: str, timeout: float, *, local: bool = False) -> bytes:
         """The encoded interface of ``module``, from whichever place offers it.
 

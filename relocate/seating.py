@@ -389,6 +389,11 @@ class Seating(Ranks):
         there.add(seconds)
         self._hedges.ran(seconds, calls)
 
+    def ran(self, calls: int, seconds: float) -> None:
+        """Note so many calls that took a shortcut, and the seconds of all together."""
+        self._retries.deposit(calls)
+        self._hedges.ran(seconds / calls, calls)
+
     def outrun(self, trip: Trip, seat: Seat, sent: float) -> None:
         """Note that another seat's answer came first to a call that was sent to this one then."""
         now = self.clock()

@@ -84,7 +84,7 @@ class Shortcut:
         now: when; by the driver's clock.
     """
 
-    __slots__ = ("driver", "pools", "seat", "snapshot", "until")
+    __slots__ = ("_calls", "_seconds", "driver", "pools", "seat", "snapshot", "until")
 
     def __init__(self, driver: Driver, seat: Seat, now: float) -> None:
         self.driver = driver
@@ -92,6 +92,9 @@ class Shortcut:
         self.pools = driver.pools_of
         self.snapshot = driver.namespace.snapshot
         self.until = now + MOMENT
+        self._calls = 0
+        """That went this way and were not told of; the next has their seconds."""
+        self._seconds = 0.0
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `driver.Driver.call`."""
@@ -104,6 +107,7 @@ class Shortcut:
             or (body := restoring.plain(args, kwargs)) is None
             or len(body) > wire.INLINE
         ):
+            self._tell()
             return driver.make(target, args, kwargs)
         described = target.described
         request = wire.Call(
@@ -129,11 +133,14 @@ class Shortcut:
                         seat.answers += 1
                         seat.answered_at = now = driver.clock()
                         driver.release(seat, opened, False, attempt)
-                        if now - began > SHORT or reply.waiting:
-                            target.shortcut = None
+                        seconds = now - began
+                        self._calls += 1
+                        self._seconds += seconds
+                        if seconds > SHORT or reply.waiting:
+                            self._end(target)
                         sent, module = len(frames[0]), request.module
                         driver.counters.settled(
-                            (target.name, "returned", seat.label, sent, received, 0, False, 0, module, now - began)
+                            (target.name, "returned", seat.label, sent, received, 0, False, 0, module, seconds)
                         )
                         return value
         except channel.TimeUp:
@@ -143,12 +150,24 @@ class Shortcut:
                 raise
             attempt.outcome = error
         if attempt.seat is None:
-            target.shortcut = None
+            self._end(target)
             return driver.make(target, args, kwargs)
         try:
-            return driver.go_on(target, args, kwargs, attempt)
+            self._tell()
+            return driver.make(target, args, kwargs, begun=attempt)
         finally:
             if attempt.seat is not None:  # an interrupt came between
                 driver.release(attempt.seat, None, False, attempt)
                 if attempt.opened is not None:
                     attempt.opened.close()
+
+    def _end(self, target: Target) -> None:
+        self._tell()
+        target.shortcut = None
+
+    def _tell(self) -> None:
+        """Let the budgets of further attempts know of the calls that went this way."""
+        if self._calls:
+            calls, self._calls = self._calls, 0
+            seconds, self._seconds = self._seconds, 0.0
+            self.driver.ran(calls, seconds)

@@ -152,6 +152,18 @@ def test_one_that_takes_long_is_waited_for_or_tried_elsewhere(
     assert program.load("shop").price(6) == 18
 
 
+def test_calls_that_took_it_earn_further_attempts(program: Program, desk: Worker) -> None:
+    price = program.load("shop").price
+    hedges = program.driver._hedges.calls
+    hedges.tokens = 0.0
+    for n in range(60):
+        price(n)
+    desk.next(Delay(1.0))
+    price(0)
+    assert program.statistics().hedged == 1
+    assert 0.8 < hedges.tokens < 1.5  # 3 % of 61, less the one that was spent
+
+
 def test_one_that_took_longer_than_short_calls_do_is_followed_by_a_decision(
     program: Program, desk: Worker, leased: list[str]
 ) -> None:
