@@ -166,22 +166,22 @@ class Driver(Seating):
         twin = self.verifier.twin(target, sent.segments, trip.lent) if self.verifier and calling is None else None
         described = target.described
         carried = None if self.tracing is None else self.tracing.carried(target.name)
+        pools, snapshot = self.pools_of, self.namespace.snapshot
+        request = None if begun is None else begun.request
         for _ in range(STALE_TRIES):
-            if begun is None:
+            if request is None:
                 state = ambient.capture(carried)
                 request = wire.Call(next(self.numbers), described.name, target.member, described.digest, state, stream)
-            else:
-                request = begun.request
             digest = request.digest
-            first, begun = begun, None
             try:
-                answer = trip.make(request, sent.segments, first)
+                answer = trip.make(request, sent.segments, begun)
             except RelocateError:
                 trip.settle("failed", None)
                 raise
             if answer is None:
                 return self._here(target, args, kwargs, trip)
             reply, result, seat = answer
+            unread: Exception | None = None
             if type(reply) is wire.Rejected:
                 code, why = reply.code, reply.text
                 if code != "generator" and code not in UNFIT:  # of those the trip has told
@@ -196,10 +196,7 @@ class Driver(Seating):
                 except restoring.Unrestorable as error:
                     code, why = "result", str(error)
                 except Exception as error:
-                    if not self._may_run_here(target):
-                        trip.settle("failed", None)
-                        raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
-                    code, why = "result", str(error)
+                    code, why, unread = "result", "", error
                 else:
                     raised = value if type(reply) is wire.Raised else None
                     try:
@@ -220,12 +217,21 @@ class Driver(Seating):
                             raise raised
                         finally:
                             del raised, value  # what goes round would keep the arguments
-                    if trip.short is not None and sent.plain and self._is_ordinary and not target.special:
-                        target.shortcut = Shortcut(self, trip.short, self.clock())
+                    short = trip.short
+                    if (
+                        short is not None
+                        and not short.outstanding
+                        and sent.plain
+                        and not (reply.ambient or reply.output)
+                        and self._is_ordinary
+                    ):
+                        target.shortcut = Shortcut(self, short, pools, snapshot)
                     if stream is None:
                         return value
                     items, ended, end = value
                     return streaming.Piece(items, ended, end, sent)
+            if unread is not None:
+                return self.unread(target, args, kwargs, trip, unread)
             if code == "late":
                 trip.settle("failed", None)
                 raise DeadlineExceeded(f"{target.name} on {seat}: {why}")
@@ -246,6 +252,7 @@ class Driver(Seating):
                     why = str(error)
                 described = target.described
                 if described.digest != digest:
+                    request = begun = None
                     continue
             if self._may_run_here(target):
                 if code in UNFIT:
@@ -261,6 +268,32 @@ class Driver(Seating):
     def _is_ordinary(self) -> bool:
         """Whether there is nobody but the usual policy to ask about a call, and to tell of it."""
         return self.policy is policy.decide and self.limits is None and self.verifier is None and self.tracing is None
+
+    def ended(self, target: Target, began: float, sent: int, received: int) -> Trip:
+        """The trip of a call that has taken the shortcut.
+
+        Args:
+            target: the function.
+            began: when; by the driver's clock.
+            sent: bytes.
+            received: bytes.
+        """
+        trip = Trip(self, target.name, target.described.name, target.path)
+        trip.began, trip.attempts, trip.sent, trip.received = began, 1, sent, received
+        return trip
+
+    def unread(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], trip: Trip, error: Exception
+    ) -> Any:
+        """Run a call here whose result cannot be read here, if it may.
+
+        Raises:
+            ArgumentError: it may not.
+        """
+        if self._may_run_here(target):
+            return self._here(target, args, kwargs, trip)
+        trip.settle("failed", None)
+        raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
 
     def describe(self, module: str, timeout: float, *, local: bool = False) -> bytes:
         """The encoded interface of ``module``, from whichever place offers it.

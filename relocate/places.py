@@ -42,6 +42,7 @@ class Seat(Health):
         "label",
         "link",
         "modules",
+        "passed",
         "slot",
         "unfit",
     )
@@ -59,6 +60,8 @@ class Seat(Health):
         self.endpoint = endpoint
         self.depth = self._base = depth
         self._pace = 2 * SHORT
+        self.passed = 0
+        """Answers to short calls, of which each eighth is looked at."""
         self.modules: set[str] = set()
         self.imported_at = 0.0
         """When it last answered the first call of a module; by the driver's clock."""
@@ -85,6 +88,13 @@ class Seat(Health):
             return taken
         except IndexError:
             return None
+
+    def take_again(self) -> channel.Channel | None:
+        """The idle channel that was used last, if it can be used as it is."""
+        with contextlib.suppress(IndexError):
+            if self.idle[-1].path in (None, sys.path):
+                return self.idle.pop()
+        return None
 
     def dismiss(self) -> None:
         """The executor is gone: close what is idle, keep nothing more."""

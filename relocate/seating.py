@@ -189,7 +189,7 @@ class Seating(Ranks):
                 or seat.outstanding
                 or self.links is None
                 or self.lending
-                or (opened := seat.take()) is None
+                or (opened := seat.take_again()) is None
             ):
                 return None
             holder.seat = seat
@@ -356,9 +356,12 @@ class Seating(Ranks):
     def answered(self, trip: Trip, seat: Seat, sent: float, estimate: Estimate, reply: Answered) -> None:
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
+        trip.short = None
         if estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
-            trip.short = seat
-            if seat.answers & EACH:
+            if type(reply) is wire.Returned and now - sent < SHORT and not reply.waiting:
+                trip.short = seat
+            seat.passed += 1
+            if seat.passed & EACH:
                 seat.answers += 1
                 seat.answered_at = now
                 return

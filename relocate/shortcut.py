@@ -10,8 +10,8 @@ Rules:
   are more than numbers, texts and the like.
 * It is good for a moment only, and for short calls.  Then one goes the long way again: the policy decides anew, and
   it is looked how long such calls take.
-* A plain result ends the call.  Whatever else comes, is raised, or does not come in time is handed over to a
-  `trip.Trip`, with the attempt that is under way, and goes on there as if it had begun there.
+* A plain result that comes soon ends the call.  Whatever else comes, is raised, or does not come is handed over to
+  a `trip.Trip`, with the attempt that is under way, and goes on as if it had begun there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .seating import SHORT
 
 if TYPE_CHECKING:
     from .driver import Driver
+    from .namespace import Snapshot
     from .places import Seat
     from .target import Target
 
@@ -46,6 +47,10 @@ class Attempt:
     seat: Seat | None = None
     """The one it holds; see `trip.Trip`."""
     opened: channel.Channel | None = None
+    answers = 0
+    """That the seat had given before."""
+    sent = 0.0
+    """When it was sent."""
     outcome: channel.Exchanged | BaseException | None = None
     """What came, or was raised; None: nothing yet."""
     questions: Sequence[tuple[session.Question, list[wire.Buffer]]] = ()
@@ -74,6 +79,19 @@ class Attempt:
         finally:
             del outcome  # what goes round would keep the arguments
 
+    def give_up(self, driver: Driver) -> None:
+        """Give the seat back; the answer is not wanted any more."""
+        seat, links = self.seat, driver.links
+        if seat is None:
+            return
+        try:
+            if self.opened is not None:
+                self.opened.close()
+            if links is not None:
+                links.cancel(seat, self.request.call)
+        finally:
+            driver.release(seat, None, False, self)
+
 
 class Shortcut:
     """Where the last short call of a function went.
@@ -81,33 +99,35 @@ class Shortcut:
     Args:
         driver: made it.
         seat: has answered it.
-        now: when; by the driver's clock.
+        pools: what `ranks.Ranks.pools` had worked out before.
+        snapshot: the names, before.
     """
 
-    __slots__ = ("_calls", "_seconds", "driver", "pools", "seat", "snapshot", "until")
+    __slots__ = ("_calls", "_driver", "_seconds", "_until", "pools", "seat", "snapshot")
 
-    def __init__(self, driver: Driver, seat: Seat, now: float) -> None:
-        self.driver = driver
+    def __init__(self, driver: Driver, seat: Seat, pools: object, snapshot: Snapshot) -> None:
+        self._driver = driver
         self.seat = seat
-        self.pools = driver.pools_of
-        self.snapshot = driver.namespace.snapshot
-        self.until = now + MOMENT
+        self.pools = pools
+        self.snapshot = snapshot
+        self._until = driver.clock() + MOMENT
         self._calls = 0
         """That went this way and were not told of; the next has their seconds."""
         self._seconds = 0.0
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `driver.Driver.call`."""
-        driver, seat = self.driver, self.seat
+        driver, seat = self._driver, self.seat
         began = driver.clock()
+        if began > self._until:
+            self._end(target)
+            return driver.make(target, args, kwargs)
         if (
-            began > self.until
-            or seat.outstanding
+            seat.outstanding
             or driver.deadline() < NEVER
             or (body := restoring.plain(args, kwargs)) is None
             or len(body) > wire.INLINE
         ):
-            self._tell()
             return driver.make(target, args, kwargs)
         described = target.described
         request = wire.Call(
@@ -118,56 +138,62 @@ class Shortcut:
         try:
             attempt.opened = opened = driver.resume(self, attempt)
             if opened is not None:
+                attempt.answers = seat.answers
+                attempt.sent = sent = driver.clock()
                 opened.send(request, frames)
                 # What can be done while the answer is waited for costs nothing.
                 driver.counters.catch_up()
-                reply, segments, received = attempt.outcome = opened.reply(attempt.asked, began + opened.hedged_from)
-                if type(reply) is wire.Returned and not (
-                    reply.refers or reply.ambient or reply.output or attempt.questions
+                reply, segments, received = attempt.outcome = opened.reply(attempt.asked, sent + opened.hedged_from)
+                now = driver.clock()
+                if (
+                    type(reply) is wire.Returned
+                    and not (reply.refers or reply.ambient or reply.output or reply.waiting or attempt.questions)
+                    and now - sent < SHORT
                 ):
-                    try:
+                    seat.answers += 1
+                    seat.answered_at = now
+                    driver.release(seat, opened, False, attempt)
+                    self._calls += 1
+                    self._seconds += now - sent
+                    size = len(frames[0])
+                    unread: Exception | None = None
+                    try:  # which may make calls itself, to ask for a class
                         value = values.loads(segments)
-                    except Exception:
-                        pass  # the trip tells of it
-                    else:
-                        seat.answers += 1
-                        seat.answered_at = now = driver.clock()
-                        driver.release(seat, opened, False, attempt)
-                        seconds = now - began
-                        self._calls += 1
-                        self._seconds += seconds
-                        if seconds > SHORT or reply.waiting:
-                            self._end(target)
-                        sent, module = len(frames[0]), request.module
-                        driver.counters.settled(
-                            (target.name, "returned", seat.label, sent, received, 0, False, 0, module, seconds)
-                        )
-                        return value
+                    except Exception as error:
+                        unread = error
+                    if unread is not None:
+                        return driver.unread(target, args, kwargs, driver.ended(target, began, size, received), unread)
+                    seconds, module = driver.clock() - began, request.module
+                    driver.counters.settled(
+                        (target.name, "returned", seat.label, size, received, 0, False, 0, module, seconds)
+                    )
+                    return value
         except channel.TimeUp:
             pass
         except BaseException as error:
             if attempt.seat is None:
                 raise
             attempt.outcome = error
+        self._end(target)
         if attempt.seat is None:
-            self._end(target)
             return driver.make(target, args, kwargs)
         try:
-            self._tell()
             return driver.make(target, args, kwargs, begun=attempt)
         finally:
             if attempt.seat is not None:  # an interrupt came between
-                driver.release(attempt.seat, None, False, attempt)
-                if attempt.opened is not None:
-                    attempt.opened.close()
+                try:
+                    attempt.give_up(driver)
+                finally:
+                    if attempt.seat is not None:  # and another one
+                        driver.release(attempt.seat, None, False, attempt)
 
     def _end(self, target: Target) -> None:
-        self._tell()
         target.shortcut = None
+        self._tell()
 
     def _tell(self) -> None:
         """Let the budgets of further attempts know of the calls that went this way."""
         if self._calls:
             calls, self._calls = self._calls, 0
             seconds, self._seconds = self._seconds, 0.0
-            self.driver.ran(calls, seconds)
+            self._driver.ran(calls, seconds)

@@ -71,7 +71,7 @@ class Trip:
     _heard: tuple[str, ...] = ()
     """Seats of whose end a word was waited for."""
     short: Seat | None = None
-    """The one that has answered it, if such calls seldom take long there."""
+    """The one that has answered it, if that took no time, as with most such calls."""
     lent = restoring.NOTHING
     course: Calling | None = None
     """Of the stream that it belongs to."""
@@ -160,7 +160,6 @@ class Trip:
             opened: channel.Channel | None = None
             links: Links | None = None
             seat: Seat | None = None
-            come: channel.Exchanged | None = None
             try:
                 if begun is None:
                     seat = driver.lease(self)
@@ -190,21 +189,21 @@ class Trip:
                     opened.send(request, frames)
                     # What can be done while the answer is waited for costs nothing.
                     driver.counters.catch_up()
+                    first, answers, ahead = None, seat.answers, seat.outstanding - 1
                 else:
-                    began = begun.began
-                    first, begun = begun, None
-                    for question in first.questions:
-                        self._answer(*question)
-                    come = first.result()
-                    assert opened is not None
+                    first, answers, ahead = begun, begun.answers, 0
+                    began, begun = begun.sent, None
                 estimate = self._estimated()
                 try:
-                    until = self._until(seat, opened, began)
-                    reply, result, received = come or opened.reply(self._answer, until)
+                    come = None if first is None else self._come(first)
+                    assert opened is not None  # or else that has raised something
+                    self.begins_after = answers + ahead
+                    reply, result, received = come or opened.reply(self._answer, self._until(opened, began, ahead))
                 except channel.TimeUp:
                     if driver.clock() >= self.deadline:
                         raise
                     assert isinstance(request, wire.Call)
+                    assert opened is not None
                     race = Race(self, seat, opened, began, links, self._answer)
                     try:
                         reply, result, received = race.run(request, frames)
@@ -253,13 +252,24 @@ class Trip:
             self.tried, lost = [*self.tried, seat.id], seat.label
             self._judge(request.call, driver.clock() - began)
 
-    def _until(self, seat: Seat, opened: channel.Channel, sent: float) -> float:
-        """When to look how it goes: at the deadline, or when it takes longer than such calls do."""
-        usual = policy.hedge_after(self, behind=seat.outstanding > 1)
+    def _come(self, begun: Attempt) -> channel.Exchanged | None:
+        """What has come of an attempt that is under way."""
+        for question in begun.questions:
+            self._answer(*question)
+        return begun.result()
+
+    def _until(self, opened: channel.Channel, sent: float, ahead: int) -> float:
+        """When to look how it goes: at the deadline, or when it takes longer than such calls do.
+
+        Args:
+            opened: where the answer comes.
+            sent: when it was sent.
+            ahead: calls that its seat has to run before it.
+        """
+        usual = policy.hedge_after(self, behind=ahead > 0)
         if usual == NEVER:
             return self.deadline
         least = opened.hedged_from
-        self.begins_after = seat.answers + seat.outstanding - 1
         until = sent + (usual if usual > least else least)
         return until if until < self.deadline else self.deadline
 
