@@ -151,8 +151,16 @@ def bound_to(socket: zmq.Socket[bytes]) -> str:
     return endpoint.rstrip(b"\0").decode()
 
 
-def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer]) -> None:
-    """Send a message of one frame or several.  Only small ones are copied: to lend them to libzmq costs more."""
+def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer], to: bytes = b"") -> None:
+    """Send a message of one frame or several.  Only small ones are copied: to lend them to libzmq costs more.
+
+    Args:
+        socket: where.
+        frames: the message.
+        to: the peer's identity, if the socket has several.
+    """
+    if to:
+        send_frame(socket, to, MORE, True)
     last = frames[-1]
     if len(frames) > 1:
         for frame in frames[:-1]:

@@ -25,7 +25,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
 from functools import lru_cache, partial
 from operator import attrgetter
 from types import FrameType, ModuleType
@@ -231,8 +230,7 @@ class Executor:
             return wire.Rejected(call, "arguments", f"{type(error).__name__}: {error}"), ()
         self._running = peer, message
         self._said_at = 0.0
-        # What unpickling and pickling leave in a context is not for the next call.
-        reply = copy_context().run(self._runner.run, message, function, segments, len(self._reception.calls))
+        reply = self._runner.run(message, function, segments, len(self._reception.calls))
         self._running, caller, self._caller = None, self._caller, None
         if caller is not None:
             caller.end()

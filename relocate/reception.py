@@ -238,7 +238,7 @@ class Reception:
                 raise Gone("the caller is gone") from None
             return
         try:
-            channel.send(self._socket, [peer, *frames])
+            channel.send(self._socket, frames, peer)
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:
                 raise

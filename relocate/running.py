@@ -9,7 +9,8 @@ from inspect import iscoroutinefunction
 from types import CoroutineType, GeneratorType
 from typing import Any
 
-from . import ambient, lending, raising, restoring, wire
+from . import ambient, lending, raising, restoring, values, wire
+from .changes import ATOMS
 from .errors import ArgumentError
 from .output import Output
 
@@ -45,9 +46,56 @@ class Runner:
             segments: its value.
             waiting: calls in the line behind it, for the answer.
         """
+        self._output.said = 0
+        if segments[0][0] != values.PICKLED and message.stream is None and not message.ambient:
+            begun = copy_context()
+            if not len(begun):
+                return self._run_plainly(message, function, segments, waiting, begun)
+        # What unpickling and pickling leave in a context is not for the next call.
+        return copy_context().run(self._run, message, function, segments, waiting)
+
+    def _run_plainly(
+        self,
+        message: wire.Call,
+        function: Callable[..., Any],
+        segments: list[wire.Buffer],
+        waiting: int,
+        context: Context,
+    ) -> tuple[wire.Message, wire.Segments]:
+        """`run` of a call with plain arguments and nothing around it, as most short calls are; in an empty context."""
+        failure: BaseException | None = None
+        result: Any = None
+        try:
+            received = restoring.Received(segments)
+        except Exception as error:
+            return wire.Rejected(message.call, "arguments", f"{type(error).__name__}: {error}"), ()
+        try:
+            try:
+                self.interruptible = True
+                result = context.run(function, *received.args, **received.kwargs)
+                if type(result) is CoroutineType and iscoroutinefunction(function):
+                    result = _run(result, context)
+            finally:
+                self.interruptible = False
+        except self._through:
+            raise
+        except BaseException as error:
+            failure = error
+        if failure is None and type(result) in ATOMS and not len(context):
+            output = self._output
+            said = output.said
+            return wire.Returned(message.call, waiting, output.take(), said=said), [values.of_atom(result)]
+        self._done = ambient.told(context, Context(), None) if len(context) else b""
+        try:
+            return copy_context().run(self._told, message, received, result, failure, waiting, 1)
+        finally:
+            del failure  # it knows this frame: what goes round would keep the arguments
+
+    def _run(
+        self, message: wire.Call, function: Callable[..., Any], segments: list[wire.Buffer], waiting: int
+    ) -> tuple[wire.Message, wire.Segments]:
         call = message.call
         output = self._output
-        output.said = 0
         begun = copy_context()  # before anything is unpickled: that gives a thread its decimal context, for one
         key: tuple[Any, ...] = ()
         failure: BaseException | None = None
@@ -90,10 +138,25 @@ class Runner:
             if len(self._readers) >= MOST:
                 self._readers.clear()
             self._readers.add(key)
-        done = self._done
+        try:
+            return self._told(message, received, result, failure, waiting, 2)
+        finally:
+            del failure  # it knows this frame: what goes round would keep the arguments
+
+    def _told(
+        self,
+        message: wire.Call,
+        received: restoring.Received,
+        result: Any,
+        failure: BaseException | None,
+        waiting: int,
+        ours: int,
+    ) -> tuple[wire.Message, wire.Segments]:
+        """The answer that says what came of a call; a failure has passed through so many functions of `Runner`."""
+        call, output, done = message.call, self._output, self._done
         try:
             if failure is not None:
-                given, refers = received.give(_described(failure, (*received.args, *received.kwargs.values())))
+                given, refers = received.give(_described(failure, (*received.args, *received.kwargs.values()), ours))
                 said = output.said
                 return wire.Raised(call, waiting, output.take(), refers=refers, said=said, ambient=done), given
             if isinstance(result, GeneratorType):
@@ -112,7 +175,7 @@ class Runner:
         except Exception as trouble:  # whatever the values' own classes raise when they are looked at
             why = f"{type(trouble).__name__}: {trouble}"
         finally:
-            del failure  # it knows this frame: what goes round would keep the arguments
+            del failure  # it knows the frames: what goes round would keep the arguments
         output.take()  # it will be said where the call runs next, and is not the next call's
         return wire.Rejected(call, "result", why), ()
 
@@ -160,9 +223,9 @@ def _run(waited: Coroutine[Any, Any, Any], context: Context) -> Any:
         return runner.run(waited, context=context)
 
 
-def _described(error: BaseException, given: tuple[Any, ...]) -> list[raising.Node]:
+def _described(error: BaseException, given: tuple[Any, ...], skip: int) -> list[raising.Node]:
     try:
-        return raising.describe(error, skip=2, given=given)
+        return raising.describe(error, skip=skip, given=given)
     except Exception as worse:
         text = f"{type(error).__name__}, which cannot be described: {type(worse).__name__}: {worse}"
         return raising.describe(RuntimeError(text))
