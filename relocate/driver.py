@@ -231,7 +231,10 @@ class Driver(Seating):
                     items, ended, end = value
                     return streaming.Piece(items, ended, end, sent)
             if unread is not None:
-                return self.unread(target, args, kwargs, trip, unread)
+                try:
+                    return self.unread(target, args, kwargs, trip, unread)
+                finally:
+                    del unread  # what goes round would keep the arguments
             if code == "late":
                 trip.settle("failed", None)
                 raise DeadlineExceeded(f"{target.name} on {seat}: {why}")
@@ -293,7 +296,10 @@ class Driver(Seating):
         if self._may_run_here(target):
             return self._here(target, args, kwargs, trip)
         trip.settle("failed", None)
-        raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
+        try:
+            raise ArgumentError(f"the result of {target.name} cannot be read here: {error}") from error
+        finally:
+            del error
 
     def describe(self, module: str, timeout: float, *, local: bool = False) -> bytes:
         """The encoded interface of ``module``, from whichever place offers it.

@@ -162,7 +162,11 @@ class Shortcut:
                     except Exception as error:
                         unread = error
                     if unread is not None:
-                        return driver.unread(target, args, kwargs, driver.ended(target, began, size, received), unread)
+                        try:
+                            trip = driver.ended(target, began, size, received)
+                            return driver.unread(target, args, kwargs, trip, unread)
+                        finally:
+                            del unread  # what goes round would keep the arguments
                     seconds, module = driver.clock() - began, request.module
                     driver.counters.settled(
                         (target.name, "returned", seat.label, size, received, 0, False, 0, module, seconds)
