@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import signal
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -224,28 +222,6 @@ def test_one_that_cannot_be_read_is_told_of_and_read_once(
     assert seen == [1]
     now = program.statistics()
     assert (now.calls - before.calls, now.failed) == (2, 1)
-
-
-def test_what_was_raised_meanwhile_keeps_no_arguments(program: Program, read: list[Callable[[int], object]]) -> None:
-    box = program.load("shop").box
-
-    def unreadable(number: int) -> None:
-        raise LookupError("the class is gone")
-
-    read.append(unreadable)
-
-    def failed() -> weakref.ref[Box]:
-        kept = Box(0)  # the traceback knows this frame
-        with pytest.raises(errors.ArgumentError):
-            box(1)
-        return weakref.ref(kept)
-
-    gc.collect()
-    gc.disable()
-    try:
-        assert failed()() is None
-    finally:
-        gc.enable()
 
 
 def test_who_becomes_slow_is_found_out(network: Network) -> None:
