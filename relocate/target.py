@@ -1,7 +1,7 @@
 """What a call of a relocated function is of: its name, and the version of its module.
 
-A `Target` is made once, with its stub, and says the same to the driver at every call; only the digest in its
-`Described` changes, when the module is described anew.
+A `Target` is made once, with its stub, and says the same to the driver at every call.  What changes is the digest in
+its `Described`, when the module is described anew, and the `shortcut.Shortcut` that its last call has left.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Target:
         self.generates = function.generates
         self.awaits = function.awaits
         self.shortcut: Shortcut | None = None
+        """Where its last call went, if the next one may go there with nothing to decide."""
         self.stays = False
         """Whether all calls run here: those of what the program has changed here."""
         self.special = self.generates or self.awaits
