@@ -89,6 +89,23 @@ class Channel(Protocol):
             TimeUp: the deadline passed before; the reply can be waited for again.
         """
 
+    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+        """Send a call, and wait a little: the body of its result, and the bytes received, if it is one of plain kind.
+
+        For an idle channel on which an answer has come before.
+
+        Args:
+            call: its number.
+            frame: its only frame.
+            until: when the result must have come; by `time.monotonic`.
+
+        Returns:
+            None if nothing has come, or anything else, or later: `reply` gives what has come, or waits for it.
+
+        Raises:
+            Lost: the peer died or was cut off; the outcome is unknown.
+        """
+
     def close(self) -> None:
         """Give up the connection; nothing that is still queued is sent."""
 
@@ -168,17 +185,21 @@ def send(socket: zmq.Socket[bytes], frames: list[wire.Buffer], to: bytes = b"") 
     send_frame(socket, last, 0, len(last) < SMALL)
 
 
-def receive(socket: zmq.Socket[bytes]) -> tuple[wire.AnyMessage, list[wire.Buffer], int]:
+def receive(socket: zmq.Socket[bytes], header: bytes | None = None) -> tuple[wire.AnyMessage, list[wire.Buffer], int]:
     """The next message, its segments, and the bytes of all; the chunks of a long segment are put together as read.
 
     For peers that are known: whether frames follow a small message is not looked at, as that takes as long as to read
     it; they would be read as the next message.
 
+    Args:
+        socket: where.
+        header: its first frame, if that has been read.
+
     Raises:
         zmq.Again: there is none.
         RemoteProtocolError: it is no message, or what follows the header is not what it announces.
     """
-    header = socket.recv()
+    header = socket.recv() if header is None else header
     try:
         message = wire.decode(header)
         body = getattr(message, "body", None)
@@ -297,6 +318,8 @@ class ZmqChannel:
     """When the connection must have been made; None: it has been."""
     _lost = ""
     """Why it has ended."""
+    _read: bytes | None = None
+    """The header of a message of which `exchange` has read no more."""
 
     def __init__(
         self,
@@ -342,21 +365,37 @@ class ZmqChannel:
 
     def reply(self, answer: Answer, deadline: float = policy.NEVER) -> Exchanged:
         """See `Channel`."""
-        if deadline < policy.NEVER and (deadline - time.monotonic()) * 1000 < SOON:
+        read, self._read = self._read, None
+        if read is None and deadline < policy.NEVER and (deadline - time.monotonic()) * 1000 < SOON:
             self._await(deadline)
         while True:
             try:
-                message, segments, size = receive(self._socket)
+                message, segments, size = receive(self._socket, read)
             except zmq.Again:
                 self._await(deadline)
                 continue
-            self._connected = True
+            self._connected, read = True, None
             reply = self._session.came(message)
             if type(reply) not in session.QUESTIONS:
                 return reply, segments, size
             frames = answer(reply, segments)  # type: ignore[arg-type] # a question, by its type
             if frames:
                 send(self._socket, frames)
+
+    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+        """See `Channel`."""
+        self._session.begin(call)
+        send_frame(self._socket, frame, 0, len(frame) < SMALL)
+        try:
+            header = self._socket.recv()
+        except zmq.Again:
+            return None
+        body = wire.body_of(header, call)
+        if body is None or time.monotonic() > until:
+            self._read = header
+            return None
+        self._session.end()
+        return body, len(header)
 
     def _await(self, deadline: float) -> None:
         """Wait for a message; raises `Lost` if the peer's end comes first, `TimeUp` if the deadline does."""

@@ -274,6 +274,8 @@ class DirectChannel:
 
     hedged_from = 0.01
     path: list[str] | None = None
+    _read: list[wire.Buffer] | None = None
+    """The frames of a message that `exchange` has read, and which is not what it waited for."""
 
     def __init__(self, url: str, opening: wire.Open, heartbeat: float) -> None:
         channel.check_socket_file(url + SUFFIX)
@@ -310,7 +312,8 @@ class DirectChannel:
         """See `channel.Channel`."""
         try:
             while True:
-                got = self._await(deadline)
+                read, self._read = self._read, None
+                got = read or self._await(deadline)
                 reply, segments = self._session.receive(got)
                 if type(reply) not in session.QUESTIONS:
                     return reply, segments, sum(map(len, got))
@@ -318,6 +321,24 @@ class DirectChannel:
                     self._stream.send(answers, patient=True)
         except Ended:
             raise Lost("connection lost") from None
+
+    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+        """See `channel.Channel`."""
+        self._session.begin(call)
+        try:
+            self._stream.send([frame], patient=True)
+            read = self._stream.receive()
+        except Nothing:
+            return None
+        except Ended:
+            raise Lost("connection lost") from None
+        header = read[0]
+        body = wire.body_of(header, call) if type(header) is bytes else None
+        if body is None or time.monotonic() > until:
+            self._read = read
+            return None
+        self._session.end()
+        return body, len(header)
 
     def _await(self, deadline: float) -> list[wire.Buffer]:
         look, stopped = 0.0, 0.0

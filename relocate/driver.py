@@ -225,7 +225,7 @@ class Driver(Seating):
                         and not (reply.ambient or reply.output)
                         and self._is_ordinary
                     ):
-                        target.shortcut = Shortcut(self, short, pools, snapshot)
+                        target.shortcut = Shortcut(self, target, short, pools, snapshot)
                     if stream is None:
                         return value
                     items, ended, end = value

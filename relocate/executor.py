@@ -38,7 +38,7 @@ from .caller import Caller
 from .errors import ConfigError
 from .output import Output
 from .reception import Peer, Reception
-from .running import Runner
+from .running import Answered, Runner
 
 RUNNING = slice(0, 16)
 CANCELLED = slice(16, 32)
@@ -181,9 +181,7 @@ class Executor:
             reception.send(peer, reply, result)
         return True
 
-    def _answer_until(
-        self, moment: float, peer: Peer, message: wire.Call, segments: list[wire.Buffer]
-    ) -> tuple[wire.Message, wire.Segments]:
+    def _answer_until(self, moment: float, peer: Peer, message: wire.Call, segments: list[wire.Buffer]) -> Answered:
         """The same for a call that is late from that moment on; the supervisor sees to that, whatever runs here."""
         if time.monotonic() >= moment:
             return wire.Rejected(message.call, "late", "its deadline passed before it could begin"), ()
@@ -203,12 +201,10 @@ class Executor:
             sys.path[:] = message.path
             importlib.invalidate_caches()
 
-    def _answer(
-        self, peer: Peer, message: wire.Call | wire.Describe, segments: list[wire.Buffer]
-    ) -> tuple[wire.Message, wire.Segments]:
+    def _answer(self, peer: Peer, message: wire.Call | wire.Describe, segments: list[wire.Buffer]) -> Answered:
         call = message.call
         try:
-            module, digest = self._module(message.module)
+            module, digest = self._modules.get(message.module) or self._module(message.module)
         except ImportError as error:
             return wire.Rejected(call, "module", f"the worker cannot import {message.module!r}: {error}"), ()
         except BaseException as error:

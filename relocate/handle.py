@@ -397,7 +397,10 @@ class Handle:
     # What the finder and the proxies ask -----------------------------------------------------------
 
     def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        caller = sys._getframe(1).f_back  # of the stub
+        try:
+            caller: FrameType | None = sys._getframe(2)  # of the stub
+        except ValueError:  # there is none, but a thread that has begun there
+            caller = None
         if (
             not self._enabled
             or self._mine.inside

@@ -40,7 +40,8 @@ class Output:
     """
 
     def __init__(self, written: Callable[[], object] = lambda: None) -> None:
-        self._taken: list[tuple[str, str]] = []
+        self.taken: list[tuple[str, str]] = []
+        """What was written since `take` was called."""
         self._written = written
         self.said = 0
         """Characters that were taken since the function began."""
@@ -48,13 +49,13 @@ class Output:
 
     def stream(self, name: str) -> io.TextIOBase:
         """A text stream that collects what is written to it."""
-        return _Stream(name, self._taken, self._written)
+        return _Stream(name, self.taken, self._written)
 
     def listen(self) -> None:
         """Keep the warnings and log records of this process from now on."""
         warnings.simplefilter("always")
         warnings.showwarning = self._warn
-        logging.getLogger().addHandler(_Handler(self._taken))
+        logging.getLogger().addHandler(_Handler(self.taken))
 
     def _warn(
         self,
@@ -72,32 +73,32 @@ class Output:
         if count > MOST:
             return
         at = None if filename == "sys" or filename.startswith(OWN) else (filename, lineno, _module_of(filename))
-        self._taken.append(("warning", json.dumps([category.__module__, category.__qualname__, text, at])))
+        self.taken.append(("warning", json.dumps([category.__module__, category.__qualname__, text, at])))
 
     def take(self) -> list[tuple[str, str]]:
         """What was written since the last time, neighbours of one stream joined."""
-        if not self._taken:
+        if not self.taken:
             return []
         joined: list[tuple[str, str]] = []
-        taken = self._taken[:]
+        taken = self.taken[:]
         for name, text in taken:
             if joined and joined[-1][0] == name and name.startswith("std"):
                 joined[-1] = (name, joined[-1][1] + text)
             else:
                 joined.append((name, text))
         self.said += length(taken)
-        del self._taken[: len(taken)]  # another thread may have written more
+        del self.taken[: len(taken)]  # another thread may have written more
         self._warned.clear()
         return joined
 
     @contextmanager
     def dropped(self) -> Iterator[None]:
         """What is said meanwhile is not."""
-        before = len(self._taken)
+        before = len(self.taken)
         try:
             yield
         finally:
-            del self._taken[before:]
+            del self.taken[before:]
 
     def restart(self) -> None:
         """The function runs again from the start: what it said is forgotten."""
@@ -128,7 +129,7 @@ class _Stream(io.TextIOBase):
     def __init__(self, name: str, taken: list[tuple[str, str]], written: Callable[[], object]) -> None:
         self.name = f"<{name}>"
         self._name = name
-        self._taken = taken
+        self.taken = taken
         self._written = written
 
     def write(self, text: str) -> int:
@@ -136,7 +137,7 @@ class _Stream(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if not text.isascii():  # a lone surrogate cannot travel, and a stream would not write it either
             text = text.encode("utf-8", self.errors).decode("utf-8")
-        self._taken.append((self._name, text))
+        self.taken.append((self._name, text))
         self._written()
         return len(text)
 
@@ -168,13 +169,13 @@ class _Bytes(io.RawIOBase):
 class _Handler(logging.Handler):
     def __init__(self, taken: list[tuple[str, str]]) -> None:
         super().__init__()
-        self._taken = taken
+        self.taken = taken
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         kept = {key: value for key, value in vars(record).items() if key not in ("args", "exc_info", "msg")}
-        self._taken.append(("log", json.dumps(kept | {"msg": record.getMessage()}, default=repr)))
+        self.taken.append(("log", json.dumps(kept | {"msg": record.getMessage()}, default=repr)))
 
 
 def _module_of(filename: str) -> str:

@@ -89,13 +89,6 @@ class Seat(Health):
         except IndexError:
             return None
 
-    def take_again(self) -> channel.Channel | None:
-        """The idle channel that was used last, if it can be used as it is."""
-        with contextlib.suppress(IndexError):
-            if self.idle[-1].path in (None, sys.path):
-                return self.idle.pop()
-        return None
-
     def dismiss(self) -> None:
         """The executor is gone: close what is idle, keep nothing more."""
         self.gone = True

@@ -217,13 +217,17 @@ class Reception:
                 known.here((message.clock, message.clock), time.monotonic())
             self._opened(message)
 
-    def send(self, peer: Peer, message: wire.Message, segments: wire.Segments = ()) -> None:
-        """Send a message, if the client is still there."""
-        try:
-            frames = wire.pack(message, segments)
-        except ArgumentError as error:  # more than one message may have
-            assert isinstance(message, (wire.Returned, wire.Raised))
-            frames = wire.pack(wire.Rejected(message.call, "result", str(error)))
+    def send(self, peer: Peer, message: wire.Message | bytes, segments: wire.Segments = ()) -> None:
+        """Send a message, or its only frame, if the client is still there."""
+        frames: list[wire.Buffer]
+        if isinstance(message, bytes):
+            frames = [message]
+        else:
+            try:
+                frames = wire.pack(message, segments)
+            except ArgumentError as error:  # more than one message may have
+                assert isinstance(message, (wire.Returned, wire.Raised))
+                frames = wire.pack(wire.Rejected(message.call, "result", str(error)))
         try:  # noqa: SIM105 -- contextlib.suppress takes as long as the rest
             self._write(peer, frames)
         except Gone:

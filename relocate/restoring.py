@@ -84,11 +84,7 @@ class Received:
         """Copies of it, if it gets those."""
         if segments[0][0] != values.PICKLED:
             self._unpickler = None
-            self.args, self.kwargs = values.atoms(segments[0])
-            for value in (*self.args, *self.kwargs.values()) if self.kwargs else self.args:
-                if value != value:
-                    self._know_nan()
-                    break
+            self.args, self.kwargs = plain_again(segments[0])
             return
         data, *buffers = segments
         if copied:
@@ -96,8 +92,8 @@ class Received:
         else:
             self.borrowed = [memoryview(b).toreadonly() for b in buffers]
         self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self.copies or self.borrowed)
-        self.args, self.kwargs = args, kwargs = self._unpickler.load()
-        self._know_nan()
+        args, kwargs = self._unpickler.load()
+        self.args, self.kwargs = args, kwargs = _with_known_nan(args, kwargs)
         for value in (*args, *kwargs.values()) if kwargs else args:
             if type(value) not in ATOMS:
                 break
@@ -109,19 +105,8 @@ class Received:
             self._know_inner_nan()
         reducers.everywhere()
 
-    def _know_nan(self) -> None:
-        """Let an argument that is not a number be the one that modules have by name: it equals no other, not even
-        a copy of itself, and is looked for in sets."""
-        for value in (*self.args, *self.kwargs.values()) if self.kwargs else self.args:
-            if type(value) is float and value != value:
-                break
-        else:
-            return
-        self.args = tuple(map(_named, self.args))
-        self.kwargs = {key: _named(value) for key, value in self.kwargs.items()}
-
     def _know_inner_nan(self) -> None:
-        """The same for those in lists and dictionaries, however deep, in which one may be looked for."""
+        """`_with_known_nan` for those in lists and dictionaries, however deep, in which one may be looked for."""
         assert self._unpickler is not None
         for holder in _memo(self._unpickler).values():
             if type(holder) is list:
@@ -318,8 +303,33 @@ def plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
         if kind is str or kind is bytes:
             texts += 1
     if (texts < 2 or _are_apart(args, kwargs)) and (not kwargs or all(type(key) is str for key in kwargs)):
-        return values.of_atoms(args, kwargs)
+        try:
+            return values.encode((args, kwargs))
+        except values.UNSAYABLE:
+            pass
     return pickle.dumps((args, kwargs), 5)
+
+
+def plain_again(data: wire.Buffer) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of which `plain` has made ``data``, if that is no pickle.
+
+    Raises:
+        msgspec.DecodeError: it has not.
+    """
+    args, kwargs = values.atoms(data)
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if value != value:
+            return _with_known_nan(args, kwargs)
+    return args, kwargs
+
+
+def _with_known_nan(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let an argument that is not a number be the one that modules have by name: it equals no other, not even a copy
+    of itself, and is looked for in sets."""
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) is float and value != value:
+            return tuple(map(_named, args)), {key: _named(value) for key, value in kwargs.items()}
+    return args, kwargs
 
 
 def _named(value: Any) -> Any:

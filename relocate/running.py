@@ -14,6 +14,8 @@ from .changes import ATOMS
 from .errors import ArgumentError
 from .output import Output
 
+Answered = tuple[wire.Message | bytes, wire.Segments]
+"""The answer, or its only frame, and the segments of its value."""
 MOST = 10_000
 """Ways of calling functions that are remembered."""
 
@@ -37,7 +39,7 @@ class Runner:
 
     def run(
         self, message: wire.Call, function: Callable[..., Any], segments: list[wire.Buffer], waiting: int
-    ) -> tuple[wire.Message, wire.Segments]:
+    ) -> Answered:
         """Call ``function`` with the arguments in ``segments``: the answer, and its segments.
 
         Args:
@@ -46,33 +48,22 @@ class Runner:
             segments: its value.
             waiting: calls in the line behind it, for the answer.
         """
-        self._output.said = 0
-        if segments[0][0] != values.PICKLED and message.stream is None and not message.ambient:
-            begun = copy_context()
-            if not len(begun):
-                return self._run_plainly(message, function, segments, waiting, begun)
-        # What unpickling and pickling leave in a context is not for the next call.
-        return copy_context().run(self._run, message, function, segments, waiting)
-
-    def _run_plainly(
-        self,
-        message: wire.Call,
-        function: Callable[..., Any],
-        segments: list[wire.Buffer],
-        waiting: int,
-        context: Context,
-    ) -> tuple[wire.Message, wire.Segments]:
-        """`run` of a call with plain arguments and nothing around it, as most short calls are; in an empty context."""
+        output, context = self._output, copy_context()
+        output.said = 0
+        if segments[0][0] == values.PICKLED or message.stream is not None or message.ambient or len(context):
+            # What unpickling and pickling leave in a context is not for the next call.
+            return context.run(self._run, message, function, segments, waiting)
+        # Plain arguments and nothing around them, as most short calls are.
         failure: BaseException | None = None
         result: Any = None
         try:
-            received = restoring.Received(segments)
+            args, kwargs = restoring.plain_again(segments[0])
         except Exception as error:
             return wire.Rejected(message.call, "arguments", f"{type(error).__name__}: {error}"), ()
         try:
             try:
                 self.interruptible = True
-                result = context.run(function, *received.args, **received.kwargs)
+                result = context.run(function, *args, **kwargs)
                 if type(result) is CoroutineType and iscoroutinefunction(function):
                     result = _run(result, context)
             finally:
@@ -82,9 +73,13 @@ class Runner:
         except BaseException as error:
             failure = error
         if failure is None and type(result) in ATOMS and not len(context):
-            output = self._output
+            body = values.of_atom(result)
+            if not (waiting or output.taken or output.said) and len(body) <= wire.INLINE:
+                return wire.returned(message.call, body), ()
             said = output.said
-            return wire.Returned(message.call, waiting, output.take(), said=said), [values.of_atom(result)]
+            return wire.Returned(message.call, waiting, output.take(), said=said), [body]
+        received = restoring.Received(segments)
+        received.args, received.kwargs = args, kwargs
         self._done = ambient.told(context, Context(), None) if len(context) else b""
         try:
             return copy_context().run(self._told, message, received, result, failure, waiting, 1)

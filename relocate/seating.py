@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -189,8 +190,14 @@ class Seating(Ranks):
                 or seat.outstanding
                 or self.links is None
                 or self.lending
-                or (opened := seat.take_again()) is None
             ):
+                return None
+            try:  # the channel that was used last, if it can be used as it is
+                path = seat.idle[-1].path
+                if path is not None and path != sys.path:
+                    return None
+                opened = seat.idle.pop()
+            except IndexError:
                 return None
             holder.seat = seat
             seat.outstanding += 1

@@ -92,6 +92,21 @@ class ClientSession:
         if following is State.BUSY:
             self._call = message.call  # type: ignore[union-attr]
 
+    def begin(self, call: bytes) -> None:
+        """`send` of a `wire.Call` of that number.
+
+        Raises:
+            LocalProtocolError: it may not be sent now.
+        """
+        if self.state is not State.IDLE:
+            raise LocalProtocolError(f"Call may not be sent on a channel that is {self.state.name}")
+        self.state = State.BUSY
+        self._call = call
+
+    def end(self) -> None:
+        """`came` of the `wire.Returned` that answers it."""
+        self.state = State.IDLE
+
     def receive(self, frames: Sequence[wire.Buffer]) -> tuple[Reply, list[wire.Buffer]]:
         """The reply in ``frames``, and its segments.
 

@@ -16,14 +16,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, channel, restoring, session, values, wire
+from . import ambient, restoring, values, wire
+from .observe import MANY
 from .policy import NEVER
 from .seating import SHORT
 
 if TYPE_CHECKING:
+    from .channel import Channel
     from .driver import Driver
     from .namespace import Snapshot
     from .places import Seat
@@ -39,45 +40,42 @@ class Attempt:
 
     Args:
         began: when its call began; by the driver's clock.
-        request: what is sent.
+        call: its number.
+        frame: what is sent.
     """
 
     spare = None
     """The seat of a second attempt, which there is none of; see `seating.Seating.release`."""
     seat: Seat | None = None
     """The one it holds; see `trip.Trip`."""
-    opened: channel.Channel | None = None
+    opened: Channel | None = None
     answers = 0
     """That the seat had given before."""
     sent = 0.0
     """When it was sent."""
-    outcome: channel.Exchanged | BaseException | None = None
-    """What came, or was raised; None: nothing yet."""
-    questions: Sequence[tuple[session.Question, list[wire.Buffer]]] = ()
-    """What the function said meanwhile.  Nothing is asked, as nothing was lent."""
+    failure: BaseException | None = None
+    """What was raised."""
 
-    def __init__(self, began: float, request: wire.Call) -> None:
+    def __init__(self, began: float, call: bytes, frame: bytes) -> None:
         self.began = began
-        self.request = request
+        self._call = call
+        self._frame = frame
 
-    def asked(self, question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
-        """Keep it for the trip."""
-        self.questions = [*self.questions, (question, segments)]
-        return []
+    @property
+    def request(self) -> wire.Call:
+        """What was sent."""
+        request = wire.decode(self._frame)
+        assert type(request) is wire.Call
+        return request
 
-    def result(self) -> channel.Exchanged | None:
-        """What came; None: nothing yet.
-
-        Raises:
-            BaseException: what was raised.
-        """
-        outcome, self.outcome = self.outcome, None
-        if not isinstance(outcome, BaseException):
-            return outcome
+    def fail(self) -> None:
+        """Raise what was raised, if anything was."""
+        failure, self.failure = self.failure, None
         try:
-            raise outcome
+            if failure is not None:
+                raise failure
         finally:
-            del outcome  # what goes round would keep the arguments
+            del failure  # what goes round would keep the arguments
 
     def give_up(self, driver: Driver) -> None:
         """Give the seat back; the answer is not wanted any more."""
@@ -88,7 +86,7 @@ class Attempt:
             if self.opened is not None:
                 self.opened.close()
             if links is not None:
-                links.cancel(seat, self.request.call)
+                links.cancel(seat, self._call)
         finally:
             driver.release(seat, None, False, self)
 
@@ -98,18 +96,20 @@ class Shortcut:
 
     Args:
         driver: made it.
+        target: the function.
         seat: has answered it.
         pools: what `ranks.Ranks.pools` had worked out before.
         snapshot: the names, before.
     """
 
-    __slots__ = ("_calls", "_driver", "_seconds", "_until", "pools", "seat", "snapshot")
+    __slots__ = ("_calls", "_driver", "_seconds", "_template", "_until", "pools", "seat", "snapshot")
 
-    def __init__(self, driver: Driver, seat: Seat, pools: object, snapshot: Snapshot) -> None:
+    def __init__(self, driver: Driver, target: Target, seat: Seat, pools: object, snapshot: Snapshot) -> None:
         self._driver = driver
         self.seat = seat
         self.pools = pools
         self.snapshot = snapshot
+        self._template = wire.Template(target.described.name, target.member, target.described.digest)
         self._until = driver.clock() + MOMENT
         self._calls = 0
         """That went this way and were not told of; the next has their seconds."""
@@ -117,9 +117,9 @@ class Shortcut:
 
     def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `driver.Driver.call`."""
-        driver, seat = self._driver, self.seat
+        driver, seat, template, described = self._driver, self.seat, self._template, target.described
         began = driver.clock()
-        if began > self._until:
+        if began > self._until or described.digest is not template.digest:
             self._end(target)
             return driver.make(target, args, kwargs)
         if (
@@ -129,36 +129,33 @@ class Shortcut:
             or len(body) > wire.INLINE
         ):
             return driver.make(target, args, kwargs)
-        described = target.described
-        request = wire.Call(
-            next(driver.numbers), described.name, target.member, described.digest, ambient.capture(), None, body
-        )
-        frames: list[wire.Buffer] = [wire.encode(request)]
-        attempt = Attempt(began, request)
+        call, counters = next(driver.numbers), driver.counters
+        if ambient.is_default():
+            frame = template.filled(call, body)
+        else:
+            state = ambient.capture()
+            frame = wire.encode(wire.Call(call, described.name, target.member, template.digest, state, None, body))
+        attempt = Attempt(began, call, frame)
         try:
             attempt.opened = opened = driver.resume(self, attempt)
             if opened is not None:
+                if len(counters.notes) > MANY:
+                    counters.catch_up()
                 attempt.answers = seat.answers
                 attempt.sent = sent = driver.clock()
-                opened.send(request, frames)
-                # What can be done while the answer is waited for costs nothing.
-                driver.counters.catch_up()
-                reply, segments, received = attempt.outcome = opened.reply(attempt.asked, sent + opened.hedged_from)
-                now = driver.clock()
-                if (
-                    type(reply) is wire.Returned
-                    and not (reply.refers or reply.ambient or reply.output or reply.waiting or attempt.questions)
-                    and now - sent < SHORT
-                ):
+                come = opened.exchange(call, frame, sent + SHORT)
+                if come is not None:
+                    result, received = come
+                    now = driver.clock()
                     seat.answers += 1
                     seat.answered_at = now
                     driver.release(seat, opened, False, attempt)
                     self._calls += 1
                     self._seconds += now - sent
-                    size = len(frames[0])
+                    size = len(frame)
                     unread: Exception | None = None
                     try:  # which may make calls itself, to ask for a class
-                        value = values.loads(segments)
+                        value = values.decode(result) if result[0] != values.PICKLED else values.loads([result])
                     except Exception as error:
                         unread = error
                     if unread is not None:
@@ -167,17 +164,15 @@ class Shortcut:
                             return driver.unread(target, args, kwargs, trip, unread)
                         finally:
                             del unread  # what goes round would keep the arguments
-                    seconds, module = driver.clock() - began, request.module
-                    driver.counters.settled(
+                    seconds, module = driver.clock() - began, described.name
+                    counters.settled(
                         (target.name, "returned", seat.label, size, received, 0, False, 0, module, seconds)
                     )
                     return value
-        except channel.TimeUp:
-            pass
         except BaseException as error:
             if attempt.seat is None:
                 raise
-            attempt.outcome = error
+            attempt.failure = error
         self._end(target)
         if attempt.seat is None:
             return driver.make(target, args, kwargs)

@@ -75,34 +75,20 @@ class Taken(list[Buffer]):
 
 UNSAYABLE = (OverflowError, TypeError, ValueError, msgspec.MsgspecError)
 """What is raised of complex numbers, integers of more than 64 bits, lone surrogates, and 4 GiB in one piece."""
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
-_decode_arguments = msgspec.msgpack.Decoder(tuple[tuple[Any, ...], dict[str, Any]]).decode
+encode = msgspec.msgpack.Encoder().encode
+"""The only segment of what holds nothing but numbers, texts and the like; raises `UNSAYABLE`."""
+decode = msgspec.msgpack.Decoder().decode
+"""What `encode` was given, but for arguments."""
+atoms = msgspec.msgpack.Decoder(tuple[tuple[Any, ...], dict[str, Any]]).decode
+"""The arguments of which `encode` has made a segment; raises `msgspec.DecodeError` if it has not."""
 
 
 def of_atom(value: Any) -> bytes:
     """The only segment of a number, a text or the like (one of `changes.ATOMS`)."""
     try:
-        return _encode(value)
+        return encode(value)
     except UNSAYABLE:
         return pickle.dumps(value, 5)
-
-
-def of_atoms(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """The only segment of arguments that are nothing but such, each another object."""
-    try:
-        return _encode((args, kwargs))
-    except UNSAYABLE:
-        return pickle.dumps((args, kwargs), 5)
-
-
-def atoms(data: Buffer) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that `of_atoms` was given.
-
-    Raises:
-        msgspec.DecodeError: it was not of that kind.
-    """
-    return _decode_arguments(data)
 
 
 def dumps(value: object, lent: Loans | None = None) -> list[Buffer]:
@@ -195,7 +181,7 @@ def _is_plain(data: bytes) -> bool:
 def loads(segments: Segments) -> Any:
     """The value of ``segments``; arrays in it are writable if they were where they come from."""
     if segments[0][0] != PICKLED:
-        return _decode(segments[0])
+        return decode(segments[0])
     try:
         return pickle.loads(segments[0], buffers=segments[1:]) if len(segments) > 1 else pickle.loads(segments[0])
     except (ImportError, AttributeError):

@@ -413,6 +413,53 @@ _output_decoder = msgspec.msgpack.Decoder(list[tuple[str, str]])
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
 
+_body_decoder = msgspec.msgpack.Decoder(bytes)
+
+# What most short calls and their results say, put together from what they have in common.  To make a `Call` or a
+# `Returned`, and to read it, takes several times as long.
+_CALL, _RETURNED = (b"\x9a" + encode(tag) + b"\xc4\x10" for tag in ("call", "returned"))
+"""Arrays of ten, which begin with the tag, and 16 bytes."""
+_NOT_STREAMED = encode(None)
+_NOT_LONG_NOR_DUE = encode([]) + encode(None)
+_NOTHING_SAID = encode(0) + encode([])
+_NOTHING_ELSE = encode([]) + encode(False) + encode(False) + encode(0) + encode(b"")
+_BODY = len(_RETURNED) + 16 + len(_NOTHING_SAID)
+"""Where the body begins."""
+
+
+class Template:
+    """What calls of one function have in common: all but their number and value, if nothing else travels with them.
+
+    Args:
+        module, member, digest: see `Call`.
+    """
+
+    __slots__ = ("_function", "digest")
+
+    def __init__(self, module: str, member: str, digest: bytes) -> None:
+        self.digest = digest
+        self._function = encode(module) + encode(member) + encode(digest) + encode(b"") + _NOT_STREAMED
+
+    def filled(self, call: bytes, body: bytes) -> bytes:
+        """The only frame of one of them."""
+        return b"".join((_CALL, call, self._function, encode(body), _NOT_LONG_NOR_DUE))
+
+
+def returned(call: bytes, body: bytes) -> bytes:
+    """The only frame of a `Returned` that says nothing but the result."""
+    return b"".join((_RETURNED, call, _NOTHING_SAID, encode(body), _NOTHING_ELSE))
+
+
+def body_of(header: bytes, call: bytes) -> bytes | None:
+    """The body, if ``header`` is what `returned` gives for ``call``; None if it is anything else."""
+    if header.startswith(_RETURNED + call + _NOTHING_SAID) and header.endswith(_NOTHING_ELSE):
+        try:
+            return _body_decoder.decode(header[_BODY : -len(_NOTHING_ELSE)]) or None
+        except msgspec.MsgspecError:
+            return None  # another message that ends in the same way
+    return None
+
+
 def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     """Frames of ``message`` carrying ``segments``."""
     if type(message) in SAYING and message.output:  # type: ignore[attr-defined]

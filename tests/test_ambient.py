@@ -77,6 +77,7 @@ def defaults() -> Iterator[None]:
 
 def test_what_is_at_its_default_costs_nothing() -> None:
     assert ambient.capture() == b""
+    assert contextvars.Context().run(ambient.is_default)
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -91,6 +92,15 @@ def test_what_is_set_there_is_what_was_set_here_and_only_for_the_call(name: str)
     with ambient.applied(captured, context):
         assert context.run(value) == expected
     assert value() == before
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_what_is_set_is_seen_at_a_glance(name: str) -> None:
+    def looked() -> bool:
+        with STATES[name][0]():
+            return ambient.is_default()
+
+    assert not contextvars.Context().run(looked)
 
 
 def test_to_look_at_the_state_makes_no_decimal_context_that_tasks_would_share() -> None:
@@ -109,6 +119,12 @@ def test_a_changed_default_context_is_not_a_default(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(decimal.DefaultContext, "prec", 50)
     with decimal.localcontext(decimal.Context()):
         assert ambient.capture() != b""
+    assert not contextvars.Context().run(ambient.is_default)
+
+
+def test_nor_are_changed_traps_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(decimal.DefaultContext.traps, decimal.Inexact, True)
+    assert not contextvars.Context().run(ambient.is_default)
 
 
 def test_a_variable_whose_value_cannot_travel_keeps_its_default() -> None:

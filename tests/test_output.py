@@ -66,7 +66,7 @@ def test_what_is_written_while_output_is_taken_stays() -> None:
 
     late: list[int] = []
     said = Output()
-    said._taken.append(("stdout", Slow("early ")))
+    said.taken.append(("stdout", Slow("early ")))
     assert [*said.take(), *said.take()] == [("stdout", "early "), ("stdout", "late")]
 
 

@@ -150,3 +150,52 @@ def test_a_damaged_byte_is_a_message_or_the_peers_error(message: wire.Message, a
     except RemoteProtocolError:
         return
     assert isinstance(damaged, wire.Message)
+
+
+@given(
+    call=ids,
+    names=st.tuples(texts, texts),
+    digest=st.binary(max_size=32),
+    body=st.binary(min_size=1, max_size=300) | st.just(b"x" * wire.INLINE),
+)
+def test_what_is_filled_in_is_what_would_have_been_encoded(
+    call: bytes, names: tuple[str, str], digest: bytes, body: bytes
+) -> None:
+    assert [wire.Template(*names, digest).filled(call, body)] == wire.pack(wire.Call(call, *names, digest), [body])
+    assert [wire.returned(call, body)] == wire.pack(wire.Returned(call, 0, []), [body])
+    assert wire.body_of(wire.returned(call, body), call) == body
+
+
+@given(messages)
+def test_what_is_no_plain_result_has_no_body(message: wire.Message) -> None:
+    header = bytes(wire.pack(message)[0])
+    assert wire.body_of(header, getattr(message, "call", ID)) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"waiting": 1},
+        {"output": [("stdout", "x")]},
+        {"refers": True},
+        {"tail": True},
+        {"said": 3},
+        {"ambient": b"x"},
+        {"sizes": [3]},
+        {"call": ID[::-1]},
+        {"body": b""},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_a_result_that_says_more_is_no_plain_one(said: dict[str, object]) -> None:
+    plain: dict[str, object] = {"call": ID, "waiting": 0, "output": [], "body": b"body"}
+    assert wire.body_of(wire.encode(wire.Returned(**plain)), ID) == b"body"  # type: ignore[arg-type]
+    assert wire.body_of(wire.encode(wire.Returned(**plain | said)), ID) is None  # type: ignore[arg-type]
+
+
+@given(st.binary(max_size=20))
+def test_nor_is_noise_between_its_ends(noise: bytes) -> None:
+    whole = wire.returned(ID, b"body")
+    at = whole.index(b"\xc4\x04body")
+    found = wire.body_of(whole[:at] + noise + whole[at + 6 :], ID)
+    assert found is None or msgspec.msgpack.decode(noise) == found

@@ -24,7 +24,7 @@ from ..links import Links
 from ..output import Output
 from ..places import Link, Seat
 from ..policy import NEVER
-from ..running import Runner
+from ..running import Answered, Runner
 from .clock import Clock, Turn
 from .faults import CutOff, Delay, Drain, Fault, Garble, Kill, Refuse
 
@@ -262,7 +262,7 @@ class Executor:
         segments: list[wire.Buffer],
         ask: Exchange,
         tell: Callable[[wire.Said], None],
-    ) -> tuple[wire.Message, wire.Segments]:
+    ) -> Answered:
         """What `relocate.executor` answers to the same message."""
         call = message.call
         module = self.worker.modules.get(message.module)
@@ -327,6 +327,10 @@ class Channel:
         """What has been sent and has not arrived."""
         self._coming: tuple[float, list[wire.Buffer]] | None = None
         """An answer that is late, and when it comes."""
+        self._last: list[wire.Buffer] = []
+        """The frames that have come last."""
+        self._seen: list[channel.Exchanged] = []
+        """What `exchange` was told, and is not what it waited for."""
         self._closed = False
         opening = wire.Open(wire.PROTOCOL, session.PYTHON, seat.link.ticket)
         self._client.send(opening)
@@ -343,6 +347,11 @@ class Channel:
     def reply(self, answer: channel.Answer, deadline: float = NEVER) -> channel.Exchanged:
         """See `relocate.channel.Channel`; the deadline is one of the simulated clock."""
         assert not self._closed, "a channel was used after it was closed"
+        while self._seen:
+            seen, given, size = self._seen.pop(0)
+            if not isinstance(seen, session.Question):
+                return seen, given, size
+            answer(seen, given)
         if self._going is None:
             return self._go_on(deadline)
         (request, frames), self._going = self._going, None
@@ -370,6 +379,28 @@ class Channel:
             executor.running = NOTHING
         self._network.clock.advance(LATENCY)
         return self._back(reply)
+
+    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+        """See `relocate.channel.Channel`; what is said meanwhile is not answered, as nothing was lent."""
+        request = wire.decode(frame)
+        assert isinstance(request, wire.Call)
+        self.send(request, [frame])
+
+        def keep(question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
+            self._seen.append((question, segments, 0))
+            return []
+
+        try:
+            reply = self.reply(keep, self._network.clock.now() + self.hedged_from)
+        except channel.TimeUp:
+            return None
+        header = self._last[0]
+        assert isinstance(header, bytes)
+        body = wire.body_of(header, call)
+        if body is None or self._seen or self._network.clock.now() > until:
+            self._seen.append(reply)
+            return None
+        return body, len(header)
 
     def _run(
         self,
@@ -400,8 +431,9 @@ class Channel:
                 answer(question, given)
 
         reply, result = executor.run(message, segments, ask, tell)
+        answered: list[wire.Buffer] = [reply] if isinstance(reply, bytes) else wire.pack(reply, result)
         if isinstance(fault, Delay):
-            self._coming = self._network.clock.now() + fault.seconds, wire.pack(reply, result)
+            self._coming = self._network.clock.now() + fault.seconds, answered
             self._delay(deadline)
         elif isinstance(fault, Kill):
             executor.end(fault)
@@ -409,7 +441,7 @@ class Channel:
             self._network.clock.advance(HEARTBEAT)
             raise channel.Lost("connection lost")
         self._alive(executor)
-        return wire.pack(reply, result)
+        return answered
 
     def _delay(self, deadline: float) -> None:
         clock = self._network.clock
@@ -434,7 +466,7 @@ class Channel:
             raise channel.Lost("connection lost")
 
     def _back(self, frames: list[wire.Buffer]) -> channel.Exchanged:
-        copied = _copied(frames)
+        self._last = copied = _copied(frames)
         reply, segments = self._client.receive(copied)
         return reply, segments, sum(map(len, copied))
 

@@ -1,0 +1,163 @@
+"""Plain calls over channels: what comes soon, what comes late, and what is no plain result."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from relocate import channel, direct, reception, session, wire
+from relocate.errors import LocalProtocolError, RemoteProtocolError
+
+TICKET = bytes(range(32))
+OPENING = wire.Open(wire.PROTOCOL, session.PYTHON, TICKET)
+TEMPLATE = wire.Template("m", "f", bytes(32))
+NUMBERS = [bytes([n]) * 16 for n in range(4)]
+AGES = 3600.0
+
+
+class Desk:
+    """An executor that gives each call the next of its answers; each is a function of the call's number."""
+
+    def __init__(self, url: str) -> None:
+        self._ear, self._mouth = os.pipe()
+        self._reception = reception.Reception(url, TICKET, 1.0, b"", trusting=True, opened=lambda _: None)
+        self._reception.listen(self._ear)
+        self.answers: list[Callable[[bytes], list[wire.Message | bytes]]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.bodies: list[bytes] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._reception.wait():
+            while self._reception.calls:
+                peer, message, segments = self._reception.calls.popleft()
+                self.bodies += map(bytes, segments)
+                self.may_answer.wait(10)
+                for answer in self.answers.pop(0)(message.call):
+                    self._reception.send(peer, answer)
+
+    def close(self) -> None:
+        if not self._thread.is_alive():
+            return
+        os.write(self._mouth, b"x")
+        self._thread.join(10)
+        self._reception.close()
+        os.close(self._ear)
+        os.close(self._mouth)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(f"ipc://{tmp_path}/w")
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["zeromq", "straight"])
+def opened(request: pytest.FixtureRequest, desk: Desk, tmp_path: Path) -> Iterator[channel.Channel]:
+    """A channel on which an answer has come."""
+    with zmq.Context() as context:
+        made: channel.Channel
+        if request.param == "zeromq":
+            made = channel.ZmqChannel(context, f"ipc://{tmp_path}/w", OPENING, 5.0, None, b"")
+        elif direct.AVAILABLE:
+            made = direct.DirectChannel(f"ipc://{tmp_path}/w", OPENING, 5.0)
+        else:
+            pytest.skip("Linux only")
+        desk.answers.append(lambda call: [wire.returned(call, b"first")])
+        first = wire.Call(NUMBERS[0], "m", "f", bytes(32))
+        made.send(first, wire.pack(first, [b"body"]))
+        assert made.reply(unasked)[1] == [b"first"]
+        yield made
+        made.close()
+
+
+def unasked(question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
+    raise AssertionError(question)
+
+
+def soon(opened: channel.Channel, number: int, until: float = AGES) -> tuple[bytes, int] | None:
+    frame = TEMPLATE.filled(NUMBERS[number], b"body")
+    return opened.exchange(NUMBERS[number], frame, time.monotonic() + until)
+
+
+def patiently(opened: channel.Channel, number: int) -> tuple[bytes, int]:
+    """As on a machine where all threads have their turn in time, whatever else this one does."""
+    found = soon(opened, number)
+    if found is None:
+        _, segments, size = opened.reply(unasked)
+        found = bytes(segments[0]), size
+    return found
+
+
+def test_a_plain_result_is_its_body(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
+    for number in (1, 2):
+        assert patiently(opened, number) == (b"result", len(wire.returned(NUMBERS[number], b"result")))
+    assert desk.bodies == [b"body"] * 3
+
+
+def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
+    desk.may_answer.clear()
+    assert soon(opened, 1) is None
+    with pytest.raises(channel.TimeUp):
+        opened.reply(unasked, time.monotonic() + 0.001)
+    desk.may_answer.set()
+    reply, segments, _ = opened.reply(unasked)
+    assert (type(reply), segments) == (wire.Returned, [b"result"])
+    assert patiently(opened, 2)[0] == b"result"
+
+
+def test_what_comes_later_than_it_should_is_given_as_a_reply(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.returned(call, b"result")])
+    assert soon(opened, 1, until=-1.0) is None
+    reply, segments, size = opened.reply(unasked)
+    assert (type(reply), segments) == (wire.Returned, [b"result"])
+    assert size == len(wire.returned(NUMBERS[1], b"result"))
+
+
+def test_what_is_no_plain_result_is_given_as_a_reply(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers += [
+        lambda call: [wire.Said(call, 0, [("stdout", "hello")]), wire.Raised(call, 0, [])],
+        lambda call: [wire.returned(call, b"result")],
+    ]
+    assert soon(opened, 1) is None
+    said: list[session.Question] = []
+
+    def note(question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
+        said.append(question)
+        return []
+
+    assert type(opened.reply(note)[0]) is wire.Raised
+    assert [type(q) for q in said] == [wire.Said]
+    assert patiently(opened, 2)[0] == b"result"
+
+
+def test_an_answer_to_another_call_is_the_peers_error(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.returned(call[::-1][:15] + b"x", b"result")])
+    assert soon(opened, 1) is None
+    with pytest.raises(RemoteProtocolError, match="another call"):
+        opened.reply(unasked)
+
+
+def test_a_channel_carries_one_call_at_a_time(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.Rejected(call, "draining", "")])
+    assert soon(opened, 1) is None
+    with pytest.raises(LocalProtocolError):
+        soon(opened, 2)
+    assert type(opened.reply(unasked)[0]) is wire.Rejected
+
+
+def test_a_peer_that_is_gone_is_lost(opened: channel.Channel, desk: Desk) -> None:
+    desk.close()
+    with pytest.raises(channel.Lost):
+        patiently(opened, 1)
