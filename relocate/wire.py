@@ -35,7 +35,8 @@ MAX_MESSAGE = 16 << 30
 """The most bytes that the values of one message may have."""
 
 Whole = bytearray | mmap.mmap
-"""A segment of several frames that whoever received them has put together; a single frame is bytes or a memoryview."""
+"""A segment of several frames that whoever received them has put together, or a NumPy array of bytes; a single frame is
+bytes or a memoryview."""
 Buffer = bytes | memoryview | Whole
 Segments = Sequence[Buffer]
 
@@ -563,7 +564,7 @@ def segments_of(message: AnyMessage, frames: Sequence[Buffer]) -> list[Buffer]:
     for size in sizes:
         count = -(-size // CHUNK)
         parts = frames[position : position + count]
-        if parts and isinstance(parts[0], Whole) and len(parts[0]) == size:
+        if parts and not isinstance(parts[0], bytes | memoryview) and len(parts[0]) == size:
             parts, count = [memoryview(parts[0])], 1
         position += count
         if len(parts) != count or sum(map(len, parts)) != size or size < 0:
