@@ -36,7 +36,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from . import opaque, reducers, values, views, wire
+from . import arrays, opaque, reducers, values, views, wire
 from .changes import ATOMS, Comparison, Numbers, Unrestorable, make
 from .errors import ArgumentError
 from .lending import Cloud, Loans
@@ -71,10 +71,15 @@ class Received:
         copied: whether the memory of large arrays is copied, so that the function may write into it.
     """
 
-    __slots__ = ("_arrays", "_fresh", "_segments", "_unpickler", "args", "borrowed", "copies", "kwargs")
+    __slots__ = ("_arrays", "_came", "_fresh", "_made", "_segments", "args", "borrowed", "copies", "kwargs")
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    _unpickler: pickle.Unpickler | None
+    _made: Callable[[], dict[int, Any]] | None
+    """Gives their objects by number; None if there is nothing among them that can be changed."""
+    _came: list[_Array] | None
+    """All arrays as they came, if there are nothing but those and numbers, which travelled so."""
+    _arrays: list[_Array] | None
+    """The same if their memory cannot be written into, however they travelled."""
 
     def __init__(self, segments: wire.Segments, *, copied: bool = False) -> None:
         self._segments = segments
@@ -82,8 +87,9 @@ class Received:
         """The memory of large arrays, if the function gets that, to read only."""
         self.copies: Sequence[bytearray] = ()
         """Copies of it, if it gets those."""
-        if segments[0][0] != values.PICKLED:
-            self._unpickler = None
+        self._made = self._came = self._arrays = None
+        kind = segments[0][0]
+        if kind not in values.MADE:
             self.args, self.kwargs = plain_again(segments[0])
             return
         data, *buffers = segments
@@ -91,28 +97,27 @@ class Received:
             self.copies = [bytearray(b) for b in buffers]
         else:
             self.borrowed = [memoryview(b).toreadonly() for b in buffers]
-        self._unpickler = pickle.Unpickler(io.BytesIO(data), buffers=self.copies or self.borrowed)
-        args, kwargs = self._unpickler.load()
+        memory = self.copies or self.borrowed
+        if kind == arrays.MARK:
+            args, kwargs, found = arrays.unpacked(data, memory)
+            self.args, self.kwargs = _with_known_nan(args, kwargs)
+            self._made = found.copy
+            self._came = list(map(_as_it_is, found.values()))
+            self._arrays = self._came if self.borrowed else None
+            return
+        unpickler = pickle.Unpickler(io.BytesIO(data), buffers=memory)
+        args, kwargs = unpickler.load()
         self.args, self.kwargs = args, kwargs = _with_known_nan(args, kwargs)
         for value in (*args, *kwargs.values()) if kwargs else args:
             if type(value) not in ATOMS:
                 break
         else:
-            self._unpickler = None
             return
+        self._made = partial(_memo, unpickler)
         self._arrays = _arrays(self.args, self.kwargs) if self.borrowed else None
         if NAN.search(data):
-            self._know_inner_nan()
+            _know_inner_nan(self._made())
         reducers.everywhere()
-
-    def _know_inner_nan(self) -> None:
-        """`_with_known_nan` for those in lists and dictionaries, however deep, in which one may be looked for."""
-        assert self._unpickler is not None
-        for holder in _memo(self._unpickler).values():
-            if type(holder) is list:
-                holder[:] = map(_named, holder)
-            elif type(holder) is dict:
-                holder.update([(key, _named(v)) for key, v in holder.items() if type(v) is float and v != v])
 
     def refused(self, error: BaseException) -> bool:
         """Whether ``error`` says that the function wants to write into what it was lent."""
@@ -160,16 +165,16 @@ class Received:
         Raises:
             ArgumentError: the value cannot travel, or it cannot be told what was changed.
         """
-        if self._unpickler is None:
+        if self._made is None:
             if type(value) in ATOMS:
                 return [values.of_atom(value)], False
             reducers.everywhere()
-            return values.dumps(value), False
+            return arrays.of_one(value) or values.dumps(value), False
         numbers: Numbers | None = None
         changes: list[tuple[int, str, Any]] = []
         if look and not self._unchanged():
             try:
-                numbers, changes = self._changes(self._unpickler)
+                numbers, changes = self._changes(self._made())
             except Exception as error:  # whatever the arguments' own classes raise
                 raise ArgumentError(f"the arguments cannot be compared with what they were: {error}") from error
         if not changes:
@@ -177,6 +182,8 @@ class Received:
                 return [values.of_atom(value)], False
             taken = values.Taken()
             if self._arrays is not None and reducers.is_array(value) and all(value is not a for a, *_ in self._arrays):
+                if (alone := arrays.of_one(value)) is not None:
+                    return alone, False
                 data = pickle.dumps(value, 5, buffer_callback=taken.take)
                 if not taken.frozen:  # it is no view of an argument
                     return [data, *taken], False
@@ -185,22 +192,21 @@ class Received:
                 segments, pickler = _dump(value, taken)
                 if not (taken.frozen and self.borrowed) and not self._meets(pickler):
                     return segments, False
-            numbers = numbers or _numbers(_memo(self._unpickler))
+            numbers = numbers or _numbers(self._made())
         return _dump((value, changes), values.Taken(), numbers)[0], True
 
     def _meets(self, pickler: pickle.Pickler) -> bool:
         """Whether what was pickled has a part of the arguments in it."""
-        assert self._unpickler is not None
+        assert self._made is not None
         met = pickler.memo.copy()
-        for item in _memo(self._unpickler).values():
-            if id(item) in met and type(item) not in ATOMS and _counts(item):
-                return True
-        return False
+        return any(id(item) in met and type(item) not in ATOMS and _counts(item) for item in self._made().values())
 
     def _unchanged(self) -> bool:
         """Whether the arguments are what they were, seen quickly; False does not say that they are not."""
         if self._arrays is not None:
             return all(map(_is_as_it_came, self._arrays))
+        if self._came is not None:
+            return all(map(_is_as_it_came, self._came)) and all(map(_same_memory, self.copies, self._segments[1:]))
         data, *buffers = self._segments
         now, fresh = values.Taken(), values.Taken(self.borrowed or buffers)
         try:
@@ -217,15 +223,18 @@ class Received:
             return False  # what only cloudpickle takes, and generators: they are looked at one by one
         return len(now) == len(fresh) and all(map(_same_memory, now, fresh))
 
-    def _changes(self, unpickler: pickle.Unpickler) -> tuple[Numbers, list[tuple[int, str, Any]]]:
+    def _changes(self, objects: dict[int, Any]) -> tuple[Numbers, list[tuple[int, str, Any]]]:
         """The numbers of all objects, and what happened to each."""
-        objects = _memo(unpickler)
         numbers = _numbers(objects)
         # To load a class that came by value again sets the attributes of the same class.
         classes = {n: dict(vars(o)) for n, o in objects.items() if isinstance(o, type) and numbers.get(id(o)) == n}
-        again = pickle.Unpickler(io.BytesIO(self._segments[0]), buffers=self._segments[1:])
-        again.load()
-        fresh = _memo(again)
+        fresh: dict[int, Any]
+        if self._came is not None:
+            fresh = arrays.unpacked(self._segments[0], self._segments[1:])[2]
+        else:
+            again = pickle.Unpickler(io.BytesIO(self._segments[0]), buffers=self._segments[1:])
+            again.load()
+            fresh = _memo(again)
         then = _numbers(fresh)
         comparison = Comparison(numbers, then, _bytes)
         found: list[tuple[int, str, Any]] = []
@@ -254,10 +263,11 @@ class Sent:
         ArgumentError: one cannot travel.
     """
 
-    __slots__ = ("_pickler", "lent", "segments")
+    __slots__ = ("_objects", "lent", "segments")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, lends: bool = True) -> None:
-        self._pickler: Any = None
+        self._objects: Callable[[], dict[int, Any]] | None = None
+        """Gives their objects by number; None if there is nothing among them that can be changed."""
         self.segments: list[wire.Buffer]
         data = plain(args, kwargs)
         if data is not None:
@@ -266,15 +276,20 @@ class Sent:
             return
         if _are_numbers(args, kwargs):
             self.lent = NOTHING
-            self.segments, self._pickler = values.of_numbers((args, kwargs))
+            found = arrays.packed(args, kwargs) if _are_sayable(args, kwargs) else None
+            if found is not None:
+                self.segments, self._objects = found[0], found[1].copy
+                return
+            self.segments, pickler = values.of_numbers((args, kwargs))
         else:
             self.lent = Loans() if lends else NOTHING
-            self.segments, self._pickler = values.pickled((args, kwargs), self.lent if lends else None)
+            self.segments, pickler = values.pickled((args, kwargs), self.lent if lends else None)
+        self._objects = lambda: dict(pickler.memo.copy().values())
 
     @property
     def plain(self) -> bool:
         """Whether there is nothing among them that can be changed."""
-        return self._pickler is None
+        return self._objects is None
 
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
@@ -282,7 +297,8 @@ class Sent:
         Raises:
             Unrestorable: what was changed there cannot be changed here; the call is to run here.
         """
-        own: dict[int, Any] = dict(self._pickler.memo.copy().values())
+        assert self._objects is not None
+        own = self._objects()
         value, changes = _Accepting(result, own).load()
         _check(own, changes)
 
@@ -302,10 +318,10 @@ def plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
             return None
         if kind is str or kind is bytes:
             texts += 1
-    if (texts < 2 or _are_apart(args, kwargs)) and (not kwargs or all(type(key) is str for key in kwargs)):
+    if not (kwargs or texts > 1) or _are_sayable(args, kwargs):
         try:
             return values.encode((args, kwargs))
-        except values.UNSAYABLE:
+        except arrays.UNSAYABLE:
             pass
     return pickle.dumps((args, kwargs), 5)
 
@@ -332,6 +348,15 @@ def _with_known_nan(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tupl
     return args, kwargs
 
 
+def _know_inner_nan(objects: dict[int, Any]) -> None:
+    """The same for those in lists and dictionaries, however deep, in which one may be looked for."""
+    for holder in objects.values():
+        if type(holder) is list:
+            holder[:] = map(_named, holder)
+        elif type(holder) is dict:
+            holder.update([(key, _named(v)) for key, v in holder.items() if type(v) is float and v != v])
+
+
 def _named(value: Any) -> Any:
     """``value``, or what is not a number as modules have it by name if it is that, bit for bit."""
     if type(value) is float and value != value and struct.pack(">d", value) == BITS:
@@ -339,8 +364,11 @@ def _named(value: Any) -> Any:
     return value
 
 
-def _are_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether no text comes twice, as the same object: a pickle would say so, MessagePack cannot."""
+def _are_sayable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether no text comes twice, as the same object, and all names are nothing but texts: a pickle would say so,
+    MessagePack cannot."""
+    if any(type(key) is not str for key in kwargs):
+        return False
     texts = [id(value) for value in (*args, *kwargs.values()) if type(value) in (str, bytes) and len(value) > 1]
     return len(set(texts)) == len(texts)
 
@@ -365,10 +393,14 @@ def _arrays(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Array] | Non
             flags = value.flags
             if flags.writeable or flags.owndata:
                 return None
-            found.append((value, value.shape, value.strides, value.dtype, value.base))
+            found.append(_as_it_is(value))
         elif type(value) not in ATOMS:
             return None
     return found
+
+
+def _as_it_is(array: Any) -> _Array:
+    return array, array.shape, array.strides, array.dtype, array.base
 
 
 def _is_as_it_came(array: _Array) -> bool:

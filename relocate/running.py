@@ -50,7 +50,7 @@ class Runner:
         """
         output, context = self._output, copy_context()
         output.said = 0
-        if segments[0][0] == values.PICKLED or message.stream is not None or message.ambient or len(context):
+        if segments[0][0] in values.MADE or message.stream is not None or message.ambient or len(context):
             # What unpickling and pickling leave in a context is not for the next call.
             return context.run(self._run, message, function, segments, waiting)
         # Plain arguments and nothing around them, as most short calls are.

@@ -5,7 +5,8 @@ Rules:
 * Values are pickled with protocol 5.  The pickle and its out-of-band buffers are *segments*, which `wire`
   puts into messages.  Buffers are not copied on the way out.
 * A value that is a number, a text or the like, and arguments that are nothing else, are not pickled but travel in
-  MessagePack, as far as that has them: that takes an eighth of the time.  The first byte tells which of the two it is.
+  MessagePack, as far as that has them: that takes an eighth of the time.  So do arrays of numbers (`arrays`).
+  The first byte tells which of them it is.
 * Plain pickle where it suffices, cloudpickle where it does not: when pickle refuses (lambdas,
   closures, local classes), for what lives in ``__main__``, which pickle would name and the other
   side would not find, and for an object(), which may be a mark that functions compare with.
@@ -26,15 +27,16 @@ from typing import Any
 
 import msgspec
 
-from . import opaque, reducers
+from . import arrays, opaque, reducers
+from .arrays import IN_BAND, UNSAYABLE
 from .errors import ArgumentError
 from .lending import Cloud, Lender, Loans, Plain
 from .wire import Buffer, Segments
 
 PICKLED = pickle.PROTO[0]
 """The first byte of each pickle; in MessagePack that of an empty map, which is no value that travels so."""
-IN_BAND = 4 << 10
-"""Buffers up to this many bytes stay inside the pickle: a frame of their own would cost more."""
+MADE = frozenset((PICKLED, arrays.MARK))
+"""The first bytes of what is more than numbers, texts and the like."""
 lacking: set[str] = set()
 """Modules of the program's own that a worker lacks: their functions and classes travel by value."""
 _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
@@ -73,8 +75,6 @@ class Taken(list[Buffer]):
         return False
 
 
-UNSAYABLE = (OverflowError, TypeError, ValueError, msgspec.MsgspecError)
-"""What is raised of complex numbers, integers of more than 64 bits, lone surrogates, and 4 GiB in one piece."""
 encode = msgspec.msgpack.Encoder().encode
 """The only segment of what holds nothing but numbers, texts and the like; raises `UNSAYABLE`."""
 decode = msgspec.msgpack.Decoder().decode
@@ -180,8 +180,8 @@ def _is_plain(data: bytes) -> bool:
 
 def loads(segments: Segments) -> Any:
     """The value of ``segments``; arrays in it are writable if they were where they come from."""
-    if segments[0][0] != PICKLED:
-        return decode(segments[0])
+    if (kind := segments[0][0]) != PICKLED:
+        return arrays.the_one(segments) if kind == arrays.MARK else decode(segments[0])
     try:
         return pickle.loads(segments[0], buffers=segments[1:]) if len(segments) > 1 else pickle.loads(segments[0])
     except (ImportError, AttributeError):

@@ -18,7 +18,7 @@ from contextvars import copy_context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import ambient, values, wire
+from . import ambient, arrays, values, wire
 from .difference import Difference, Raised, arguments_differ, difference, short
 
 if TYPE_CHECKING:
@@ -124,8 +124,11 @@ class Twin:
         verifier.compared(target.name, found)
 
     def _copy(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self._segments[0][0] != values.PICKLED:
+        kind = self._segments[0][0]
+        if kind not in values.MADE:
             return values.atoms(self._segments[0])
+        if kind == arrays.MARK:
+            return arrays.unpacked(self._segments[0], [bytearray(s) for s in self._segments[1:]])[:2]
         args, kwargs = values.loads([bytearray(s) for s in self._segments])
         return args, kwargs
 

@@ -20,6 +20,7 @@ ROWS = tuple(
         "closures unreached digests",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
         "stubs wire describing target",
+        "arrays",
         "lookalikes values",
         "proxy",
         "entries",
@@ -46,7 +47,7 @@ ROWS = tuple(
     )
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-PURE = sorted(set().union(*ROWS[:8]))
+PURE = sorted(set().union(*ROWS[:9]))
 PURITY = (
     {"known", "sources"},
     {"values"},

@@ -1,0 +1,101 @@
+"""Arrays of numbers to segments and back, without a pickle.
+
+To pickle an array NumPy goes through functions of Python's and looks up several names, on both sides.  Of most arrays
+there is less to say: what its elements are, its shape, and in which order they lie.  That is said in MessagePack, and
+the memory follows as a segment of its own.  What is not so simple is left to pickle.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from . import reducers
+from .wire import Buffer, Segments
+
+MARK = 0xC1
+"""The first byte: the one that MessagePack never uses."""
+IN_BAND = 4 << 10
+"""Buffers up to this many bytes stay inside the pickle: a frame of their own would cost more."""
+UNSAYABLE = (OverflowError, TypeError, ValueError, msgspec.MsgspecError)
+"""What is raised of complex numbers, integers of more than 64 bits, lone surrogates, and 4 GiB in one piece."""
+_BEGIN = bytes([MARK])
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any], list[tuple[int, str, tuple[int, ...], bool]]]).decode
+
+Arrays = dict[int, Any]
+"""Arrays by their places among all positional and named arguments, in order."""
+
+
+def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], Arrays] | None:
+    """Segments of arguments, and their arrays; None if those are not all simple.
+
+    Args:
+        args, kwargs: nothing but values that MessagePack has, and `reducers.is_array`.
+    """
+    numpy: Any = sys.modules["numpy"]
+    values: list[Any] = [*args, *kwargs.values()]
+    said: list[tuple[int, str, tuple[int, ...], bool]] = []
+    arrays: Arrays = {}
+    memory: list[Buffer] = []
+    for at, value in enumerate(values):
+        if type(value) is not numpy.ndarray:
+            continue
+        kind, flags = value.dtype.str, value.flags
+        if (
+            value.nbytes <= IN_BAND
+            or not flags.writeable
+            or not flags.forc
+            or value.dtype is not numpy.dtype(kind)
+            or any(value is other for other in arrays.values())
+        ):
+            return None
+        said.append((at, kind, value.shape, not flags.c_contiguous))
+        memory.append(pickle.PickleBuffer(value).raw())
+        arrays[at] = value
+        values[at] = None
+    try:
+        data = _encode((values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True)), said))
+    except UNSAYABLE:
+        return None
+    return [_BEGIN + data, *memory], arrays
+
+
+def of_one(value: Any) -> list[Buffer] | None:
+    """Segments of a value; None if it is no simple array."""
+    found = packed((value,), {}) if reducers.is_array(value) else None
+    return None if found is None else found[0]
+
+
+def unpacked(data: Buffer, memory: Segments) -> tuple[tuple[Any, ...], dict[str, Any], Arrays]:
+    """What `packed` was given, and its arrays; they can be written into if ``memory`` can.
+
+    Args:
+        data: the first segment.
+        memory: the others.
+
+    Raises:
+        msgspec.MsgspecError, ValueError, TypeError: they are not what `packed` gives.
+    """
+    import numpy
+
+    args, kwargs, said = _decode(data[1:])
+    names = list(kwargs)
+    arrays: Arrays = {}
+    for (at, kind, shape, is_fortran), buffer in zip(said, memory, strict=True):
+        # As NumPy does it when it unpickles: whose its memory is, is seen from its base.
+        array = arrays[at] = numpy.frombuffer(buffer, kind).reshape(shape, order="F" if is_fortran else "C")
+        if at < len(args):
+            args[at] = array
+        else:
+            kwargs[names[at - len(args)]] = array
+    return tuple(args), kwargs, arrays
+
+
+def the_one(segments: Segments) -> Any:
+    """The array that `of_one` was given."""
+    return unpacked(segments[0], segments[1:])[0][0]
