@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from . import reducers
+from .changes import ATOMS
 from .wire import Buffer, Segments
 
 MARK = 0xC1
@@ -32,32 +32,36 @@ Arrays = dict[int, Any]
 
 
 def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], Arrays] | None:
-    """Segments of arguments, and their arrays; None if those are not all simple.
+    """Segments of arguments that are numbers, texts and the like, and arrays of numbers; and those arrays.
 
-    Args:
-        args, kwargs: nothing but values that MessagePack has, and `reducers.is_array`.
+    None if there is none, or anything else, or it is not simple.
     """
-    numpy: Any = sys.modules["numpy"]
+    kind_of_array = getattr(sys.modules.get("numpy"), "ndarray", None)
     values: list[Any] = [*args, *kwargs.values()]
     said: list[tuple[int, str, tuple[int, ...], bool]] = []
     arrays: Arrays = {}
     memory: list[Buffer] = []
     for at, value in enumerate(values):
-        if type(value) is not numpy.ndarray:
-            continue
-        kind, flags = value.dtype.str, value.flags
-        if (
-            value.nbytes <= IN_BAND
-            or not flags.writeable
-            or not flags.forc
-            or value.dtype is not numpy.dtype(kind)
-            or any(value is other for other in arrays.values())
-        ):
+        if type(value) is kind_of_array:
+            dtype, flags = value.dtype, value.flags
+            kind = dtype.str
+            if (
+                value.nbytes <= IN_BAND
+                or dtype is not sys.modules["numpy"].dtype(kind)
+                or dtype.hasobject
+                or not flags.writeable
+                or not flags.forc
+                or any(value is other for other in arrays.values())
+            ):
+                return None
+            said.append((at, kind, value.shape, not flags.c_contiguous))
+            memory.append(pickle.PickleBuffer(value).raw())
+            arrays[at] = value
+            values[at] = None
+        elif type(value) not in ATOMS:
             return None
-        said.append((at, kind, value.shape, not flags.c_contiguous))
-        memory.append(pickle.PickleBuffer(value).raw())
-        arrays[at] = value
-        values[at] = None
+    if not arrays or (not (len(values) == len(arrays) and not kwargs) and not are_sayable(args, kwargs)):
+        return None
     try:
         data = _encode((values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True)), said))
     except UNSAYABLE:
@@ -65,9 +69,18 @@ def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], A
     return [_BEGIN + data, *memory], arrays
 
 
+def are_sayable(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether no text comes twice, as the same object, and all names are nothing but texts: a pickle would say so,
+    MessagePack cannot."""
+    if any(type(key) is not str for key in kwargs):
+        return False
+    texts = [id(value) for value in (*args, *kwargs.values()) if type(value) in (str, bytes) and len(value) > 1]
+    return len(set(texts)) == len(texts)
+
+
 def of_one(value: Any) -> list[Buffer] | None:
     """Segments of a value; None if it is no simple array."""
-    found = packed((value,), {}) if reducers.is_array(value) else None
+    found = packed((value,), {})
     return None if found is None else found[0]
 
 

@@ -181,13 +181,14 @@ class Received:
             if type(value) in ATOMS:
                 return [values.of_atom(value)], False
             taken = values.Taken()
-            if self._arrays is not None and reducers.is_array(value) and all(value is not a for a, *_ in self._arrays):
-                if (alone := arrays.of_one(value)) is not None:
+            if self._arrays is not None and all(value is not a for a, *_ in self._arrays):
+                if (alone := arrays.of_one(value)) is not None:  # which is no view of an argument: that is read-only
                     return alone, False
-                data = pickle.dumps(value, 5, buffer_callback=taken.take)
-                if not taken.frozen:  # it is no view of an argument
-                    return [data, *taken], False
-                taken = values.Taken()
+                if reducers.is_array(value):
+                    data = pickle.dumps(value, 5, buffer_callback=taken.take)
+                    if not taken.frozen:  # nor is this
+                        return [data, *taken], False
+                    taken = values.Taken()
             with contextlib.suppress(ArgumentError):  # perhaps it is an argument, and need not travel
                 segments, pickler = _dump(value, taken)
                 if not (taken.frozen and self.borrowed) and not self._meets(pickler):
@@ -274,12 +275,13 @@ class Sent:
             self.lent = NOTHING
             self.segments = [data]
             return
+        found = arrays.packed(args, kwargs)
+        if found is not None:
+            self.lent = NOTHING
+            self.segments, self._objects = found[0], found[1].copy
+            return
         if _are_numbers(args, kwargs):
             self.lent = NOTHING
-            found = arrays.packed(args, kwargs) if _are_sayable(args, kwargs) else None
-            if found is not None:
-                self.segments, self._objects = found[0], found[1].copy
-                return
             self.segments, pickler = values.of_numbers((args, kwargs))
         else:
             self.lent = Loans() if lends else NOTHING
@@ -318,7 +320,7 @@ def plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
             return None
         if kind is str or kind is bytes:
             texts += 1
-    if not (kwargs or texts > 1) or _are_sayable(args, kwargs):
+    if not (kwargs or texts > 1) or arrays.are_sayable(args, kwargs):
         try:
             return values.encode((args, kwargs))
         except arrays.UNSAYABLE:
@@ -362,15 +364,6 @@ def _named(value: Any) -> Any:
     if type(value) is float and value != value and struct.pack(">d", value) == BITS:
         return getattr(sys.modules.get("numpy"), "nan", math.nan)
     return value
-
-
-def _are_sayable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether no text comes twice, as the same object, and all names are nothing but texts: a pickle would say so,
-    MessagePack cannot."""
-    if any(type(key) is not str for key in kwargs):
-        return False
-    texts = [id(value) for value in (*args, *kwargs.values()) if type(value) in (str, bytes) and len(value) > 1]
-    return len(set(texts)) == len(texts)
 
 
 def _are_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
