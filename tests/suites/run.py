@@ -4,21 +4,22 @@
     python tests/suites/run.py statistics json  only these; the ledger stays as it is
 
 Suites run as they are: no test is edited, left out or softened; what they draw at random is the same in
-both runs.  Those that a package does not install come from its source distribution, which pip downloads
-and which is kept in the user's cache.  A test that passes plainly and not relocated is a difference.  Each
-difference must be explained below, and each explanation must still be needed; otherwise the exit status is 1.
+both runs.  Those that a package does not install come from its source distribution, which is found where pip
+looks for packages and kept in the user's cache; nothing of it is built.  A test that passes plainly and not
+relocated is a difference.  Each difference must be explained below, and each explanation must still be needed;
+otherwise the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,21 +79,45 @@ def is_installed(package: str) -> bool:
     return next(iter(importlib.metadata.distributions(name=package)), None) is not None
 
 
+def pip_settings() -> dict[str, list[str]]:
+    """What pip's files and variables say; of two that say the same thing the later counts, as it does for pip."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=LIMIT).stdout
+    found = {}
+    for section in ("global", "download", ":env:"):
+        for key, value in re.findall(rf"^{section}\.([\w-]+)=(.+)$", said, re.MULTILINE):
+            found[key] = ast.literal_eval(value).split()
+    return found
+
+
 def sources(package: str) -> Path:
-    """The folder with the source distribution of ``package``, in the version that is installed."""
+    """The folder with the source distribution of ``package``, in the version that is installed.
+
+    `pip download` does not give it without the package's metadata, for which some packages compile everything.
+    """
     wanted = f"{package}=={importlib.metadata.version(package)}"
     folder = SOURCES / wanted
     if not folder.exists():
+        from unearth import PackageFinder  # here, as only these suites need it
+
+        settings = pip_settings()
+        finder = PackageFinder(
+            index_urls=settings.get("index-url", []),  # none: the one that is pip's own default
+            trusted_hosts=settings.get("trusted-host", []),
+            no_binary=[package],
+        )
+        for url in settings.get("extra-index-url", []):
+            finder.add_index_url(url)
+        for place in settings.get("find-links", []):
+            finder.add_find_links(place)
+        best = finder.find_best_match(wanted).best
+        if best is None:
+            raise LookupError(f"no source distribution of {wanted} where pip looks for packages (pip config list)")
         SOURCES.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=SOURCES) as draft:
-            command = ["download", "-q", "--no-deps", "--no-binary", package, "--dest", draft, wanted]
-            subprocess.run([sys.executable, "-m", "pip", *command], check=True, timeout=LIMIT)
-            (archive,) = Path(draft).iterdir()
-            with tarfile.open(archive) as tar:
-                tar.extractall(draft, filter="data")
-            archive.unlink()
-            (inner,) = Path(draft).iterdir()
-            inner.rename(folder)
+            unpacked = Path(draft, "unpacked")
+            finder.download_and_unpack(best.link, unpacked)
+            unpacked.rename(folder)
     return folder
 
 
@@ -274,7 +299,8 @@ def main() -> int:
     chosen = parser.parse_args().suite
     console = Console(highlight=False, soft_wrap=True)
     suites = [suite for suite in SUITES if not chosen or suite.name in chosen]
-    lacking = sorted({suite.package for suite in suites if suite.package and not is_installed(suite.package)})
+    needed = {suite.package for suite in suites if suite.package} | {"unearth" for suite in suites if suite.source}
+    lacking = sorted(package for package in needed if not is_installed(package))
     if lacking:
         said = f"not installed: {', '.join(lacking)}; run: {sys.executable} -m pip install -e '.[suites]'"
         console.print(said, style="red", markup=False)
