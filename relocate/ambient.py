@@ -95,7 +95,7 @@ def _unpacked(data: bytes) -> Any:
 @cache
 def _usual() -> Any:
     """What `_rules` gives of a context that nobody has changed."""
-    return _rules(_plain()[0])
+    return (*DECIMAL, _plain()[1])
 
 
 def is_default() -> bool:
@@ -109,7 +109,8 @@ def is_default() -> bool:
         if _setlocale(category) != "C":
             return False
     decimal, numpy = sys.modules.get("decimal"), sys.modules.get("numpy")
-    if decimal is not None and _rules(decimal.DefaultContext) != _usual():
+    # Another thread may just be importing it.
+    if decimal is not None and hasattr(decimal, "DefaultContext") and _rules(decimal.DefaultContext) != _usual():
         return False
     return numpy is None or _keeps_errors_in_context(numpy)
 
@@ -126,7 +127,7 @@ def capture(trace: tuple[str, dict[str, str]] | None = None) -> bytes:
         state["trace"] = trace
     context = copy_context()
     decimal = sys.modules.get("decimal")
-    if decimal is not None:
+    if decimal is not None and hasattr(decimal, "DefaultContext"):  # else another thread is importing it
         # Where none was made it would be this one's copy, without its flags.  To ask for it makes one, which the
         # tasks that begin here later would share.
         made = arithmetic(context) if len(context) else None

@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Any, Protocol
 
 import zmq
@@ -242,7 +243,7 @@ def room(size: int) -> wire.Whole:
     a bytearray is filled with zeros first, which takes as long as to fill it with what is read.
     """
     empty = getattr(sys.modules.get("numpy"), "empty", None)
-    if size < HUGE and empty is not None:
+    if size < HUGE and type(empty) is BuiltinFunctionType:  # else it is a stub of ours, or not all there yet
         made: wire.Whole = empty(size, "B")
         return made
     if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):

@@ -1,7 +1,7 @@
 """Statistics: what was called, where it ran, what it moved.
 
 A call counts once, however often it was tried.  It leaves a note, which is counted when somebody looks or
-while the next call is waited for.  Counting never breaks a call.
+when there are many, mostly while a call is waited for.  Counting never breaks a call.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ whether it ended elsewhere than where it was sent first; second attempts beside 
 if its latency is to be counted; seconds from the call to its outcome.
 """
 MANY = 64
-"""Notes that are better counted than kept: to count so many in a row takes a third of what it takes one by one."""
+"""Notes that are better counted than kept."""
 TOTALS = ("returned", "raised", "failed", "retried", "hedged", "rerouted", "bytes_out", "bytes_in")
 
 
@@ -115,15 +115,9 @@ class Counters:
         """See `Statistics`."""
 
     def catch_up(self) -> None:
-        """Count what has been settled, which is best done while an answer is waited for.
-
-        If another thread counts, that is left to it.
-        """
-        if self._lock.acquire(False):
-            try:
-                self._count()
-            finally:
-                self._lock.release()
+        """Count what has been settled, which is best done while an answer is waited for."""
+        with self._lock:  # not tried first whether it is free: an interrupt just then would keep it
+            self._count()
 
     def _count(self) -> None:
         """The same, with the lock held.  In a signal's handler that has interrupted it, that is left to it."""

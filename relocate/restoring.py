@@ -169,7 +169,7 @@ class Received:
             if type(value) in ATOMS:
                 return [values.of_atom(value)], False
             reducers.everywhere()
-            return arrays.of_one(value) or values.dumps(value), False
+            return values.dumps(value), False
         numbers: Numbers | None = None
         changes: list[tuple[int, str, Any]] = []
         if look and not self._unchanged():
@@ -182,7 +182,8 @@ class Received:
                 return [values.of_atom(value)], False
             taken = values.Taken()
             if self._arrays is not None and all(value is not a for a, *_ in self._arrays):
-                if (alone := arrays.of_one(value)) is not None:  # which is no view of an argument: that is read-only
+                # No view of an argument: that is read-only.  And where arrays come from, there is NumPy.
+                if self._came is not None and (alone := arrays.of_one(value)) is not None:
                     return alone, False
                 if reducers.is_array(value):
                     data = pickle.dumps(value, 5, buffer_callback=taken.take)

@@ -154,7 +154,7 @@ class Shortcut:
                     self._seconds += now - sent
                     size = len(frame)
                     unread: Exception | None = None
-                    try:  # which may make calls itself, to ask for a class
+                    try:  # to unpickle may make calls itself, to ask for a class
                         value = values.decode(result) if result[0] != values.PICKLED else values.loads([result])
                     except Exception as error:
                         unread = error
@@ -173,10 +173,11 @@ class Shortcut:
             if attempt.seat is None:
                 raise
             attempt.failure = error
-        self._end(target)
         if attempt.seat is None:
+            self._end(target)
             return driver.make(target, args, kwargs)
         try:
+            self._end(target)
             return driver.make(target, args, kwargs, begun=attempt)
         finally:
             if attempt.seat is not None:  # an interrupt came between

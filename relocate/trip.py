@@ -175,6 +175,8 @@ class Trip:
                 if lost:
                     events.emit("call retried", function=self.name, executor=lost, attempt=self.attempts)
                 if seat is None or links is None:  # none: relocation was disabled while this call was under way
+                    if begun is not None and not isinstance(begun.failure, (channel.Lost, RemoteProtocolError)):
+                        begun.fail()
                     if isinstance(request, wire.Call):
                         driver.fell_back(self)
                     return None

@@ -8,6 +8,7 @@ import locale
 import sys
 import textwrap
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -94,6 +95,12 @@ def test_what_is_set_there_is_what_was_set_here_and_only_for_the_call(name: str)
     assert value() == before
 
 
+def test_a_module_that_another_thread_is_importing_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decimal", types.ModuleType("decimal"))
+    assert contextvars.Context().run(ambient.is_default)
+    assert contextvars.Context().run(ambient.capture) == b""
+
+
 @pytest.mark.parametrize("name", STATES)
 def test_what_is_set_is_seen_at_a_glance(name: str) -> None:
     def looked() -> bool:
@@ -119,6 +126,13 @@ def test_a_changed_default_context_is_not_a_default(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(decimal.DefaultContext, "prec", 50)
     with decimal.localcontext(decimal.Context()):
         assert ambient.capture() != b""
+    assert not contextvars.Context().run(ambient.is_default)
+
+
+def test_nor_is_one_that_was_changed_before_anybody_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ambient._usual.cache_clear()
+    ambient._plain.cache_clear()
+    monkeypatch.setattr(decimal.DefaultContext, "prec", 50)
     assert not contextvars.Context().run(ambient.is_default)
 
 

@@ -146,6 +146,13 @@ def test_memory_of_another_size_is_an_error() -> None:
             arrays.unpacked(data, wrong)
 
 
+def test_a_result_goes_so_to_whom_sent_an_array_so() -> None:
+    """Others may not have NumPy."""
+    plain = restoring.Received(restoring.Sent((1,), {}).segments)
+    array = restoring.Received(received(restoring.Sent((np.zeros(LARGE),), {}).segments))
+    assert [there.give(np.zeros(LARGE))[0][0][0] for there in (plain, array)] == [values.PICKLED, arrays.MARK]
+
+
 def test_numpy_is_loaded_where_an_array_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     data, memory = received(arrays.of_one(np.zeros(LARGE)) or [])
     monkeypatch.delitem(sys.modules, "numpy")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -75,6 +77,13 @@ def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes])
     with pytest.raises(RemoteProtocolError):
         channel.receive(right)
     assert channel.receive(right)[:2] == (call(), [])
+
+
+def test_there_is_room_without_numpy_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a stub is in its place, or a part of it."""
+    for instead in (None, SimpleNamespace(empty=lambda *_: 1 / 0), SimpleNamespace()):
+        monkeypatch.setitem(sys.modules, "numpy", instead)
+        assert channel.room(5) == bytearray(5)
 
 
 def test_where_nothing_comes_the_wait_has_an_end(pair: Pair) -> None:

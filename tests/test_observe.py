@@ -135,17 +135,6 @@ def test_a_signals_handler_that_comes_while_calls_are_counted_neither_waits_nor_
     assert counters._latencies["m"].total == pytest.approx(0.4)
 
 
-def test_who_settles_a_call_does_not_wait_for_another_thread_that_counts() -> None:
-    counters = Counters()
-    settle(counters, "m.f", "returned", "desk/0")
-    with counters._lock:
-        other = threading.Thread(target=counters.catch_up, daemon=True)
-        other.start()
-        other.join(10)
-        assert not other.is_alive()
-    assert counters.statistics().calls == 1
-
-
 def test_a_forked_child_counts_from_nothing_even_if_the_lock_was_held() -> None:
     counters = Counters()
     settle(counters, "m.f", "returned", "desk/0")

@@ -365,18 +365,35 @@ def test_an_interrupt_gives_the_seat_back_and_cancels_the_call(
     assert program.statistics().returned == program.statistics().calls
 
 
-def test_wherever_an_interrupt_comes_no_seat_is_lost(
+def test_what_a_handler_raises_is_raised_though_it_has_ended_relocation(
     program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = program.load("shop").price
+
+    def interrupted(*args: Any) -> Any:
+        program.driver.detach()
+        raise Interrupt
+
+    monkeypatch.setattr(desk.link.seats[0].idle[-1], "exchange", interrupted)
+    with pytest.raises(Interrupt):
+        price(1)
+
+
+@pytest.mark.parametrize("comes", ["soon", "late"])
+def test_wherever_an_interrupt_comes_no_seat_is_lost(
+    program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch, comes: str
 ) -> None:
     monkeypatch.setattr(shortcut, "MANY", 0)  # so that calls are counted each time
     price = program.load("shop").price
     (seat,) = desk.link.seats
     own = sys.gettrace()
-    interrupted = set()
-    for at in range(40):
+    interrupted, usual = set(), shortcut.SHORT
+    for at in range(100):
         price(at)
         price(at)
         entered = itertools.count()
+        if comes == "late":
+            monkeypatch.setattr(shortcut, "SHORT", -1.0)
 
         def trace(frame: FrameType, event: str, arg: object) -> None:
             if Path(frame.f_code.co_filename).stem in CLIENTS and next(entered) == at:  # noqa: B023 -- used here
@@ -392,7 +409,9 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
         except Interrupt:
             pass
         assert seat.outstanding == 0, interrupted
+        monkeypatch.setattr(shortcut, "SHORT", usual)
     assert {"Shortcut.call", "Seating.resume", "Seating.release", "Counters.catch_up"} <= interrupted
+    assert ("Shortcut._end" in interrupted) == (comes == "late")
 
 
 def test_not_even_by_three_in_a_row(
