@@ -41,6 +41,7 @@ def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], A
     said: list[tuple[int, str, tuple[int, ...], bool]] = []
     arrays: Arrays = {}
     memory: list[Buffer] = []
+    known: set[int] = set()
     for at, value in enumerate(values):
         if type(value) is kind_of_array:
             dtype, flags = value.dtype, value.flags
@@ -51,12 +52,13 @@ def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], A
                 or dtype.hasobject
                 or not flags.writeable
                 or not flags.forc
-                or any(value is other for other in arrays.values())
+                or id(value) in known
             ):
                 return None
             said.append((at, kind, value.shape, not flags.c_contiguous))
             memory.append(pickle.PickleBuffer(value).raw())
             arrays[at] = value
+            known.add(id(value))
             values[at] = None
         elif type(value) not in ATOMS:
             return None

@@ -259,7 +259,7 @@ class Sent:
 
     Args:
         args, kwargs: the caller's own.
-        lends: whether generators and functions may stay here.
+        lends: whether they go to a worker, so that generators and functions may stay here, and arrays need no pickle.
 
     Raises:
         ArgumentError: one cannot travel.
@@ -276,7 +276,7 @@ class Sent:
             self.lent = NOTHING
             self.segments = [data]
             return
-        found = arrays.packed(args, kwargs)
+        found = arrays.packed(args, kwargs) if lends else None  # a program may not have NumPy
         if found is not None:
             self.lent = NOTHING
             self.segments, self._objects = found[0], found[1].copy

@@ -23,7 +23,7 @@ import msgspec
 
 from .errors import ArgumentError, RemoteProtocolError
 
-PROTOCOL = 3
+PROTOCOL = 4
 CHUNK = 1 << 20
 INLINE = 16 << 10
 MAX_FRAME = 16 << 20

@@ -147,10 +147,11 @@ def test_memory_of_another_size_is_an_error() -> None:
 
 
 def test_a_result_goes_so_to_whom_sent_an_array_so() -> None:
-    """Others may not have NumPy."""
+    """Others may not have NumPy, nor may a program whose function is called back."""
     plain = restoring.Received(restoring.Sent((1,), {}).segments)
     array = restoring.Received(received(restoring.Sent((np.zeros(LARGE),), {}).segments))
     assert [there.give(np.zeros(LARGE))[0][0][0] for there in (plain, array)] == [values.PICKLED, arrays.MARK]
+    assert restoring.Sent((np.zeros(LARGE),), {}, lends=False).segments[0][0] == values.PICKLED
 
 
 def test_numpy_is_loaded_where_an_array_comes(monkeypatch: pytest.MonkeyPatch) -> None:
