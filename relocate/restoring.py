@@ -4,8 +4,9 @@ Call by copy-restore, as in A. D. Birrell and B. J. Nelson, "Implementing remote
 (1984), with aliases kept as by E. Tilevich and Y. Smaragdakis, "NRMI: natural and efficient
 middleware" (2003).  Nobody declares what a function changes; it is found by looking.
 
-Pickling numbers the objects as it meets them, and unpickling numbers them alike.  So both sides know
-each object of the arguments by one number, and nothing is added to a call:
+Pickling numbers the objects as it meets them, and unpickling numbers them alike; arrays that need no pickle
+(see `arrays`) have their places as numbers.  So both sides know each object of the arguments by one number,
+and nothing is added to a call:
 
 * The executor keeps the numbers of what it unpickled.  A result that holds one of these objects is
   pickled with the number in its place, and the client puts its own object there.
