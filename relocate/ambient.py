@@ -35,8 +35,11 @@ DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0)
 program may change."""
 TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
 NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
-LOCALE = tuple(
-    getattr(_locale, n) for n in ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY") if hasattr(_locale, n)
+LOCALE = _COLLATE, _NUMERIC, _TIME, _MONETARY = (
+    _locale.LC_COLLATE,
+    _locale.LC_NUMERIC,
+    _locale.LC_TIME,
+    _locale.LC_MONETARY,
 )
 _setlocale = _locale.setlocale
 RECURSION = 1000
@@ -105,12 +108,11 @@ def is_default() -> bool:
     """
     if len(copy_context()) or sys.getrecursionlimit() != RECURSION or sys.get_int_max_str_digits() != DIGITS:
         return False
-    for category in LOCALE:
-        if _setlocale(category) != "C":
-            return False
+    if not (_setlocale(_COLLATE) == _setlocale(_NUMERIC) == _setlocale(_TIME) == _setlocale(_MONETARY) == "C"):
+        return False
     decimal, numpy = sys.modules.get("decimal"), sys.modules.get("numpy")
-    # Another thread may just be importing it.
-    if decimal is not None and hasattr(decimal, "DefaultContext") and _rules(decimal.DefaultContext) != _usual():
+    rules = getattr(decimal, "DefaultContext", None)  # another thread may just be importing it
+    if rules is not None and _rules(rules) != _usual():
         return False
     return numpy is None or _keeps_errors_in_context(numpy)
 

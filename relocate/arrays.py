@@ -27,6 +27,11 @@ _BEGIN = bytes([MARK])
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any], list[tuple[int, str, tuple[int, ...], bool]]]).decode
 
+_kinds: dict[str, tuple[Any, Any]] = {}
+"""See `_known`."""
+_names: dict[int, str] = {}
+"""Of the same kinds, by id; as they stay there, no other can have theirs."""
+
 Arrays = dict[int, Any]
 """Arrays by their places among all positional and named arguments, in order."""
 
@@ -44,19 +49,18 @@ def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], A
     known: set[int] = set()
     for at, value in enumerate(values):
         if type(value) is kind_of_array:
-            dtype, flags = value.dtype, value.flags
-            kind = dtype.str
-            if (
-                value.nbytes <= IN_BAND
-                or dtype is not sys.modules["numpy"].dtype(kind)
-                or dtype.hasobject
-                or not flags.writeable
-                or not flags.forc
-                or id(value) in known
-            ):
+            kind = _name_of(value.dtype)
+            if kind is None or id(value) in known:
                 return None
-            said.append((at, kind, value.shape, not flags.c_contiguous))
-            memory.append(pickle.PickleBuffer(value).raw())
+            try:
+                raw = pickle.PickleBuffer(value).raw()
+            except BufferError:  # it does not lie in one piece
+                return None
+            if raw.readonly or raw.nbytes <= IN_BAND:
+                return None
+            shape = value.shape
+            said.append((at, kind, shape, len(shape) > 1 and not value.flags.c_contiguous))
+            memory.append(raw)
             arrays[at] = value
             known.add(id(value))
             values[at] = None
@@ -69,6 +73,26 @@ def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], A
     except UNSAYABLE:
         return None
     return [_BEGIN + data, *memory], arrays
+
+
+def _name_of(dtype: Any) -> str | None:
+    """What NumPy calls a kind of numbers, if it means that very one by it."""
+    name = _names.get(id(dtype))
+    if name is None and (known := _known(dtype.str)) is not None and known[1] is dtype:
+        name = _names[id(dtype)] = dtype.str
+    return name
+
+
+def _known(name: str) -> tuple[Any, Any] | None:
+    """What makes arrays of memory, and the kind of numbers of that name; None if it has no single one."""
+    known = _kinds.get(name)
+    if known is None:
+        import numpy
+
+        dtype = numpy.dtype(name)
+        if dtype.str == name and dtype is numpy.dtype(name) and not dtype.hasobject:
+            known = _kinds[name] = numpy.frombuffer, dtype
+    return known
 
 
 def are_sayable(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -96,14 +120,18 @@ def unpacked(data: Buffer, memory: Segments) -> tuple[tuple[Any, ...], dict[str,
     Raises:
         msgspec.MsgspecError, ValueError, TypeError: they are not what `packed` gives.
     """
-    import numpy
-
     args, kwargs, said = _decode(data[1:])
     names = list(kwargs)
     arrays: Arrays = {}
     for (at, kind, shape, is_fortran), buffer in zip(said, memory, strict=True):
+        found = _kinds.get(kind) or _known(kind)
+        if found is None:
+            raise ValueError(f"{kind!r} is no kind of numbers")
         # As NumPy does it when it unpickles: whose its memory is, is seen from its base.
-        array = arrays[at] = numpy.frombuffer(buffer, kind).reshape(shape, order="F" if is_fortran else "C")
+        array = found[0](buffer, found[1])
+        if array.shape != shape:
+            array = array.reshape(shape, order="F" if is_fortran else "C")
+        arrays[at] = array
         if at < len(args):
             args[at] = array
         else:

@@ -90,21 +90,21 @@ class Channel(Protocol):
             TimeUp: the deadline passed before; the reply can be waited for again.
         """
 
-    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
-        """Send a call, and wait a little: the body of its result, and the bytes received, if it is one of plain kind.
+    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
+        """Send a call, and wait a little: the segments of its result, and the bytes received.
 
         For an idle channel on which an answer has come before.
 
         Args:
             call: its number.
-            frame: its only frame.
-            until: when the result must have come; by `time.monotonic`.
+            frames: those of the call.
 
         Returns:
-            None if nothing has come, or anything else, or later: `reply` gives what has come, or waits for it.
+            None if nothing has come, or more than a result: `reply` gives what has come, or waits for it.
 
         Raises:
             Lost: the peer died or was cut off; the outcome is unknown.
+            RemoteProtocolError: what comes is no message.
         """
 
     def close(self) -> None:
@@ -206,23 +206,28 @@ def receive(socket: zmq.Socket[bytes], header: bytes | None = None) -> tuple[wir
         body = getattr(message, "body", None)
         if body and not message.sizes:  # type: ignore[union-attr]
             return message, [body], len(header)
-        frames: list[wire.Buffer] = [header]
-        more = socket.getsockopt(zmq.RCVMORE)
-        for size in wire.sizes_of(message):
-            if size > wire.CHUNK:
-                frames.append(_whole(socket, size))
-                more = socket.getsockopt(zmq.RCVMORE)
-            elif more and size:
-                frame = socket.recv(copy=False)
-                frames.append(frame.buffer)
-                more = frame.more
-        if more:
-            raise RemoteProtocolError("more frames than announced")
-        return message, wire.segments_of(message, frames), sum(map(len, frames))
+        return message, *_rest(socket, message, header)
     except RemoteProtocolError:  # the next message begins after this one's last frame
         while socket.getsockopt(zmq.RCVMORE):
             socket.recv(copy=False)
         raise
+
+
+def _rest(socket: zmq.Socket[bytes], message: wire.AnyMessage, header: bytes) -> tuple[list[wire.Buffer], int]:
+    """The segments of a message of which ``header`` has been read, and the bytes of all."""
+    frames: list[wire.Buffer] = [header]
+    more = socket.getsockopt(zmq.RCVMORE)
+    for size in wire.sizes_of(message):
+        if size > wire.CHUNK:
+            frames.append(_whole(socket, size))
+            more = socket.getsockopt(zmq.RCVMORE)
+        elif more and size:
+            frame = socket.recv(copy=False)
+            frames.append(frame.buffer)
+            more = frame.more
+    if more:
+        raise RemoteProtocolError("more frames than announced")
+    return wire.segments_of(message, frames), sum(map(len, frames))
 
 
 def _whole(socket: zmq.Socket[bytes], size: int) -> wire.Whole:
@@ -388,20 +393,26 @@ class ZmqChannel:
             if frames:
                 send(self._socket, frames)
 
-    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
         """See `Channel`."""
         self._session.begin(call)
-        send_frame(self._socket, frame, 0, len(frame) < SMALL)
+        if len(frames) == 1:
+            send_frame(self._socket, frame := frames[0], 0, len(frame) < SMALL)
+        else:
+            send(self._socket, frames)
         try:
             header = self._socket.recv()
         except zmq.Again:
             return None
-        body = wire.body_of(header, call)
-        if body is None or time.monotonic() > until:
-            self._read = header
-            return None
-        self._session.end()
-        return body, len(header)
+        if (body := wire.body_of(header, call)) is not None:
+            self._session.end()
+            return [body], len(header)
+        if (message := wire.result_of(header, call)) is not None:
+            found = _rest(self._socket, message, header)
+            self._session.end()
+            return found
+        self._read = header
+        return None
 
     def _await(self, deadline: float) -> None:
         """Wait for a message; raises `Lost` if the peer's end comes first, `TimeUp` if the deadline does."""

@@ -322,23 +322,26 @@ class DirectChannel:
         except Ended:
             raise Lost("connection lost") from None
 
-    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
         """See `channel.Channel`."""
         self._session.begin(call)
         try:
-            self._stream.send([frame], patient=True)
+            self._stream.send(frames, patient=True)
             read = self._stream.receive()
         except Nothing:
             return None
         except Ended:
             raise Lost("connection lost") from None
         header = read[0]
-        body = wire.body_of(header, call) if type(header) is bytes else None
-        if body is None or time.monotonic() > until:
-            self._read = read
-            return None
-        self._session.end()
-        return body, len(header)
+        assert type(header) is bytes
+        if (body := wire.body_of(header, call)) is not None:
+            self._session.end()
+            return [body], len(header)
+        if (message := wire.result_of(header, call)) is not None:
+            self._session.end()
+            return wire.segments_of(message, read), sum(map(len, read))
+        self._read = read
+        return None
 
     def _await(self, deadline: float) -> list[wire.Buffer]:
         look, stopped = 0.0, 0.0

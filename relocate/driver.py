@@ -221,8 +221,7 @@ class Driver(Seating):
                     if (
                         short is not None
                         and not short.outstanding
-                        and sent.plain
-                        and not (reply.ambient or reply.output)
+                        and not (sent.lent or reply.refers or reply.ambient or reply.output)
                         and self._is_ordinary
                     ):
                         target.shortcut = Shortcut(self, target, short, pools, snapshot)

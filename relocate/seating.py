@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .trip import Trip
 
 Answered = wire.Returned | wire.Raised | wire.Rejected
-SHORT = 0.001
+SHORT = 0.002
 """Seconds: of calls that seldom take more only some are looked at, as that costs a part of them."""
 EACH = 7
 """Of those, each eighth of a seat."""

@@ -6,19 +6,21 @@ the next one, too.  What was found is a `Shortcut`, kept with the function's tar
 Rules:
 
 * Left out is only what can be seen to be the same.  A shortcut ends when names, places, or what a seat is fit for
-  change.  It is not taken when its seat is busy or suspect, nor by a call that has a deadline, or arguments that
-  are more than numbers, texts and the like.
-* It is good for a moment only, and for short calls.  Then one goes the long way again: the policy decides anew, and
-  it is looked how long such calls take.
-* A plain result that comes soon ends the call.  Whatever else comes, is raised, or does not come is handed over to
-  a `trip.Trip`, with the attempt that is under way, and goes on as if it had begun there.
+  change.  It is not taken when its seat is busy or suspect, nor by a call that has a deadline, or of whose arguments
+  one stays here.
+* It is good for a moment only, and for short calls.  After that, and after one that was not short, one goes the long
+  way again: the policy decides anew, and it is looked how long such calls take.
+* A result that comes soon, and alone, ends the call.  Whatever else comes, is raised, or does not come is handed over
+  to a `trip.Trip`, with the attempt that is under way, and goes on as if it had begun there.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import ambient, restoring, values, wire
+from .errors import ArgumentError
 from .observe import MANY
 from .policy import NEVER
 from .seating import SHORT
@@ -41,7 +43,7 @@ class Attempt:
     Args:
         began: when its call began; by the driver's clock.
         call: its number.
-        frame: what is sent.
+        header: the first frame of what is sent.
     """
 
     spare = None
@@ -56,15 +58,15 @@ class Attempt:
     failure: BaseException | None = None
     """What was raised."""
 
-    def __init__(self, began: float, call: bytes, frame: bytes) -> None:
+    def __init__(self, began: float, call: bytes, header: bytes) -> None:
         self.began = began
         self._call = call
-        self._frame = frame
+        self._header = header
 
     @property
     def request(self) -> wire.Call:
         """What was sent."""
-        request = wire.decode(self._frame)
+        request = wire.decode(self._header)
         assert type(request) is wire.Call
         return request
 
@@ -122,28 +124,29 @@ class Shortcut:
         if began > self._until or described.digest is not template.digest:
             self._end(target)
             return driver.make(target, args, kwargs)
-        if (
-            seat.outstanding
-            or driver.deadline() < NEVER
-            or (body := restoring.plain(args, kwargs)) is None
-            or len(body) > wire.INLINE
-        ):
+        if seat.outstanding or driver.deadline() < NEVER:
             return driver.make(target, args, kwargs)
         call, counters = next(driver.numbers), driver.counters
-        if ambient.is_default():
-            frame = template.filled(call, body)
+        sent: restoring.Sent | None = None
+        frames: list[wire.Buffer]
+        body = restoring.plain(args, kwargs)
+        if body is not None and len(body) <= wire.INLINE and ambient.is_default():
+            header = template.filled(call, body)
+            frames = [header]
         else:
-            state = ambient.capture()
-            frame = wire.encode(wire.Call(call, described.name, target.member, template.digest, state, None, body))
-        attempt = Attempt(began, call, frame)
+            sent, frames = self._packed(target, call, args, kwargs)
+            if not frames:
+                return driver.make(target, args, kwargs, sent=sent)
+            header = bytes(frames[0])
+        attempt = Attempt(began, call, header)
         try:
             attempt.opened = opened = driver.resume(self, attempt)
             if opened is not None:
                 if len(counters.notes) > MANY:
                     counters.catch_up()
                 attempt.answers = seat.answers
-                attempt.sent = sent = driver.clock()
-                come = opened.exchange(call, frame, sent + SHORT)
+                attempt.sent = sent_at = driver.clock()
+                come = opened.exchange(call, frames)
                 if come is not None:
                     result, received = come
                     now = driver.clock()
@@ -151,11 +154,13 @@ class Shortcut:
                     seat.answered_at = now
                     driver.release(seat, opened, False, attempt)
                     self._calls += 1
-                    self._seconds += now - sent
-                    size = len(frame)
+                    self._seconds += (took := now - sent_at)
+                    if took > SHORT:
+                        self._end(target)
+                    size = len(header) if len(frames) == 1 else wire.size_of(frames)
                     unread: Exception | None = None
                     try:  # to unpickle may make calls itself, to ask for a class
-                        value = values.decode(result) if result[0] != values.PICKLED else values.loads([result])
+                        value = values.loads(result) if result[0][0] in values.MADE else values.decode(result[0])
                     except Exception as error:
                         unread = error
                     if unread is not None:
@@ -175,10 +180,10 @@ class Shortcut:
             attempt.failure = error
         if attempt.seat is None:
             self._end(target)
-            return driver.make(target, args, kwargs)
+            return driver.make(target, args, kwargs, sent=sent)
         try:
             self._end(target)
-            return driver.make(target, args, kwargs, begun=attempt)
+            return driver.make(target, args, kwargs, sent=sent, begun=attempt)
         finally:
             if attempt.seat is not None:  # an interrupt came between
                 try:
@@ -186,6 +191,20 @@ class Shortcut:
                 finally:
                     if attempt.seat is not None:  # and another one
                         driver.release(attempt.seat, None, False, attempt)
+
+    def _packed(
+        self, target: Target, call: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[restoring.Sent | None, list[wire.Buffer]]:
+        """The arguments as they are sent, and the frames of a call with them; no frames if they go the long way."""
+        sent = None
+        with suppress(ArgumentError):  # which is said there
+            sent = restoring.Sent(args, kwargs)
+            if not sent.lent:
+                digest, state = self._template.digest, ambient.capture()
+                return sent, wire.pack(
+                    wire.Call(call, target.described.name, target.member, digest, state), sent.segments
+                )
+        return sent, []
 
     def _end(self, target: Target) -> None:
         target.shortcut = None

@@ -252,6 +252,8 @@ class Trip:
                         driver.release(self.seat, kept, failed, self)
                 finally:
                     if self.seat is not None:  # an interrupt came between
+                        if kept is not None:
+                            kept.close()
                         driver.release(self.seat, None, False, self)
             self.tried, lost = [*self.tried, seat.id], seat.label
             self._judge(request.call, driver.clock() - began)

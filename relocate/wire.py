@@ -461,6 +461,20 @@ def body_of(header: bytes, call: bytes) -> bytes | None:
     return None
 
 
+def result_of(header: bytes, call: bytes) -> Returned | None:
+    """The message that begins with ``header``, if it says what ``call`` returned, and nothing else.
+
+    Raises:
+        RemoteProtocolError: it begins like one, and is none.
+    """
+    if not header.startswith(_RETURNED + call):
+        return None
+    message = decode(header)
+    assert type(message) is Returned
+    says_more = message.waiting or message.output or message.tail or message.refers or message.said or message.ambient
+    return None if says_more else message
+
+
 def pack(message: Message, segments: Segments = ()) -> list[Buffer]:
     """Frames of ``message`` carrying ``segments``."""
     if type(message) in SAYING and message.output:  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,11 @@ from relocate.errors import LocalProtocolError, RemoteProtocolError
 
 TICKET = bytes(range(32))
 OPENING = wire.Open(wire.PROTOCOL, session.PYTHON, TICKET)
-TEMPLATE = wire.Template("m", "f", bytes(32))
 NUMBERS = [bytes([n]) * 16 for n in range(4)]
-AGES = 3600.0
+
+
+Answers = Sequence[wire.Message | bytes | list[wire.Buffer]]
+"""Messages, or their only frames, or all of them."""
 
 
 class Desk:
@@ -28,7 +30,7 @@ class Desk:
         self._ear, self._mouth = os.pipe()
         self._reception = reception.Reception(url, TICKET, 1.0, b"", trusting=True, opened=lambda _: None)
         self._reception.listen(self._ear)
-        self.answers: list[Callable[[bytes], list[wire.Message | bytes]]] = []
+        self.answers: list[Callable[[bytes], Answers]] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.bodies: list[bytes] = []
@@ -42,7 +44,10 @@ class Desk:
                 self.bodies += map(bytes, segments)
                 self.may_answer.wait(10)
                 for answer in self.answers.pop(0)(message.call):
-                    self._reception.send(peer, answer)
+                    if isinstance(answer, list):
+                        self._reception._write(peer, answer)
+                    else:
+                        self._reception.send(peer, answer)
 
     def close(self) -> None:
         if not self._thread.is_alive():
@@ -84,25 +89,54 @@ def unasked(question: session.Question, segments: list[wire.Buffer]) -> list[wir
     raise AssertionError(question)
 
 
-def soon(opened: channel.Channel, number: int, until: float = AGES) -> tuple[bytes, int] | None:
-    frame = TEMPLATE.filled(NUMBERS[number], b"body")
-    return opened.exchange(NUMBERS[number], frame, time.monotonic() + until)
+def soon(
+    opened: channel.Channel, number: int, segments: wire.Segments = (b"body",)
+) -> tuple[list[wire.Buffer], int] | None:
+    frames = wire.pack(wire.Call(NUMBERS[number], "m", "f", bytes(32)), segments)
+    return opened.exchange(NUMBERS[number], frames)
 
 
-def patiently(opened: channel.Channel, number: int) -> tuple[bytes, int]:
+def patiently(opened: channel.Channel, number: int, segments: wire.Segments = (b"body",)) -> tuple[list[bytes], int]:
     """As on a machine where all threads have their turn in time, whatever else this one does."""
-    found = soon(opened, number)
-    if found is None:
-        _, segments, size = opened.reply(unasked)
-        found = bytes(segments[0]), size
-    return found
+    found, size = soon(opened, number, segments) or opened.reply(unasked)[1:]
+    return list(map(bytes, found)), size
 
 
-def test_a_plain_result_is_its_body(opened: channel.Channel, desk: Desk) -> None:
+def test_a_plain_result_is_its_value(opened: channel.Channel, desk: Desk) -> None:
     desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
     for number in (1, 2):
-        assert patiently(opened, number) == (b"result", len(wire.returned(NUMBERS[number], b"result")))
+        assert patiently(opened, number) == ([b"result"], len(wire.returned(NUMBERS[number], b"result")))
     assert desk.bodies == [b"body"] * 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [b"small"],
+        [b"head", b"memory" * 1000],
+        [b"head", b"x" * (wire.CHUNK + 1), b"", b"y"],
+        [b"h" * (wire.INLINE + 1)],
+    ],
+    ids=["small", "in two segments", "of several frames", "long"],
+)
+def test_so_is_one_in_several_segments(opened: channel.Channel, desk: Desk, value: list[wire.Buffer]) -> None:
+    desk.answers += [lambda call: [wire.pack(wire.Returned(call, 0, []), value)]] * 2
+    for number in (1, 2):
+        found, size = patiently(opened, number, value)
+        assert found == value
+        assert size == sum(map(len, wire.pack(wire.Returned(NUMBERS[number], 0, []), value)))
+    assert desk.bodies == [b"body"] + value * 2
+
+
+@pytest.mark.parametrize("opened", ["zeromq"], indirect=True)  # of a stream as much is read as was said
+@pytest.mark.parametrize("frames", [[], [b"memory" * 1000, b"and more"], [b"memory"]], ids=["less", "more", "shorter"])
+def test_a_value_of_which_there_is_less_or_more_than_was_said_is_the_peers_error(
+    opened: channel.Channel, desk: Desk, frames: list[wire.Buffer]
+) -> None:
+    said = wire.pack(wire.Returned(NUMBERS[1], 0, []), [b"head", b"memory" * 1000])[0]
+    desk.answers.append(lambda call: [[said, *frames]])
+    with pytest.raises(RemoteProtocolError):
+        patiently(opened, 1)
 
 
 def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None:
@@ -114,15 +148,7 @@ def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None
     desk.may_answer.set()
     reply, segments, _ = opened.reply(unasked)
     assert (type(reply), segments) == (wire.Returned, [b"result"])
-    assert patiently(opened, 2)[0] == b"result"
-
-
-def test_what_comes_later_than_it_should_is_given_as_a_reply(opened: channel.Channel, desk: Desk) -> None:
-    desk.answers.append(lambda call: [wire.returned(call, b"result")])
-    assert soon(opened, 1, until=-1.0) is None
-    reply, segments, size = opened.reply(unasked)
-    assert (type(reply), segments) == (wire.Returned, [b"result"])
-    assert size == len(wire.returned(NUMBERS[1], b"result"))
+    assert patiently(opened, 2)[0] == [b"result"]
 
 
 def test_what_is_no_plain_result_is_given_as_a_reply(opened: channel.Channel, desk: Desk) -> None:
@@ -139,7 +165,7 @@ def test_what_is_no_plain_result_is_given_as_a_reply(opened: channel.Channel, de
 
     assert type(opened.reply(note)[0]) is wire.Raised
     assert [type(q) for q in said] == [wire.Said]
-    assert patiently(opened, 2)[0] == b"result"
+    assert patiently(opened, 2)[0] == [b"result"]
 
 
 def test_an_answer_to_another_call_is_the_peers_error(opened: channel.Channel, desk: Desk) -> None:

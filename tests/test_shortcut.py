@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from relocate import deadlines, errors, policy, shortcut, testing, wire
@@ -26,6 +29,10 @@ def say(n): print(n)
 def name(text): return text
 def change(items): items.append(1)
 def box(n): return Box(n)
+def size(value): return len(value)
+def double(value): return value * 2 if hasattr(value, "dtype") else value + value
+def sort(items): items.sort()
+def apply(function): return function and function()
 """
 MANY = 40
 """Calls after which it is known that such calls are short."""
@@ -102,6 +109,9 @@ def program(network: Network, desk: Worker, attic: Worker, leased: list[str]) ->
     for n in range(MANY):
         for function in (proxy.price, proxy.say, proxy.name, proxy.box):
             function(n)
+        for function in (proxy.size, proxy.double, proxy.sort):
+            function([1, 2])
+        proxy.apply(None)
     for _ in range(MANY):
         assert proxy.fail(1) == 1
     proxy.price(0)  # so that it is no older than a moment
@@ -291,15 +301,77 @@ def test_arguments_that_can_be_changed_go_the_long_way(program: Program, leased:
     assert leased == ["shop.change"] * MANY
 
 
-def test_so_do_long_texts(program: Program, leased: list[str]) -> None:
-    name = program.load("shop").name
-    name("a")
+@pytest.mark.parametrize(
+    "value",
+    ["a" * (wire.INLINE + 1), [1, [2]], {"a": {3}}, np.arange(1000.0), [np.arange(1000.0)], np.arange(8.0)[::2]],
+    ids=["long text", "list", "dictionary", "array", "list of an array", "strided array"],
+)
+def test_those_that_a_function_leaves_as_they_are_do_not(program: Program, leased: list[str], value: Any) -> None:
+    size = program.load("shop").size
+    size(value)
     leased.clear()
-    assert name("a") == "a"
+    before = program.statistics()
+    assert size(value) == len(value)
     assert leased == []
-    long = "a" * (wire.INLINE + 1)
-    assert name(long) == long
-    assert leased == ["shop.name"]
+    now = program.statistics()
+    assert now.bytes_out - before.bytes_out > 0.9 * len(pickle.dumps(value))
+    assert (now.returned, now.remote) == (before.returned + 1, before.remote + 1)
+
+
+def test_results_that_can_be_changed_come_the_short_way(program: Program, leased: list[str]) -> None:
+    double = program.load("shop").double
+    double([1])
+    leased.clear()
+    for n in range(3):
+        assert double([n]) == [n, n]
+        array = np.full(1000, float(n))
+        found = double(array)
+        assert (found == 2 * array).all()
+        found[0] = 1  # its memory is its own
+    assert leased == []
+
+
+def test_what_changes_its_argument_now_and_then_does_so(program: Program, leased: list[str], desk: Worker) -> None:
+    sort = program.load("shop").sort
+    sort([1, 2])
+    leased.clear()
+    desk.calls.clear()
+    items = [2, 1]
+    sort(items)
+    assert items == [1, 2]
+    assert (leased, desk.calls) == ([], ["shop.sort"])
+    array = np.arange(1000.0)[::-1].copy()
+    sort(array)
+    assert array.tolist() == sorted(array.tolist())
+
+
+def test_a_call_that_is_lent_a_function_goes_the_long_way(program: Program, leased: list[str]) -> None:
+    apply = program.load("shop").apply
+    apply(None)
+    leased.clear()
+    own: list[int] = []
+    apply(lambda: own.append(1))
+    assert own == [1]
+    assert leased == ["shop.apply"]
+
+
+def test_one_whose_argument_cannot_travel_is_told_of(program: Program, leased: list[str]) -> None:
+    size, before = program.load("shop").size, program.statistics()
+    size([1])
+    with pytest.raises(errors.ArgumentError, match=r"shop\.size: argument 1, of type list"):
+        size([threading.Lock()])
+    assert program.statistics().failed == before.failed + 1
+
+
+def test_so_is_one_with_more_than_a_message_may_have(
+    program: Program, leased: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, before = program.load("shop").size, program.statistics()
+    size([1])
+    monkeypatch.setattr(wire, "MAX_MESSAGE", 1000)
+    with pytest.raises(errors.ArgumentError, match="at most 1,000 in"):
+        size(np.arange(1000.0))
+    assert program.statistics().failed == before.failed + 1
 
 
 def test_a_call_with_a_deadline_goes_the_long_way(program: Program, leased: list[str], desk: Worker) -> None:
@@ -379,7 +451,7 @@ def test_what_a_handler_raises_is_raised_though_it_has_ended_relocation(
         price(1)
 
 
-@pytest.mark.parametrize("comes", ["soon", "late"])
+@pytest.mark.parametrize("comes", ["alone", "with more"])
 def test_wherever_an_interrupt_comes_no_seat_is_lost(
     program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch, comes: str
 ) -> None:
@@ -387,13 +459,13 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
     price = program.load("shop").price
     (seat,) = desk.link.seats
     own = sys.gettrace()
-    interrupted, usual = set(), shortcut.SHORT
+    interrupted, usual = set(), wire.result_of
     for at in range(100):
         price(at)
         price(at)
         entered = itertools.count()
-        if comes == "late":
-            monkeypatch.setattr(shortcut, "SHORT", -1.0)
+        if comes == "with more":
+            monkeypatch.setattr(wire, "result_of", lambda header, call: None)
 
         def trace(frame: FrameType, event: str, arg: object) -> None:
             if Path(frame.f_code.co_filename).stem in CLIENTS and next(entered) == at:  # noqa: B023 -- used here
@@ -409,9 +481,9 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
         except Interrupt:
             pass
         assert seat.outstanding == 0, interrupted
-        monkeypatch.setattr(shortcut, "SHORT", usual)
+        monkeypatch.setattr(wire, "result_of", usual)
     usually = {"Shortcut.call", "Seating.resume", "Counters.catch_up"}
-    after = {"Seating.release"} if comes == "soon" else {"Shortcut._end", "Trip.make", "Seating.answered"}
+    after = {"Seating.release"} if comes == "alone" else {"Shortcut._end", "Trip.make", "Seating.answered"}
     assert usually | after <= interrupted
 
 

@@ -193,6 +193,25 @@ def test_a_result_that_says_more_is_no_plain_one(said: dict[str, object]) -> Non
     assert wire.body_of(wire.encode(wire.Returned(**plain | said)), ID) is None  # type: ignore[arg-type]
 
 
+@given(messages)
+def test_what_says_no_more_than_what_a_call_returned_is_its_result(message: wire.Message) -> None:
+    header = bytes(wire.pack(message)[0])
+    found = wire.result_of(header, getattr(message, "call", ID))
+    usual = type(message) is wire.Returned and wire.Returned(message.call, 0, [], message.body, message.sizes)
+    assert found == (message if message == usual else None)
+
+
+def test_a_result_of_another_call_is_not_that_of_this_one() -> None:
+    header = wire.encode(wire.Returned(ID, 0, [], sizes=[3]))
+    assert wire.result_of(header, ID) == wire.Returned(ID, 0, [], sizes=[3])
+    assert wire.result_of(header, ID[::-1]) is None
+
+
+def test_what_begins_as_a_result_and_is_none_is_the_peers_error() -> None:
+    with pytest.raises(RemoteProtocolError):
+        wire.result_of(wire.returned(ID, b"body")[:-1], ID)
+
+
 @given(st.binary(max_size=20))
 def test_nor_is_noise_between_its_ends(noise: bytes) -> None:
     whole = wire.returned(ID, b"body")

@@ -380,11 +380,11 @@ class Channel:
         self._network.clock.advance(LATENCY)
         return self._back(reply)
 
-    def exchange(self, call: bytes, frame: bytes, until: float) -> tuple[bytes, int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
         """See `relocate.channel.Channel`; what is said meanwhile is not answered, as nothing was lent."""
-        request = wire.decode(frame)
+        request = wire.decode(frames[0])
         assert isinstance(request, wire.Call)
-        self.send(request, [frame])
+        self.send(request, frames)
 
         def keep(question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
             self._seen.append((question, segments, 0))
@@ -396,11 +396,10 @@ class Channel:
             return None
         header = self._last[0]
         assert isinstance(header, bytes)
-        body = wire.body_of(header, call)
-        if body is None or self._seen or self._network.clock.now() > until:
+        if wire.result_of(header, call) is None or self._seen:
             self._seen.append(reply)
             return None
-        return body, len(header)
+        return reply[1:]
 
     def _run(
         self,
