@@ -28,28 +28,29 @@ def run(stage: Stage) -> Iterator[Row]:
     the row of the bare processes, which do the same work, and what relocate withholds in the third,
     which is their time divided by relocate's.
     """
-    steps = calibrate(tasks.stretch)
     for width in sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}):
-        yield from _at(stage, width, steps)
+        yield from _at(stage, width)
 
 
 def calibrate(work: Callable[[int], object]) -> int:
-    """How many steps of ``work`` take as long as a call should."""
+    """How many steps of ``work`` take as long as a call should, at the speed that this machine has now."""
     steps = 20_000
-    samples = []
-    for _ in range(20):
-        began = time.perf_counter()
-        work(steps)
-        samples.append(time.perf_counter() - began)
-    return round(steps * CALL / median(samples))
+    for _ in range(3):
+        samples = []
+        for _ in range(10):
+            began = time.perf_counter()
+            work(steps)
+            samples.append(time.perf_counter() - began)
+        steps = round(steps * CALL / median(samples))
+    return steps
 
 
-def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
+def _at(stage: Stage, width: int) -> Iterator[Row]:
     calls = stage.calls(50)
-    cases: dict[str, tuple[str, float]] = {"sleep": ("nap", CALL), "work": ("stretch", steps)}
     taken: dict[str, dict[str, list[float]]] = {}
     # Of the same processes each figure would be as lucky as they are.
-    for launch in range(stage.rounds(3)):
+    for launch in range(stage.rounds(6)):
+        cases: dict[str, tuple[str, float]] = {"sleep": ("nap", CALL), "work": ("stretch", calibrate(tasks.stretch))}
         with (
             stage.relocated(f"tasks_parallel_{width}_{launch}", str(width)) as (module, handle),
             ThreadPoolExecutor(width) as threads,
@@ -64,7 +65,7 @@ def _at(stage: Stage, width: int, steps: int) -> Iterator[Row]:
                     "bare": partial(pool.starmap, _call, [(here,)] * width, 1),
                     "serial": here,
                 }
-                for who, some in turns(contestants, stage.rounds(6)).items():
+                for who, some in turns(contestants, stage.rounds(4)).items():
                     taken.setdefault(case, {}).setdefault(who, []).extend(some)
     for case, seconds in taken.items():
         for who, whose in {"relocated": "thread(s)", "bare": "bare process(es)"}.items():

@@ -27,7 +27,7 @@ _BEGIN = bytes([MARK])
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any], list[tuple[int, str, tuple[int, ...], bool]]]).decode
 
-_kinds: dict[str, tuple[Any, Any]] = {}
+_kinds: dict[str, Any] = {}
 """See `_known`."""
 _names: dict[int, str] = {}
 """Of the same kinds, by id; as they stay there, no other can have theirs."""
@@ -78,20 +78,23 @@ def packed(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Buffer], A
 def _name_of(dtype: Any) -> str | None:
     """What NumPy calls a kind of numbers, if it means that very one by it."""
     name = _names.get(id(dtype))
-    if name is None and (known := _known(dtype.str)) is not None and known[1] is dtype:
+    if name is None and _known(dtype.str) is dtype:
         name = _names[id(dtype)] = dtype.str
     return name
 
 
-def _known(name: str) -> tuple[Any, Any] | None:
-    """What makes arrays of memory, and the kind of numbers of that name; None if it has no single one."""
+def _known(name: str) -> Any:
+    """The kind of numbers of that name; None if there is none, or not a single one."""
     known = _kinds.get(name)
     if known is None:
         import numpy
 
-        dtype = numpy.dtype(name)
+        try:
+            dtype = numpy.dtype(name)
+        except (TypeError, ValueError, SyntaxError):  # not all kinds are known by what they are called
+            return None
         if dtype.str == name and dtype is numpy.dtype(name) and not dtype.hasobject:
-            known = _kinds[name] = numpy.frombuffer, dtype
+            known = _kinds[name] = dtype
     return known
 
 
@@ -118,17 +121,17 @@ def unpacked(data: Buffer, memory: Segments) -> tuple[tuple[Any, ...], dict[str,
         memory: the others.
 
     Raises:
-        msgspec.MsgspecError, ValueError, TypeError: they are not what `packed` gives.
+        msgspec.MsgspecError, ValueError, IndexError: they are not what `packed` gives.
     """
     args, kwargs, said = _decode(data[1:])
     names = list(kwargs)
     arrays: Arrays = {}
     for (at, kind, shape, is_fortran), buffer in zip(said, memory, strict=True):
-        found = _kinds.get(kind) or _known(kind)
-        if found is None:
+        dtype = _known(kind)
+        if dtype is None:
             raise ValueError(f"{kind!r} is no kind of numbers")
         # As NumPy does it when it unpickles: whose its memory is, is seen from its base.
-        array = found[0](buffer, found[1])
+        array = sys.modules["numpy"].frombuffer(buffer, dtype)
         if array.shape != shape:
             array = array.reshape(shape, order="F" if is_fortran else "C")
         arrays[at] = array

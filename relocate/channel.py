@@ -90,7 +90,7 @@ class Channel(Protocol):
             TimeUp: the deadline passed before; the reply can be waited for again.
         """
 
-    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer], until: float) -> tuple[list[wire.Buffer], int] | None:
         """Send a call, and wait a little: the segments of its result, and the bytes received.
 
         For an idle channel on which an answer has come before.
@@ -98,9 +98,10 @@ class Channel(Protocol):
         Args:
             call: its number.
             frames: those of the call.
+            until: when the result must have come; by `time.monotonic`.
 
         Returns:
-            None if nothing has come, or more than a result: `reply` gives what has come, or waits for it.
+            None if nothing has come, or anything else, or later: `reply` gives what has come, or waits for it.
 
         Raises:
             Lost: the peer died or was cut off; the outcome is unknown.
@@ -393,7 +394,7 @@ class ZmqChannel:
             if frames:
                 send(self._socket, frames)
 
-    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer], until: float) -> tuple[list[wire.Buffer], int] | None:
         """See `Channel`."""
         self._session.begin(call)
         if len(frames) == 1:
@@ -404,13 +405,14 @@ class ZmqChannel:
             header = self._socket.recv()
         except zmq.Again:
             return None
-        if (body := wire.body_of(header, call)) is not None:
-            self._session.end()
-            return [body], len(header)
-        if (message := wire.result_of(header, call)) is not None:
-            found = _rest(self._socket, message, header)
-            self._session.end()
-            return found
+        if time.monotonic() <= until:
+            if (body := wire.body_of(header, call)) is not None:
+                self._session.end()
+                return [body], len(header)
+            if (message := wire.result_of(header, call)) is not None:
+                found = _rest(self._socket, message, header)
+                self._session.end()
+                return found
         self._read = header
         return None
 

@@ -322,7 +322,7 @@ class DirectChannel:
         except Ended:
             raise Lost("connection lost") from None
 
-    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer], until: float) -> tuple[list[wire.Buffer], int] | None:
         """See `channel.Channel`."""
         self._session.begin(call)
         try:
@@ -334,12 +334,13 @@ class DirectChannel:
             raise Lost("connection lost") from None
         header = read[0]
         assert type(header) is bytes
-        if (body := wire.body_of(header, call)) is not None:
-            self._session.end()
-            return [body], len(header)
-        if (message := wire.result_of(header, call)) is not None:
-            self._session.end()
-            return wire.segments_of(message, read), sum(map(len, read))
+        if time.monotonic() <= until:
+            if (body := wire.body_of(header, call)) is not None:
+                self._session.end()
+                return [body], len(header)
+            if (message := wire.result_of(header, call)) is not None:
+                self._session.end()
+                return wire.segments_of(message, read), sum(map(len, read))
         self._read = read
         return None
 

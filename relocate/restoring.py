@@ -290,11 +290,6 @@ class Sent:
             self.segments, pickler = values.pickled((args, kwargs), self.lent if lends else None)
         self._objects = lambda: dict(pickler.memo.copy().values())
 
-    @property
-    def plain(self) -> bool:
-        """Whether there is nothing among them that can be changed."""
-        return self._objects is None
-
     def accept(self, result: wire.Segments) -> tuple[Any, Callable[[], None]]:
         """The value of a result that refers to these arguments, and what changes them.
 

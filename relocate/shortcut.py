@@ -8,8 +8,8 @@ Rules:
 * Left out is only what can be seen to be the same.  A shortcut ends when names, places, or what a seat is fit for
   change.  It is not taken when its seat is busy or suspect, nor by a call that has a deadline, or of whose arguments
   one stays here.
-* It is good for a moment only, and for short calls.  After that, and after one that was not short, one goes the long
-  way again: the policy decides anew, and it is looked how long such calls take.
+* It is good for a moment only, and for short calls.  Then one goes the long way again: the policy decides anew, and
+  it is looked how long such calls take.
 * A result that comes soon, and alone, ends the call.  Whatever else comes, is raised, or does not come is handed over
   to a `trip.Trip`, with the attempt that is under way, and goes on as if it had begun there.
 """
@@ -128,13 +128,19 @@ class Shortcut:
             return driver.make(target, args, kwargs)
         call, counters = next(driver.numbers), driver.counters
         sent: restoring.Sent | None = None
-        frames: list[wire.Buffer]
+        frames: list[wire.Buffer] = []
         body = restoring.plain(args, kwargs)
-        if body is not None and len(body) <= wire.INLINE and ambient.is_default():
-            header = template.filled(call, body)
+        if body is not None and len(body) <= wire.INLINE:
+            if ambient.is_default():
+                header = template.filled(call, body)
+            else:
+                header = wire.encode(self._request(target, call, body))
             frames = [header]
         else:
-            sent, frames = self._packed(target, call, args, kwargs)
+            with suppress(ArgumentError):  # which is said there
+                sent = restoring.Sent(args, kwargs)
+                if not sent.lent:
+                    frames = wire.pack(self._request(target, call), sent.segments)
             if not frames:
                 return driver.make(target, args, kwargs, sent=sent)
             header = bytes(frames[0])
@@ -146,7 +152,7 @@ class Shortcut:
                     counters.catch_up()
                 attempt.answers = seat.answers
                 attempt.sent = sent_at = driver.clock()
-                come = opened.exchange(call, frames)
+                come = opened.exchange(call, frames, sent_at + SHORT)
                 if come is not None:
                     result, received = come
                     now = driver.clock()
@@ -154,9 +160,7 @@ class Shortcut:
                     seat.answered_at = now
                     driver.release(seat, opened, False, attempt)
                     self._calls += 1
-                    self._seconds += (took := now - sent_at)
-                    if took > SHORT:
-                        self._end(target)
+                    self._seconds += now - sent_at
                     size = len(header) if len(frames) == 1 else wire.size_of(frames)
                     unread: Exception | None = None
                     try:  # to unpickle may make calls itself, to ask for a class
@@ -192,19 +196,10 @@ class Shortcut:
                     if attempt.seat is not None:  # and another one
                         driver.release(attempt.seat, None, False, attempt)
 
-    def _packed(
-        self, target: Target, call: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[restoring.Sent | None, list[wire.Buffer]]:
-        """The arguments as they are sent, and the frames of a call with them; no frames if they go the long way."""
-        sent = None
-        with suppress(ArgumentError):  # which is said there
-            sent = restoring.Sent(args, kwargs)
-            if not sent.lent:
-                digest, state = self._template.digest, ambient.capture()
-                return sent, wire.pack(
-                    wire.Call(call, target.described.name, target.member, digest, state), sent.segments
-                )
-        return sent, []
+    def _request(self, target: Target, call: bytes, body: bytes = b"") -> wire.Call:
+        return wire.Call(
+            call, target.described.name, target.member, self._template.digest, ambient.capture(), None, body
+        )
 
     def _end(self, target: Target) -> None:
         target.shortcut = None

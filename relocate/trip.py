@@ -245,16 +245,17 @@ class Trip:
                     links.cancel(seat, request.call)
                 raise
             finally:
-                if opened is not None and kept is None:
-                    opened.close()
                 try:
                     if self.seat is not None:
                         driver.release(self.seat, kept, failed, self)
                 finally:
-                    if self.seat is not None:  # an interrupt came between
-                        if kept is not None:
-                            kept.close()
-                        driver.release(self.seat, None, False, self)
+                    try:
+                        if self.seat is not None:  # an interrupt came between
+                            kept = None
+                            driver.release(self.seat, None, False, self)
+                    finally:
+                        if opened is not None and kept is None:
+                            opened.close()
             self.tried, lost = [*self.tried, seat.id], seat.label
             self._judge(request.call, driver.clock() - began)
 

@@ -91,6 +91,8 @@ TWICE = np.zeros(LARGE)
         (np.zeros(LARGE), 1 + 2j),
         (np.zeros(LARGE), 1 << 70),
         (np.zeros(LARGE), ...),
+        (np.array(["text"], np.dtypes.StringDType()),),
+        (np.array(["text"] * LARGE, np.dtypes.StringDType()),),
     ],
     ids=[
         "small",
@@ -103,6 +105,8 @@ TWICE = np.zeros(LARGE)
         "complex",
         "big",
         "...",
+        "a text",
+        "texts",
     ],
 )
 def test_what_is_not_simple_is_left_to_pickle(args: tuple[Any, ...]) -> None:

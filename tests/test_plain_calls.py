@@ -19,6 +19,7 @@ OPENING = wire.Open(wire.PROTOCOL, session.PYTHON, TICKET)
 NUMBERS = [bytes([n]) * 16 for n in range(4)]
 
 
+AGES = 3600.0
 Answers = Sequence[wire.Message | bytes | list[wire.Buffer]]
 """Messages, or their only frames, or all of them."""
 
@@ -90,10 +91,10 @@ def unasked(question: session.Question, segments: list[wire.Buffer]) -> list[wir
 
 
 def soon(
-    opened: channel.Channel, number: int, segments: wire.Segments = (b"body",)
+    opened: channel.Channel, number: int, segments: wire.Segments = (b"body",), until: float = AGES
 ) -> tuple[list[wire.Buffer], int] | None:
     frames = wire.pack(wire.Call(NUMBERS[number], "m", "f", bytes(32)), segments)
-    return opened.exchange(NUMBERS[number], frames)
+    return opened.exchange(NUMBERS[number], frames, time.monotonic() + until)
 
 
 def patiently(opened: channel.Channel, number: int, segments: wire.Segments = (b"body",)) -> tuple[list[bytes], int]:
@@ -149,6 +150,17 @@ def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None
     reply, segments, _ = opened.reply(unasked)
     assert (type(reply), segments) == (wire.Returned, [b"result"])
     assert patiently(opened, 2)[0] == [b"result"]
+
+
+@pytest.mark.parametrize("value", [[b"result"], [b"head", b"memory" * 1000]], ids=["small", "in two segments"])
+def test_what_comes_later_than_it_should_is_given_as_a_reply(
+    opened: channel.Channel, desk: Desk, value: list[wire.Buffer]
+) -> None:
+    desk.answers.append(lambda call: [wire.pack(wire.Returned(call, 0, []), value)])
+    assert soon(opened, 1, until=-1.0) is None
+    reply, segments, size = opened.reply(unasked)
+    assert (type(reply), list(map(bytes, segments))) == (wire.Returned, value)
+    assert size == sum(map(len, wire.pack(wire.Returned(NUMBERS[1], 0, []), value)))
 
 
 def test_what_is_no_plain_result_is_given_as_a_reply(opened: channel.Channel, desk: Desk) -> None:

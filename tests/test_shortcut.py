@@ -272,6 +272,17 @@ def test_one_that_took_longer_than_short_calls_do_is_followed_by_a_decision(
     assert leased == ["shop.price"]
 
 
+def test_it_is_learned_how_long_those_of_each_size_take(program: Program, desk: Worker) -> None:
+    size, big = program.load("shop").size, list(range(5000))
+    for _ in range(MANY):
+        size([1])
+        desk.next(Delay(0.003))
+        before = program.statistics().bytes_out
+        size(big)
+    of_their_size = program.driver.costs.of("shop.size", program.statistics().bytes_out - before)
+    assert 0.003 < of_their_size.there.p95 < 0.005
+
+
 def test_what_the_function_raises_is_raised(program: Program, desk: Worker, leased: list[str]) -> None:
     before = program.statistics()
     fail = program.load("shop").fail
@@ -485,6 +496,32 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
     usually = {"Shortcut.call", "Seating.resume", "Counters.catch_up"}
     after = {"Seating.release"} if comes == "alone" else {"Shortcut._end", "Trip.make", "Seating.answered"}
     assert usually | after <= interrupted
+
+
+@pytest.mark.parametrize("value", [1, [1, 2]], ids=["of a plain call", "of another"])
+def test_nor_by_one_more_while_the_channel_is_closed(
+    program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    price = program.load("shop").price
+    price(value)
+    (seat,) = desk.link.seats
+    opened, times = seat.idle[-1], []
+    close = opened.close
+
+    def interrupted(*args: Any) -> Any:
+        raise Interrupt
+
+    def interrupted_once() -> None:
+        times.append(1)
+        close()
+        raise Interrupt
+
+    monkeypatch.setattr(opened, "exchange", interrupted)
+    monkeypatch.setattr(opened, "close", interrupted_once)
+    with pytest.raises(Interrupt):
+        price(value)
+    assert (len(times), seat.outstanding, len(seat.idle)) == (1, 0, 0)
+    assert price(value) == value * 3
 
 
 def test_not_even_by_three_in_a_row(

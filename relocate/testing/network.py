@@ -380,7 +380,7 @@ class Channel:
         self._network.clock.advance(LATENCY)
         return self._back(reply)
 
-    def exchange(self, call: bytes, frames: list[wire.Buffer]) -> tuple[list[wire.Buffer], int] | None:
+    def exchange(self, call: bytes, frames: list[wire.Buffer], until: float) -> tuple[list[wire.Buffer], int] | None:
         """See `relocate.channel.Channel`; what is said meanwhile is not answered, as nothing was lent."""
         request = wire.decode(frames[0])
         assert isinstance(request, wire.Call)
@@ -396,7 +396,7 @@ class Channel:
             return None
         header = self._last[0]
         assert isinstance(header, bytes)
-        if wire.result_of(header, call) is None or self._seen:
+        if wire.result_of(header, call) is None or self._seen or self._network.clock.now() > until:
             self._seen.append(reply)
             return None
         return reply[1:]
