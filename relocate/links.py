@@ -46,8 +46,8 @@ RECONNECT = (100, 2000)
 """Milliseconds between two tries to connect, at first and at most."""
 RECONNECT_EMBEDDED = (10, 200)
 
-_unfinished: list[Any] = []
-"""Contexts that cannot be ended; to collect them as garbage would wait for ever."""
+_unfinished: list[tuple[zmq.Context[zmq.Socket[bytes]], weakref.WeakSet[channel.ZmqChannel]]] = []
+"""Contexts with the channels that kept them from being ended; to collect them as garbage would wait for those."""
 
 
 class Links:
@@ -119,10 +119,14 @@ class Links:
                 seat.dismiss()
             if link.leaving and link.child is not None:
                 link.child.stop()
-        if any(not opened.closed for opened in list(self._channels)):
-            _unfinished.append(self.context)  # its sockets belong to threads that still wait for answers
-        else:
-            self.context.term()
+        _unfinished.append((self.context, self._channels))
+        for each in list(_unfinished):
+            context, channels = each
+            # Sockets that are open belong to threads that still wait for answers.
+            if all(opened.closed for opened in list(channels)):
+                with contextlib.suppress(ValueError):  # another thread ends it
+                    _unfinished.remove(each)
+                    context.term()
 
     def open_channel(self, seat: Seat) -> channel.Channel:
         """A new channel to ``seat``, for the calling thread."""

@@ -385,6 +385,35 @@ print(answers == [os.getpid()])
     assert done.stdout == "True\n", done.stderr
 
 
+def test_what_calls_under_way_keep_open_is_closed_by_the_next_handle(place: Place) -> None:
+    program = """
+import os, sys, threading, relocate
+from relocate import direct
+direct.AVAILABLE = False  # so that they are ZeroMQ's
+
+def used(mark):
+    handle = relocate.enable(modules=["work"], workers=1)
+    import work
+    work.echo(1)
+    thread = threading.Thread(target=work.touch_and_wait, args=(mark, 0.3))
+    if mark:
+        thread.start()
+        while not os.path.exists(mark):
+            pass
+    handle.disable()
+    if mark:
+        thread.join()
+    return len(os.listdir("/proc/self/fd"))
+
+before = used("")
+for mark in sys.argv[1:]:
+    used(mark)
+print(used("") - before)
+"""
+    done = place.python("-c", program, *(str(place.folder / f"mark{n}") for n in range(3)))
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_a_handle_that_may_not_fall_back_is_not_enabled_if_a_loaded_module_cannot_be_relocated(place: Place) -> None:
     program = """
 import sys, work, relocate
