@@ -181,13 +181,11 @@ class Comparison:
             yield "deque", items
 
     def _bytes(self, now: Any, then: Any) -> Iterator[Change]:
-        if now == then and bytes(now) == bytes(then):
+        ours, old, unit = bytes(now), bytes(then), getattr(now, "itemsize", 1)
+        if ours == old:
             return
-        first, last, least = 0, 0, min(len(now), len(then))
-        while first < least and now[first : first + 1] == then[first : first + 1]:
-            first += 1
-        while last < least - first and now[-1 - last] == then[-1 - last]:
-            last += 1
+        first = _alike(ours, old) // unit
+        last = min(_alike(ours[::-1], old[::-1]) // unit, len(now) - first, len(then) - first)
         yield "splice", (first, len(then) - first - last, now[first : len(now) - last])
 
     def _array(self, now: Any, then: Any) -> Iterator[Change]:
@@ -209,8 +207,10 @@ class Comparison:
         elif not now.dtype.itemsize:
             return
         else:
-            apart = ours.view("u1").reshape(now.size, -1) != old.view("u1").reshape(now.size, -1)
-            at = numpy.flatnonzero(apart.any(axis=1))
+            whole = now.dtype.itemsize
+            unit = next(n for n in (8, 4, 2, 1) if not whole % n)
+            apart = ours.view(f"u{unit}") != old.view(f"u{unit}")
+            at = numpy.flatnonzero(apart if unit == whole else apart.reshape(now.size, -1).any(axis=1))
         if 2 * len(at) > now.size:
             yield "elements", (None, ours)
         elif len(at):
@@ -273,6 +273,18 @@ class Comparison:
         }
         if put:
             yield "class", put
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with, found by halving: the memory is compared, not each byte."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _reduced(value: Any) -> tuple[Any, ...] | None:

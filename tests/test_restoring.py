@@ -675,3 +675,36 @@ def shape(value: Any) -> Any:
         return type(v).__name__ + "[" + ", ".join(map(walk, v)) + "]"
 
     return walk(value)
+
+
+KINDS = ["u1", "f2", "f4", "f8", "f16", "c8", "c16", "S3", "U3", "M8[s]", [("a", "i4"), ("b", "u1")]]
+
+
+@given(st.sampled_from(KINDS), st.data())
+def test_one_bit_of_an_array_is_changed_here_too(kind: Any, data: st.DataObject) -> None:
+    size = np.dtype(kind).itemsize
+    array_ = np.frombuffer(data.draw(st.binary(min_size=5 * size, max_size=5 * size)), kind).copy()
+    before, at = bytearray(array_.tobytes()), data.draw(st.integers(0, 5 * size - 1))
+
+    def flip(values: np.ndarray[Any, Any]) -> None:
+        values.view("u1")[at] ^= 1
+
+    assert remotely(flip, array_) == (None, True)
+    before[at] ^= 1
+    assert array_.tobytes() == before
+
+
+@given(st.sampled_from(["y", "b", "H", "d"]), st.data())
+def test_what_is_spliced_into_memory_is_spliced_here(kind: str, data: st.DataObject) -> None:
+    def made() -> Any:
+        items = data.draw(st.lists(st.sampled_from([0, 1]), max_size=6))
+        return bytearray(items) if kind == "y" else array.array(kind, items)
+
+    own, other = made(), made()
+
+    def become(values: Any) -> None:
+        values[:] = other
+
+    remotely(become, own)
+    assert own == other
+    assert type(own) is type(other)
