@@ -70,6 +70,8 @@ class Stream:
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, wait)
         # What fits is written without waiting for the reader; the kernel takes what it allows of it.
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SENT_AHEAD)
+        self._poll = select.poll()
+        self._poll.register(socket, select.POLLIN)
         self._view = memoryview(bytearray(ROOM))
         """What has been read; the part of it between these two is not yet used."""
         self._start = self._end = 0
@@ -86,6 +88,10 @@ class Stream:
     def has_more(self) -> bool:
         """Whether some of a further message has been read already."""
         return self._start < self._end
+
+    def has_come(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to read, or will be within that time."""
+        return self._start < self._end or bool(self._poll.poll(seconds * 1000))
 
     def send(self, frames: list[wire.Buffer], *, patient: bool = False) -> None:
         """Write a message.
@@ -322,11 +328,15 @@ class DirectChannel:
         except Ended:
             raise Lost("connection lost") from None
 
-    def exchange(self, call: bytes, frames: list[wire.Buffer], until: float) -> tuple[list[wire.Buffer], int] | None:
+    def exchange(
+        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool
+    ) -> tuple[list[wire.Buffer], int] | None:
         """See `channel.Channel`."""
         self._session.begin(call)
         try:
             self._stream.send(frames, patient=True)
+            if brief:
+                channel.look(self._stream.has_come)
             read = self._stream.receive()
         except Nothing:
             return None
@@ -365,11 +375,7 @@ class DirectChannel:
     def _comes_before(self, deadline: float) -> bool:
         """Whether something may be read before the deadline, if that comes sooner than a wait would end."""
         left = deadline - time.monotonic()
-        if left > GLANCE or self._stream.has_more:
-            return True
-        poll = select.poll()
-        poll.register(self._stream.fileno(), select.POLLIN)
-        return bool(poll.poll(max(left * 1000, 0)))
+        return left > GLANCE or self._stream.has_come(max(left, 0.0))
 
     def close(self) -> None:
         """See `channel.Channel`."""

@@ -224,7 +224,7 @@ class Driver(Seating):
                         and not (sent.lent or reply.refers or reply.ambient or reply.output)
                         and self._is_ordinary
                     ):
-                        target.shortcut = Shortcut(self, target, short, pools, snapshot)
+                        target.shortcut = Shortcut(self, target, short, pools, snapshot, trip.typical)
                     if stream is None:
                         return value
                     items, ended, end = value

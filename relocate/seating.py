@@ -41,6 +41,9 @@ EACH = 7
 class Turn(threading.Condition):
     """The driver's lock, and what is waited for under it."""
 
+    under_way = 0
+    """Attempts that hold a seat."""
+
     def __init__(self) -> None:
         self.lock = threading.RLock()
         super().__init__(self.lock)
@@ -147,6 +150,7 @@ class Seating(Ranks):
                         seat: Seat = decision.seat  # type: ignore[assignment]
                         trip.seat = seat
                         seat.outstanding += 1
+                        self.turn.under_way += 1
                         if self._large:
                             self._changed(seat)
                         return seat
@@ -173,6 +177,7 @@ class Seating(Ranks):
                         self._line.remove(waiting)
                     if waiting.seat is not None:  # given just when this thread was interrupted
                         waiting.seat.outstanding -= 1
+                        self.turn.under_way -= 1
                         self._changed(waiting.seat)
                         self._serve()
 
@@ -201,6 +206,7 @@ class Seating(Ranks):
                 return None
             holder.seat = seat
             seat.outstanding += 1
+            self.turn.under_way += 1
             if self._large:
                 self._changed(seat)
             return opened
@@ -220,6 +226,7 @@ class Seating(Ranks):
             elif holder is not None:
                 holder.seat = None
             seat.outstanding -= 1
+            self.turn.under_way -= 1
             if kept is not None:
                 if seat.gone:
                     kept.close()
@@ -251,6 +258,7 @@ class Seating(Ranks):
                 seat: Seat = decision.seat  # type: ignore[assignment]
                 waiting.seat = seat
                 seat.outstanding += 1
+                self.turn.under_way += 1
                 self._changed(seat)
                 self._line.remove(waiting)
             waiting.bell.notify()
@@ -347,6 +355,7 @@ class Seating(Ranks):
                 seat: Seat = found  # type: ignore[assignment]
                 trip.spare = seat
                 seat.outstanding += 1
+                self.turn.under_way += 1
                 self._changed(seat)
             return trip.spare
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MOMENT = 0.02
 """Seconds."""
+BRIEF = 0.00015
+"""Seconds: for results of calls that usually take no more is looked, see `channel.look`."""
 
 
 class Attempt:
@@ -102,12 +104,16 @@ class Shortcut:
         seat: has answered it.
         pools: what `ranks.Ranks.pools` had worked out before.
         snapshot: the names, before.
+        usual: seconds that such a call takes.
     """
 
-    __slots__ = ("_calls", "_driver", "_seconds", "_template", "_until", "pools", "seat", "snapshot")
+    __slots__ = ("_brief", "_calls", "_driver", "_seconds", "_template", "_until", "pools", "seat", "snapshot")
 
-    def __init__(self, driver: Driver, target: Target, seat: Seat, pools: object, snapshot: Snapshot) -> None:
+    def __init__(
+        self, driver: Driver, target: Target, seat: Seat, pools: object, snapshot: Snapshot, usual: float
+    ) -> None:
         self._driver = driver
+        self._brief = usual < BRIEF
         self.seat = seat
         self.pools = pools
         self.snapshot = snapshot
@@ -152,7 +158,9 @@ class Shortcut:
                     counters.catch_up()
                 attempt.answers = seat.answers
                 attempt.sent = sent_at = driver.clock()
-                come = opened.exchange(call, frames, sent_at + SHORT)
+                # Where several calls are under way at a time, they and the executors need the processors.
+                brief = self._brief and driver.turn.under_way == 1
+                come = opened.exchange(call, frames, sent_at + SHORT, brief)
                 if come is not None:
                     result, received = come
                     now = driver.clock()

@@ -94,7 +94,7 @@ def soon(
     opened: channel.Channel, number: int, segments: wire.Segments = (b"body",), until: float = AGES
 ) -> tuple[list[wire.Buffer], int] | None:
     frames = wire.pack(wire.Call(NUMBERS[number], "m", "f", bytes(32)), segments)
-    return opened.exchange(NUMBERS[number], frames, time.monotonic() + until)
+    return opened.exchange(NUMBERS[number], frames, time.monotonic() + until, bool(number & 1))
 
 
 def patiently(opened: channel.Channel, number: int, segments: wire.Segments = (b"body",)) -> tuple[list[bytes], int]:
@@ -138,6 +138,22 @@ def test_a_value_of_which_there_is_less_or_more_than_was_said_is_the_peers_error
     desk.answers.append(lambda call: [[said, *frames]])
     with pytest.raises(RemoteProtocolError):
         patiently(opened, 1)
+
+
+def test_a_brief_one_is_looked_for_and_one_that_does_not_come_is_waited_for(
+    opened: channel.Channel, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_way: list[int] = []
+    monkeypatch.setattr(channel, "_give_way", lambda: given_way.append(1))
+    desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
+    desk.may_answer.clear()
+    assert soon(opened, 1) is None
+    assert len(given_way) == channel.LOOKS
+    desk.may_answer.set()
+    assert opened.reply(unasked)[1] == [b"result"]
+    given_way.clear()
+    assert patiently(opened, 2)[0] == [b"result"]
+    assert given_way == []
 
 
 def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None:

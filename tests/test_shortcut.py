@@ -121,6 +121,7 @@ def program(network: Network, desk: Worker, attic: Worker, leased: list[str]) ->
     yield made
     seats = [seat for link in network.links for seat in link.seats]
     assert [s.outstanding for s in seats] == [0] * len(seats)
+    assert made.driver.turn.under_way == 0
     assert network.opened - network.closed == sum(len(s.idle) for s in seats)
 
 
@@ -281,6 +282,29 @@ def test_it_is_learned_how_long_those_of_each_size_take(program: Program, desk: 
         size(big)
     of_their_size = program.driver.costs.of("shop.size", program.statistics().bytes_out - before)
     assert 0.003 < of_their_size.there.p95 < 0.005
+
+
+def test_for_a_brief_one_is_looked_if_no_other_is_under_way(
+    program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    price = program.load("shop").price
+    opened = desk.link.seats[0].idle[-1]
+    exchange, looked = opened.exchange, []
+
+    def noted(call: bytes, frames: list[wire.Buffer], until: float, brief: bool) -> Any:
+        looked.append(brief)
+        return exchange(call, frames, until, brief)
+
+    monkeypatch.setattr(opened, "exchange", noted)
+    for usual in (0.0, 1.0):  # of calls on the simulated network, which take 0.2 ms
+        monkeypatch.setattr(shortcut, "BRIEF", usual)
+        clock.advance(2 * shortcut.MOMENT)
+        price(1)
+        price(2)
+    program.driver.turn.under_way += 1
+    price(3)
+    program.driver.turn.under_way -= 1
+    assert looked == [False, True, False]
 
 
 def test_what_the_function_raises_is_raised(program: Program, desk: Worker, leased: list[str]) -> None:

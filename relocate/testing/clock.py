@@ -75,6 +75,9 @@ class Turn:
         shared: another turn, whose lock and record of waits this one shares.
     """
 
+    under_way = 0
+    """As there."""
+
     def __init__(self, clock: Clock, shared: Turn | None = None) -> None:
         self._clock = clock
         self.lock = self

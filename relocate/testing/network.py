@@ -380,7 +380,9 @@ class Channel:
         self._network.clock.advance(LATENCY)
         return self._back(reply)
 
-    def exchange(self, call: bytes, frames: list[wire.Buffer], until: float) -> tuple[list[wire.Buffer], int] | None:
+    def exchange(
+        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool
+    ) -> tuple[list[wire.Buffer], int] | None:
         """See `relocate.channel.Channel`; what is said meanwhile is not answered, as nothing was lent."""
         request = wire.decode(frames[0])
         assert isinstance(request, wire.Call)
