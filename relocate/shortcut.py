@@ -36,7 +36,39 @@ if TYPE_CHECKING:
 MOMENT = 0.02
 """Seconds."""
 BRIEF = 0.00015
-"""Seconds: for results of calls that usually take no more is looked, see `channel.look`."""
+"""Seconds: for results of calls that usually take no more it may pay to look."""
+TRIAL = 16
+"""Each so many moments it is looked again whether it pays."""
+WEIGHT = 0.25
+"""Of the last moment in the average of all."""
+
+
+class Looking:
+    """Whether it pays to look for the answers to a function's brief calls, see `channel.look`.
+
+    That depends on who else needs the processors, and where the system lets threads run.  Both ways are tried, and the
+    one is taken in which calls took less.
+    """
+
+    __slots__ = ("_taken", "_turn")
+
+    def __init__(self) -> None:
+        self._taken = [0.0, 0.0]
+        """Seconds that a call takes without and with it; 0: not known."""
+        self._turn = 0
+
+    def choose(self) -> bool:
+        """Whether to look in the next moment."""
+        self._turn += 1
+        without, looked = self._taken
+        if not without or not looked:
+            return not looked
+        return (looked < without) is not (self._turn % TRIAL == 0)
+
+    def learn(self, looked: bool, seconds: float) -> None:
+        """Note what a call took."""
+        before = self._taken[looked]
+        self._taken[looked] = before + (seconds - before) * WEIGHT if before else seconds
 
 
 class Attempt:
@@ -107,13 +139,27 @@ class Shortcut:
         usual: seconds that such a call takes.
     """
 
-    __slots__ = ("_brief", "_calls", "_driver", "_seconds", "_template", "_until", "pools", "seat", "snapshot")
+    __slots__ = (
+        "_calls",
+        "_driver",
+        "_looks",
+        "_may_look",
+        "_seconds",
+        "_template",
+        "_until",
+        "pools",
+        "seat",
+        "snapshot",
+    )
 
     def __init__(
         self, driver: Driver, target: Target, seat: Seat, pools: object, snapshot: Snapshot, usual: float
     ) -> None:
         self._driver = driver
-        self._brief = usual < BRIEF
+        if target.looking is None:
+            target.looking = Looking()
+        self._may_look = usual < BRIEF
+        self._looks = self._may_look and target.looking.choose()
         self.seat = seat
         self.pools = pools
         self.snapshot = snapshot
@@ -159,7 +205,7 @@ class Shortcut:
                 attempt.answers = seat.answers
                 attempt.sent = sent_at = driver.clock()
                 # Where several calls are under way at a time, they and the executors need the processors.
-                brief = self._brief and driver.turn.under_way == 1
+                brief = self._looks and driver.turn.under_way == 1
                 come = opened.exchange(call, frames, sent_at + SHORT, brief)
                 if come is not None:
                     result, received = come
@@ -211,11 +257,9 @@ class Shortcut:
 
     def _end(self, target: Target) -> None:
         target.shortcut = None
-        self._tell()
-
-    def _tell(self) -> None:
-        """Let the budgets of further attempts know of the calls that went this way."""
         if self._calls:
             calls, self._calls = self._calls, 0
             seconds, self._seconds = self._seconds, 0.0
-            self._driver.ran(calls, seconds)
+            if self._may_look and target.looking is not None:
+                target.looking.learn(self._looks, seconds / calls)
+            self._driver.ran(calls, seconds)  # which earn further attempts

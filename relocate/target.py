@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .interface import Function
-    from .shortcut import Shortcut
+    from .shortcut import Looking, Shortcut
 
 
 class Described:
@@ -33,6 +33,7 @@ class Target:
         "described",
         "generates",
         "home",
+        "looking",
         "member",
         "name",
         "own",
@@ -55,6 +56,7 @@ class Target:
         self.generates = function.generates
         self.awaits = function.awaits
         self.shortcut: Shortcut | None = None
+        self.looking: Looking | None = None
         """Where its last call went, if the next one may go there with nothing to decide."""
         self.stays = False
         """Whether all calls run here: those of what the program has changed here."""

@@ -307,6 +307,22 @@ def test_for_a_brief_one_is_looked_if_no_other_is_under_way(
     assert looked == [False, True, False]
 
 
+def test_it_is_found_out_whether_to_look_pays() -> None:
+    for pays in (True, False):
+        looking = shortcut.Looking()
+        chosen = []
+        for _ in range(160):
+            looks = looking.choose()
+            chosen.append(looks)
+            looking.learn(looks, 1.0 if looks is pays else 2.0)
+        assert chosen[:2] == [True, False]
+        assert chosen[2:].count(not pays) == 10
+        for _ in range(160):  # it is not as it was
+            looks = looking.choose()
+            looking.learn(looks, 2.0 if looks is pays else 1.0)
+        assert looking.choose() is not pays
+
+
 def test_what_the_function_raises_is_raised(program: Program, desk: Worker, leased: list[str]) -> None:
     before = program.statistics()
     fail = program.load("shop").fail
