@@ -149,12 +149,11 @@ class Comparison:
             if at:
                 yield "items", [(i, list.__getitem__(now, i)) for i in at]
             return
-        first, last, least = 0, 0, min(len(now), len(then))
-        get = list.__getitem__
-        while first < least and self.same(get(now, first), get(then, first)):
-            first += 1
-        while last < least - first and self.same(get(now, -1 - last), get(then, -1 - last)):
-            last += 1
+        get, least = list.__getitem__, min(len(now), len(then))
+        first = next(self._apart(get(now, slice(least)), get(then, slice(least))), least)
+        rest = least - first
+        ends = (get(items, slice(len(items) - rest, None))[::-1] for items in (now, then))
+        last = next(self._apart(*ends), rest)
         yield "splice", (first, len(then) - first - last, get(now, slice(first, len(now) - last)))
 
     def _apart(self, now: list[Any], then: list[Any]) -> Iterator[int]:
