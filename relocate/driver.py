@@ -175,7 +175,7 @@ class Driver(Seating):
             digest = request.digest
             try:
                 answer = trip.make(request, sent.segments, begun)
-            except RelocateError:
+            except BaseException:  # Ctrl-C, too
                 trip.settle("failed", None)
                 raise
             if answer is None:

@@ -49,7 +49,7 @@ class Statistics(msgspec.Struct, frozen=True):
     """A record of what a handle did so far.
 
     ``calls = remote + local + failed = returned + raised + failed``; calls that are under way are not
-    among them.
+    among them, those that were interrupted have failed.
     ``retried`` counts attempts beyond a call's first after that was lost, ``hedged`` those beside it,
     ``rerouted`` calls that ended elsewhere than where they were sent first; ``latencies`` has each
     module's; ``bytes_out`` and ``bytes_in`` what was sent to and received from executors.
