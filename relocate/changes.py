@@ -180,12 +180,17 @@ class Comparison:
             yield "deque", items
 
     def _bytes(self, now: Any, then: Any) -> Iterator[Change]:
-        ours, old, unit = bytes(now), bytes(then), getattr(now, "itemsize", 1)
+        # Not what a subclass says of itself: what it holds.
+        with memoryview(now) as view, memoryview(then) as other:
+            ours, old, unit = view.tobytes(), other.tobytes(), view.itemsize
         if ours == old:
             return
-        first = _alike(ours, old) // unit
-        last = min(_alike(ours[::-1], old[::-1]) // unit, len(now) - first, len(then) - first)
-        yield "splice", (first, len(then) - first - last, now[first : len(now) - last])
+        least = min(len(ours), len(old))
+        first = _alike(ours, old, least) // unit
+        last = _alike(ours, old, least - first * unit, backward=True) // unit
+        count, before = len(ours) // unit, len(old) // unit
+        kind: Any = bytearray if isinstance(now, bytearray) else array.array
+        yield "splice", (first, before - first - last, kind.__getitem__(now, slice(first, count - last)))
 
     def _array(self, now: Any, then: Any) -> Iterator[Change]:
         import numpy
@@ -203,7 +208,7 @@ class Comparison:
                     raise Unrestorable("an array of records that hold objects was changed")
                 return
             at = numpy.array([i for i, (a, b) in enumerate(zip(ours, old, strict=True)) if not self.same(a, b)], int)
-        elif not now.dtype.itemsize:
+        elif not now.nbytes:
             return
         else:
             whole = now.dtype.itemsize
@@ -274,12 +279,15 @@ class Comparison:
             yield "class", put
 
 
-def _alike(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with, found by halving: the memory is compared, not each byte."""
-    low, high = 0, min(len(one), len(other))
+def _alike(one: bytes, other: bytes, most: int, *, backward: bool = False) -> int:
+    """With how many bytes, of so many, both begin or end; found by halving, as memory is compared at once."""
+    low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        part, same = (
+            given[len(given) - middle : len(given) - low] if backward else given[low:middle] for given in (one, other)
+        )
+        if part == same:
             low = middle
         else:
             high = middle - 1

@@ -37,9 +37,9 @@ MONITORED = (
 SOON = 5
 """Milliseconds to wait for a message alone.  To wait in recv costs half of what a poll costs, so that
 calls that are not long begin with it; whatever else may happen is noticed so much later."""
-LOOKS = 200
-"""Times to look for a result that should come at once, before the thread sleeps: about 0.1 ms.  To be woken takes a
-good part of a small call, and who has slept finds cold caches."""
+LOOK = 0.00015
+"""Seconds to look for a result that should come at once, before the thread sleeps.  To be woken takes a good part of a
+small call, and who has slept finds cold caches."""
 GLANCE = 200
 """Milliseconds of one poll.  A signal that comes just before a poll begins does not end it, and
 Ctrl-C must not wait for the answer."""
@@ -287,10 +287,11 @@ _give_way: Callable[[], object] | None = getattr(os, "sched_yield", None) if _co
 def look(has_come: Callable[[], object]) -> None:
     """Look for something that should come at once, and give way to others in between."""
     if _give_way is not None:
-        for _ in range(LOOKS):
-            if has_come():
+        end = time.monotonic() + LOOK
+        while not has_come():
+            _give_way()  # which may take long, if others need the processor, or Python
+            if time.monotonic() > end:
                 return
-            _give_way()
 
 
 def read_event(monitor: zmq.Socket[bytes]) -> int:

@@ -226,7 +226,8 @@ class Seating(Ranks):
             elif holder is not None:
                 holder.seat = None
             seat.outstanding -= 1
-            self.turn.under_way -= 1
+            if self.turn.under_way:  # after a fork in the midst of a call there is none
+                self.turn.under_way -= 1
             if kept is not None:
                 if seat.gone:
                     kept.close()

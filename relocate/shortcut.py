@@ -204,10 +204,12 @@ class Shortcut:
                     counters.catch_up()
                 attempt.answers = seat.answers
                 attempt.sent = sent_at = driver.clock()
-                # Where several calls are under way at a time, they and the executors need the processors.
-                brief = self._looks and driver.turn.under_way == 1
-                come = opened.exchange(call, frames, sent_at + SHORT, brief)
-                if come is not None:
+                if driver.turn.under_way != 1:  # the other calls and their executors need the processors
+                    self._may_look = False
+                come = opened.exchange(call, frames, sent_at + SHORT, self._looks and self._may_look)
+                if come is None:
+                    self._learn(target, driver.clock() - sent_at)
+                else:
                     result, received = come
                     now = driver.clock()
                     seat.answers += 1
@@ -260,6 +262,9 @@ class Shortcut:
         if self._calls:
             calls, self._calls = self._calls, 0
             seconds, self._seconds = self._seconds, 0.0
-            if self._may_look and target.looking is not None:
-                target.looking.learn(self._looks, seconds / calls)
+            self._learn(target, seconds / calls)
             self._driver.ran(calls, seconds)  # which earn further attempts
+
+    def _learn(self, target: Target, seconds: float) -> None:
+        if self._may_look and target.looking is not None:
+            target.looking.learn(self._looks, seconds)

@@ -56,8 +56,8 @@ class Target:
         self.generates = function.generates
         self.awaits = function.awaits
         self.shortcut: Shortcut | None = None
-        self.looking: Looking | None = None
         """Where its last call went, if the next one may go there with nothing to decide."""
+        self.looking: Looking | None = None
         self.stays = False
         """Whether all calls run here: those of what the program has changed here."""
         self.special = self.generates or self.awaits

@@ -694,6 +694,35 @@ def test_one_bit_of_an_array_is_changed_here_too(kind: Any, data: st.DataObject)
     assert array_.tobytes() == before
 
 
+class Packet(bytearray):
+    """Memory that says of itself what it is not."""
+
+    itemsize = 0
+
+    def __bytes__(self) -> bytes:
+        return b"head"
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_what_memory_says_of_itself_is_not_what_is_compared() -> None:
+    own = Packet(b"aaaa")
+
+    def patch(packet: Packet) -> None:
+        bytearray.__setitem__(packet, 1, 98)
+
+    assert remotely(patch, own) == (None, True)
+    assert bytearray.__eq__(own, b"abaa")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_array_is_as_it_was(kind: Any) -> None:
+    changed: list[int] = []
+    assert remotely(lambda array, given: given.append(len(array)), np.zeros((0, 3), kind), changed) == (None, True)
+    assert changed == [0]
+
+
 @given(st.sampled_from(["list", "bytes", "b", "H", "d"]), st.data())
 def test_what_is_spliced_into_a_sequence_is_spliced_here(kind: str, data: st.DataObject) -> None:
     def made() -> Any:

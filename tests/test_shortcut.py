@@ -304,7 +304,28 @@ def test_for_a_brief_one_is_looked_if_no_other_is_under_way(
     program.driver.turn.under_way += 1
     price(3)
     program.driver.turn.under_way -= 1
-    assert looked == [False, True, False]
+    price(4)
+    assert looked == [False, True, False, False]
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_look_in_vain_counts(program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
+    size = program.load("shop").size
+    monkeypatch.setattr(shortcut, "BRIEF", 1.0)
+    opened, looked = desk.link.seats[0].idle[-1], []
+    exchange = opened.exchange
+
+    def noted(call: bytes, frames: list[wire.Buffer], until: float, brief: bool) -> Any:
+        looked.append(brief)
+        if brief is not pays:
+            desk.next(Delay(0.004))
+        return exchange(call, frames, until, brief)
+
+    monkeypatch.setattr(opened, "exchange", noted)
+    for _ in range(200):
+        size([1])
+        size([1])
+    assert looked.count(not pays) < 30
 
 
 def test_it_is_found_out_whether_to_look_pays() -> None:
