@@ -1,7 +1,8 @@
 """What a call of a relocated function is of: its name, and the version of its module.
 
 A `Target` is made once, with its stub, and says the same to the driver at every call.  What changes is the digest in
-its `Described`, when the module is described anew, and the `shortcut.Shortcut` that its last call has left.
+its `Described`, when the module is described anew, and the `shortcut.Shortcut` that its last call has left, with what
+was learned of those.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Target:
         self.shortcut: Shortcut | None = None
         """Where its last call went, if the next one may go there with nothing to decide."""
         self.looking: Looking | None = None
+        """Whether it pays to look for its answers, once it has had a shortcut."""
         self.stays = False
         """Whether all calls run here: those of what the program has changed here."""
         self.special = self.generates or self.awaits
