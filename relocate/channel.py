@@ -95,9 +95,9 @@ class Channel(Protocol):
         """
 
     def exchange(
-        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool
+        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool, meanwhile: Meanwhile | None = None
     ) -> tuple[list[wire.Buffer], int] | None:
-        """Send a call, and wait a little: the segments of its result, and the bytes received.
+        """Send a call, and wait for what should come soon: the segments of its result, and the bytes received.
 
         For an idle channel on which an answer has come before.
 
@@ -106,6 +106,7 @@ class Channel(Protocol):
             frames: those of the call.
             until: when the result must have come; by `time.monotonic`.
             brief: whether it should come at once, see `look`.
+            meanwhile: what else there is to do, once the call is sent.
 
         Returns:
             None if nothing has come, or anything else, or later: `reply` gives what has come, or waits for it.
@@ -119,6 +120,7 @@ class Channel(Protocol):
         """Give up the connection; nothing that is still queued is sent."""
 
 
+Meanwhile = Callable[[], object]
 Answer = Callable[[session.Question, list[wire.Buffer]], list[wire.Buffer]]
 """Gives the frames that answer what the executor asks, or none."""
 Exchanged = tuple[session.Reply, list[wire.Buffer], int]
@@ -419,7 +421,7 @@ class ZmqChannel:
                 send(self._socket, frames)
 
     def exchange(
-        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool
+        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool, meanwhile: Meanwhile | None = None
     ) -> tuple[list[wire.Buffer], int] | None:
         """See `Channel`."""
         self._session.begin(call)
@@ -427,12 +429,21 @@ class ZmqChannel:
             send_frame(self._socket, frame := frames[0], 0, len(frame) < SMALL)
         else:
             send(self._socket, frames)
+        if meanwhile is not None:
+            meanwhile()
         if brief:
             look(self._has_come)
+        header: bytes | None
         try:
             header = self._socket.recv()
         except zmq.Again:
-            return None
+            header = None
+        if header is None:  # not where that is handled: it would be the context of an interrupt
+            try:
+                self._await(until)
+            except TimeUp:
+                return None
+            header = self._socket.recv()
         if time.monotonic() <= until:
             if (body := wire.body_of(header, call)) is not None:
                 self._session.end()

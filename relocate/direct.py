@@ -329,16 +329,28 @@ class DirectChannel:
             raise Lost("connection lost") from None
 
     def exchange(
-        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool
+        self,
+        call: bytes,
+        frames: list[wire.Buffer],
+        until: float,
+        brief: bool,
+        meanwhile: channel.Meanwhile | None = None,
     ) -> tuple[list[wire.Buffer], int] | None:
         """See `channel.Channel`."""
         self._session.begin(call)
         try:
             self._stream.send(frames, patient=True)
+            if meanwhile is not None:
+                meanwhile()
             if brief:
                 channel.look(self._stream.has_come)
-            read = self._stream.receive()
-        except Nothing:
+            try:
+                read = self._stream.receive()
+            except Nothing:
+                read = []
+            if not read:  # not where that is handled: it would be the context of an interrupt
+                read = self._await(until)
+        except TimeUp:
             return None
         except Ended:
             raise Lost("connection lost") from None

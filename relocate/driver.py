@@ -46,6 +46,7 @@ from .trip import UNFIT, Outside, Trip
 from .verify import Verifier
 
 if TYPE_CHECKING:
+    from .places import Seat
     from .tracing import Tracing
 
 STALE_TRIES = 3
@@ -108,8 +109,13 @@ class Driver(Seating):
         """
         if target.special:
             return self._call_special(target, args, kwargs)
-        shortcut = target.shortcut  # which another thread may end
-        return (self.make if shortcut is None else shortcut.call)(target, args, kwargs)
+        if not target.shortcuts:
+            return self.make(target, args, kwargs)
+        try:
+            shortcut = target.shortcuts.pop()
+        except IndexError:  # another thread has taken the last one
+            shortcut = None
+        return self.make(target, args, kwargs) if shortcut is None else shortcut.call(args, kwargs)
 
     def _call_special(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target.stays:
@@ -221,10 +227,12 @@ class Driver(Seating):
                     if (
                         short is not None
                         and not short.outstanding
+                        and trip.deadline == policy.NEVER
                         and not (sent.lent or reply.refers or reply.ambient or reply.output)
                         and self._is_ordinary
                     ):
-                        target.shortcut = Shortcut(self, target, short, pools, snapshot, trip.typical)
+                        found = Shortcut(self, target, short, pools, snapshot, trip.typical, trip.hedge_after)
+                        target.shortcuts.append(found)
                     if stream is None:
                         return value
                     items, ended, end = value
@@ -270,6 +278,26 @@ class Driver(Seating):
     def _is_ordinary(self) -> bool:
         """Whether there is nobody but the usual policy to ask about a call, and to tell of it."""
         return self.policy is policy.decide and self.limits is None and self.verifier is None and self.tracing is None
+
+    def passed(self, target: Target, seat: Seat, now: float, seconds: float, size: int) -> None:
+        """Note what a call took that has taken a shortcut.
+
+        Args:
+            target: the function.
+            seat: that has run it, and nothing else meanwhile.
+            now: when it ended; by the driver's clock.
+            seconds: that it took there and back.
+            size: bytes of the request.
+        """
+        there = self.costs.of(target.name, size).there
+        seat.timed(seconds)
+        self.ran(1, seconds)
+        if seat.took(now, seconds, there.median, there.p95):
+            trip = self.ended(target, now, size, 0)
+            trip.version = target.described.name, target.described.digest
+            with self.turn.lock:
+                self._eject(trip, seat, now)
+        there.add(seconds)
 
     def ended(self, target: Target, began: float, sent: int, received: int) -> Trip:
         """The trip of a call that has taken the shortcut.

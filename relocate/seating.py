@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Answered = wire.Returned | wire.Raised | wire.Rejected
 SHORT = 0.002
 """Seconds: of calls that seldom take more only some are looked at, as that costs a part of them."""
+LONG = 0.1
+"""Seconds: of calls that may take more nobody notices what a shortcut saves."""
 EACH = 7
 """Of those, each eighth of a seat."""
 
@@ -374,14 +376,16 @@ class Seating(Ranks):
         """Note what the answer to a call that was sent then says of the seat, and of what such calls take."""
         now = self.clock()
         trip.short = None
-        if estimate.there.p95 < SHORT and not seat.suspect and trip.module in seat.modules:
-            if type(reply) is wire.Returned and now - sent < SHORT and not reply.waiting:
+        usual = estimate.there.p95
+        if usual < LONG and not seat.suspect and trip.module in seat.modules:
+            if type(reply) is wire.Returned and now - sent < max(usual, SHORT) and not reply.waiting:
                 trip.short = seat
-            seat.passed += 1
-            if seat.passed & EACH:
-                seat.answers += 1
-                seat.answered_at = now
-                return
+            if usual < SHORT:
+                seat.passed += 1
+                if seat.passed & EACH:
+                    seat.answers += 1
+                    seat.answered_at = now
+                    return
         if seat.link.doubted:
             with self.turn.lock:
                 seat.link.trust()

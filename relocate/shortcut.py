@@ -1,15 +1,17 @@
 """The short way of a call: to the seat that has answered such a call a moment ago, if that is idle.
 
 Who calls a function often calls it in a row, and most of what is found out for one of those calls is so for
-the next one, too.  What was found is a `Shortcut`, kept with the function's target.
+the next one, too.  What was found is a `Shortcut`, kept with the function's target: as many as there are threads
+that call it at once.  A call that takes one has it for itself until it gives it back.
 
 Rules:
 
 * Left out is only what can be seen to be the same.  A shortcut ends when names, places, or what a seat is fit for
   change.  It is not taken when its seat is busy or suspect, nor by a call that has a deadline, or of whose arguments
   one stays here.
-* It is good for a moment only, and for short calls.  Then one goes the long way again: the policy decides anew, and
-  it is looked how long such calls take.
+* It is good for a moment, or for a few calls.  Then one goes the long way again: the policy decides anew.
+* Of very short calls it is looked at that one only how long they take, as that costs a part of them; of others at
+  each, but when the next one is under way.  Of calls so long that nobody would notice none has a shortcut.
 * A result that comes soon, and alone, ends the call.  Whatever else comes, is raised, or does not come is handed over
   to a `trip.Trip`, with the attempt that is under way, and goes on as if it had begun there.
 """
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import ambient, restoring, values, wire
 from .errors import ArgumentError
+from .looking import BRIEF, Looking
 from .observe import MANY
 from .policy import NEVER
 from .seating import SHORT
@@ -35,40 +38,8 @@ if TYPE_CHECKING:
 
 MOMENT = 0.02
 """Seconds."""
-BRIEF = 0.00015
-"""Seconds: for results of calls that usually take no more it may pay to look."""
-TRIAL = 16
-"""Each so many moments it is looked again whether it pays."""
-WEIGHT = 0.25
-"""Of the last moment in the average of all."""
-
-
-class Looking:
-    """Whether it pays to look for the answers to a function's brief calls, see `channel.look`.
-
-    That depends on who else needs the processors, and where the system lets threads run.  Both ways are tried, and the
-    one is taken in which calls took less.
-    """
-
-    __slots__ = ("_taken", "_turn")
-
-    def __init__(self) -> None:
-        self._taken = [0.0, 0.0]
-        """Seconds that a call takes without and with it; 0: not known."""
-        self._turn = 0
-
-    def choose(self) -> bool:
-        """Whether to look in the next moment."""
-        self._turn += 1
-        without, looked = self._taken
-        if not without or not looked:
-            return not looked
-        return (looked < without) is not (self._turn % TRIAL == 0)
-
-    def learn(self, looked: bool, seconds: float) -> None:
-        """Note what a call took."""
-        before = self._taken[looked]
-        self._taken[looked] = before + (seconds - before) * WEIGHT if before else seconds
+FEW = 8
+"""Calls, each of them a moment after the one before at most."""
 
 
 class Attempt:
@@ -128,7 +99,7 @@ class Attempt:
 
 
 class Shortcut:
-    """Where the last short call of a function went.
+    """Where a function's last call went.
 
     Args:
         driver: made it.
@@ -137,6 +108,7 @@ class Shortcut:
         pools: what `ranks.Ranks.pools` had worked out before.
         snapshot: the names, before.
         usual: seconds that such a call takes.
+        seldom: seconds that such a call takes seldom.
     """
 
     __slots__ = (
@@ -145,17 +117,28 @@ class Shortcut:
         "_looks",
         "_may_look",
         "_seconds",
+        "_seldom",
+        "_target",
         "_template",
         "_until",
+        "_untold",
         "pools",
         "seat",
         "snapshot",
     )
 
     def __init__(
-        self, driver: Driver, target: Target, seat: Seat, pools: object, snapshot: Snapshot, usual: float
+        self,
+        driver: Driver,
+        target: Target,
+        seat: Seat,
+        pools: object,
+        snapshot: Snapshot,
+        usual: float,
+        seldom: float,
     ) -> None:
         self._driver = driver
+        self._target = target
         if target.looking is None:
             target.looking = Looking()
         self._may_look = usual < BRIEF
@@ -164,60 +147,78 @@ class Shortcut:
         self.pools = pools
         self.snapshot = snapshot
         self._template = wire.Template(target.described.name, target.member, target.described.digest)
+        self._seldom = seldom
         self._until = driver.clock() + MOMENT
         self._calls = 0
-        """That went this way and were not told of; the next has their seconds."""
+        """That went this way."""
         self._seconds = 0.0
+        """Of all of them, if they are told of together."""
+        self._untold: tuple[float, float, int] | None = None
+        """When the last one ended, its seconds and bytes, if it was not yet told of."""
 
-    def call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `driver.Driver.call`."""
-        driver, seat, template, described = self._driver, self.seat, self._template, target.described
+        driver, target, seat, template = self._driver, self._target, self.seat, self._template
+        described = target.described
         began = driver.clock()
-        if began > self._until or described.digest is not template.digest:
-            self._end(target)
-            return driver.make(target, args, kwargs)
-        if seat.outstanding or driver.deadline() < NEVER:
+        if (
+            began > self._until
+            or seat.outstanding
+            or driver.deadline() < NEVER
+            or described.digest is not template.digest
+        ):
+            self._end()
             return driver.make(target, args, kwargs)
         call, counters = next(driver.numbers), driver.counters
         sent: restoring.Sent | None = None
         frames: list[wire.Buffer] = []
         body = restoring.plain(args, kwargs)
         if body is not None and len(body) <= wire.INLINE:
-            if ambient.is_default():
-                header = template.filled(call, body)
-            else:
-                header = wire.encode(self._request(target, call, body))
+            header = template.filled(call, body) if ambient.is_default() else wire.encode(self._request(call, body))
             frames = [header]
         else:
             with suppress(ArgumentError):  # which is said there
                 sent = restoring.Sent(args, kwargs)
                 if not sent.lent:
-                    frames = wire.pack(self._request(target, call), sent.segments)
+                    frames = wire.pack(self._request(call), sent.segments)
             if not frames:
+                self._end()
                 return driver.make(target, args, kwargs, sent=sent)
             header = bytes(frames[0])
         attempt = Attempt(began, call, header)
         try:
             attempt.opened = opened = driver.resume(self, attempt)
             if opened is not None:
-                if len(counters.notes) > MANY:
-                    counters.catch_up()
                 attempt.answers = seat.answers
-                attempt.sent = sent_at = driver.clock()
                 if driver.turn.under_way != 1:  # the other calls and their executors need the processors
                     self._may_look = False
-                come = opened.exchange(call, frames, sent_at + SHORT, self._looks and self._may_look)
+                late = self._untold is not None or len(counters.notes) > MANY
+                attempt.sent = sent_at = driver.clock()
+                within = self._seldom
+                come = opened.exchange(
+                    call,
+                    frames,
+                    sent_at + (SHORT if within < SHORT else max(within, opened.hedged_from)),
+                    self._looks and self._may_look,
+                    self._catch_up if late else None,
+                )
                 if come is None:
-                    self._learn(target, driver.clock() - sent_at)
+                    self._learn(driver.clock() - sent_at)
                 else:
                     result, received = come
                     now = driver.clock()
                     seat.answers += 1
                     seat.answered_at = now
                     driver.release(seat, opened, False, attempt)
-                    self._calls += 1
-                    self._seconds += now - sent_at
                     size = len(header) if len(frames) == 1 else wire.size_of(frames)
+                    self._calls += 1
+                    if within < SHORT:
+                        self._seconds += now - sent_at
+                    else:
+                        self._untold = now, now - sent_at, size
+                    if self._calls < FEW:
+                        self._until = now + MOMENT
+                    target.shortcuts.append(self)
                     unread: Exception | None = None
                     try:  # to unpickle may make calls itself, to ask for a class
                         value = values.loads(result) if result[0][0] in values.MADE else values.decode(result[0])
@@ -239,10 +240,10 @@ class Shortcut:
                 raise
             attempt.failure = error
         if attempt.seat is None:
-            self._end(target)
+            self._end()
             return driver.make(target, args, kwargs, sent=sent)
         try:
-            self._end(target)
+            self._end()
             return driver.make(target, args, kwargs, sent=sent, begun=attempt)
         finally:
             if attempt.seat is not None:  # an interrupt came between
@@ -252,19 +253,31 @@ class Shortcut:
                     if attempt.seat is not None:  # and another one
                         driver.release(attempt.seat, None, False, attempt)
 
-    def _request(self, target: Target, call: bytes, body: bytes = b"") -> wire.Call:
+    def _request(self, call: bytes, body: bytes = b"") -> wire.Call:
+        target = self._target
         return wire.Call(
             call, target.described.name, target.member, self._template.digest, ambient.capture(), None, body
         )
 
-    def _end(self, target: Target) -> None:
-        target.shortcut = None
-        if self._calls:
-            calls, self._calls = self._calls, 0
-            seconds, self._seconds = self._seconds, 0.0
-            self._learn(target, seconds / calls)
+    def _catch_up(self) -> None:
+        """What calls before have left to do, and is best done while an answer is waited for."""
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            self._driver.passed(self._target, self.seat, *untold)
+        counters = self._driver.counters
+        if len(counters.notes) > MANY:
+            counters.catch_up()
+
+    def _end(self) -> None:
+        """It is not taken any more."""
+        if self._untold is not None:
+            self._catch_up()
+        calls, seconds = self._calls, self._seconds
+        self._calls = 0
+        if calls and seconds:
+            self._learn(seconds / calls)
             self._driver.ran(calls, seconds)  # which earn further attempts
 
-    def _learn(self, target: Target, seconds: float) -> None:
-        if self._may_look and target.looking is not None:
-            target.looking.learn(self._looks, seconds)
+    def _learn(self, seconds: float) -> None:
+        if self._may_look and self._target.looking is not None:
+            self._target.looking.learn(self._looks, seconds)

@@ -1,8 +1,8 @@
 """What a call of a relocated function is of: its name, and the version of its module.
 
 A `Target` is made once, with its stub, and says the same to the driver at every call.  What changes is the digest in
-its `Described`, when the module is described anew, and the `shortcut.Shortcut` that its last call has left, with what
-was learned of those.
+its `Described`, when the module is described anew, and the `shortcut.Shortcut`s that its last calls have left, with
+what was learned of those.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .interface import Function
-    from .shortcut import Looking, Shortcut
+    from .looking import Looking
+    from .shortcut import Shortcut
 
 
 class Described:
@@ -39,7 +40,7 @@ class Target:
         "name",
         "own",
         "path",
-        "shortcut",
+        "shortcuts",
         "special",
         "stays",
     )
@@ -56,8 +57,8 @@ class Target:
         self.path = ("chan", *function.name.split("."))
         self.generates = function.generates
         self.awaits = function.awaits
-        self.shortcut: Shortcut | None = None
-        """Where its last call went, if the next one may go there with nothing to decide."""
+        self.shortcuts: list[Shortcut] = []
+        """Where its last calls went, if the next one may go there with nothing to decide."""
         self.looking: Looking | None = None
         """Whether it pays to look for its answers, once it has had a shortcut."""
         self.stays = False

@@ -19,7 +19,7 @@ ROWS = tuple(
         "errors origin purity opaque reducers views",
         "closures unreached digests",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
-        "stubs wire describing target",
+        "stubs wire describing target looking",
         "arrays",
         "lookalikes values",
         "proxy",

@@ -147,7 +147,7 @@ def test_a_brief_one_is_looked_for_and_one_that_does_not_come_is_waited_for(
     monkeypatch.setattr(channel, "_give_way", lambda: given_way.append(1))
     desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
     desk.may_answer.clear()
-    assert soon(opened, 1) is None
+    assert soon(opened, 1, until=0.01) is None
     assert given_way != []
     desk.may_answer.set()
     assert opened.reply(unasked)[1] == [b"result"]
@@ -159,13 +159,33 @@ def test_a_brief_one_is_looked_for_and_one_that_does_not_come_is_waited_for(
 def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None:
     desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
     desk.may_answer.clear()
-    assert soon(opened, 1) is None
+    began = time.monotonic()
+    assert soon(opened, 1, until=0.02) is None
+    assert time.monotonic() - began >= 0.02
     with pytest.raises(channel.TimeUp):
         opened.reply(unasked, time.monotonic() + 0.001)
     desk.may_answer.set()
     reply, segments, _ = opened.reply(unasked)
     assert (type(reply), segments) == (wire.Returned, [b"result"])
     assert patiently(opened, 2)[0] == [b"result"]
+
+
+def test_what_there_is_to_do_meanwhile_is_done_once_the_call_is_sent(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.returned(call, b"result")])
+    desk.may_answer.clear()
+    frames = wire.pack(wire.Call(NUMBERS[1], "m", "f", bytes(32)), [b"body"])
+    found = opened.exchange(NUMBERS[1], frames, time.monotonic() + AGES, False, desk.may_answer.set)
+    assert (found or opened.reply(unasked)[1:])[0] == [b"result"]
+
+
+def test_one_that_takes_longer_is_waited_for_as_long_as_it_may_take(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.returned(call, b"result")])
+    desk.may_answer.clear()
+    frames = wire.pack(wire.Call(NUMBERS[1], "m", "f", bytes(32)), [b"body"])
+    later = threading.Timer(0.05, desk.may_answer.set)
+    found = opened.exchange(NUMBERS[1], frames, time.monotonic() + AGES, False, later.start)
+    assert found is not None
+    assert found[0] == [b"result"]
 
 
 @pytest.mark.parametrize("value", [[b"result"], [b"head", b"memory" * 1000]], ids=["small", "in two segments"])

@@ -235,7 +235,9 @@ def test_one_that_cannot_be_read_is_told_of_and_read_once(
     assert (now.calls - before.calls, now.failed) == (2, 1)
 
 
-def test_who_becomes_slow_is_found_out(network: Network) -> None:
+@pytest.mark.parametrize("usually", [0.0, 0.01])
+def test_who_becomes_slow_is_found_out(network: Network, usually: float) -> None:
+    network.whenever("shop.price", Delay(usually))
     slow, other = (network.worker(name, modules=[shop()]) for name in ("slow", "other"))
     program = Program(network, [["slow", "other"]])
     price = program.load("shop").price
@@ -245,7 +247,7 @@ def test_who_becomes_slow_is_found_out(network: Network) -> None:
         price(n)
     usual, spare = (slow, other) if slow.calls else (other, slow)
     before = len(spare.calls)
-    usual.next(*[Delay(0.004)] * 1000)
+    usual.next(*[Delay(0.004 + 5 * usually)] * 1000)
     for n in range(300):
         price(n)
     assert len(spare.calls) > before + 200
@@ -273,6 +275,102 @@ def test_one_that_took_longer_than_short_calls_do_is_followed_by_a_decision(
     assert leased == ["shop.price"]
 
 
+@pytest.fixture
+def longer(program: Program, network: Network, leased: list[str], desk: Worker) -> Callable[[int], int]:
+    """The function `shop.price`, of which it is known that its calls take 10 ms."""
+    network.whenever("shop.price", Delay(0.01))
+    price: Callable[[int], int] = program.load("shop").price
+    for n in range(MANY):
+        price(n)
+    leased.clear()
+    desk.calls.clear()
+    return price
+
+
+def test_longer_ones_in_a_row_are_decided_about_now_and_then(
+    longer: Callable[[int], int], program: Program, leased: list[str], desk: Worker
+) -> None:
+    before = program.statistics()
+    assert [longer(n) for n in range(90)] == [n * 3 for n in range(90)]
+    assert len(desk.calls) == 90
+    assert 9 <= len(leased) <= 11
+    now = program.statistics()
+    assert (now.calls - before.calls, now.returned - before.returned) == (90, 90)
+    assert now.members["shop.price"].remote == before.members["shop.price"].remote + 90
+
+
+def test_but_not_when_there_was_a_pause(longer: Callable[[int], int], leased: list[str], clock: Clock) -> None:
+    longer(1)
+    clock.advance(2 * shortcut.MOMENT)
+    leased.clear()
+    longer(2)
+    assert leased == ["shop.price"]
+
+
+def test_nor_about_those_so_long_that_nobody_would_notice(
+    longer: Callable[[int], int], network: Network, leased: list[str]
+) -> None:
+    network.whenever("shop.price", Delay(0.2))
+    for n in range(MANY):
+        longer(n)
+    leased.clear()
+    longer(1)
+    longer(2)
+    assert leased == ["shop.price"] * 2
+
+
+def test_it_is_learned_of_each_longer_one_how_long_it_takes(longer: Callable[[int], int], program: Program) -> None:
+    before = program.statistics().bytes_out
+    longer(1)
+    estimate = program.driver.costs.of("shop.price", program.statistics().bytes_out - before)
+    known = estimate.there.count
+    for n in range(90):
+        longer(n)
+    assert known + 89 <= estimate.there.count <= known + 90  # of the last one when there is time
+    assert 0.009 < estimate.there.median < 0.012
+
+
+def test_a_longer_one_that_takes_longer_than_such_do_is_tried_elsewhere(
+    longer: Callable[[int], int], program: Program, attic: Worker, leased: list[str], desk: Worker, clock: Clock
+) -> None:
+    clock.advance(2 * shortcut.MOMENT)
+    longer(1)
+    leased.clear()
+    before = program.statistics().hedged
+    attic.calls.clear()
+    desk.next(Delay(1.0))
+    assert longer(5) == 15
+    assert leased == []
+    assert program.statistics().hedged == before + 1
+    assert attic.calls == ["shop.price"]
+
+
+def test_calls_at_the_same_time_have_one_each(
+    network: Network, leased: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seats = [network.worker(name, modules=[shop()]).link.seats[0] for name in ("one", "two")]
+    program = Program(network, [["one", "two"]])
+    price = program.load("shop").price
+    for n in range(MANY):
+        for seat in seats:
+            seat.modules.add("shop")
+        price(n)
+    opened = max(seats, key=lambda seat: seat.answered_at).idle[-1]
+    exchange = opened.exchange
+    beside: list[int] = []
+
+    def meanwhile(*args: Any) -> Any:  # another thread's call, as far as anybody here can tell
+        beside.append(price(len(beside)))
+        return exchange(*args)
+
+    monkeypatch.setattr(opened, "exchange", meanwhile)
+    price(0)
+    leased.clear()
+    assert price(7) == 21
+    assert beside == [0, 3]
+    assert leased == []
+
+
 def test_it_is_learned_how_long_those_of_each_size_take(program: Program, desk: Worker) -> None:
     size, big = program.load("shop").size, list(range(5000))
     for _ in range(MANY):
@@ -291,9 +389,9 @@ def test_for_a_brief_one_is_looked_if_no_other_is_under_way(
     opened = desk.link.seats[0].idle[-1]
     exchange, looked = opened.exchange, []
 
-    def noted(call: bytes, frames: list[wire.Buffer], until: float, brief: bool) -> Any:
+    def noted(call: bytes, frames: list[wire.Buffer], until: float, brief: bool, *meanwhile: Any) -> Any:
         looked.append(brief)
-        return exchange(call, frames, until, brief)
+        return exchange(call, frames, until, brief, *meanwhile)
 
     monkeypatch.setattr(opened, "exchange", noted)
     for usual in (0.0, 1.0):  # of calls on the simulated network, which take 0.2 ms
@@ -315,11 +413,11 @@ def test_a_look_in_vain_counts(program: Program, desk: Worker, monkeypatch: pyte
     opened, looked = desk.link.seats[0].idle[-1], []
     exchange = opened.exchange
 
-    def noted(call: bytes, frames: list[wire.Buffer], until: float, brief: bool) -> Any:
+    def noted(call: bytes, frames: list[wire.Buffer], until: float, brief: bool, *meanwhile: Any) -> Any:
         looked.append(brief)
         if brief is not pays:
             desk.next(Delay(0.004))
-        return exchange(call, frames, until, brief)
+        return exchange(call, frames, until, brief, *meanwhile)
 
     monkeypatch.setattr(opened, "exchange", noted)
     for _ in range(200):
@@ -378,9 +476,12 @@ def test_arguments_that_can_be_changed_go_the_long_way(program: Program, leased:
     ["a" * (wire.INLINE + 1), [1, [2]], {"a": {3}}, np.arange(1000.0), [np.arange(1000.0)], np.arange(8.0)[::2]],
     ids=["long text", "list", "dictionary", "array", "list of an array", "strided array"],
 )
-def test_those_that_a_function_leaves_as_they_are_do_not(program: Program, leased: list[str], value: Any) -> None:
+def test_those_that_a_function_leaves_as_they_are_do_not(
+    program: Program, leased: list[str], clock: Clock, value: Any
+) -> None:
     size = program.load("shop").size
-    size(value)
+    clock.advance(2 * shortcut.MOMENT)
+    size([1, 2])
     leased.clear()
     before = program.statistics()
     assert size(value) == len(value)
@@ -558,6 +659,32 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
     usually = {"Shortcut.call", "Seating.resume", "Counters.catch_up"}
     after = {"Seating.release"} if comes == "alone" else {"Shortcut._end", "Trip.make", "Seating.answered"}
     assert usually | after <= interrupted
+
+
+def test_nor_by_one_while_it_is_noted_what_the_one_before_took(longer: Callable[[int], int], desk: Worker) -> None:
+    (seat,) = desk.link.seats
+    own = sys.gettrace()
+    interrupted = set()
+    for at in range(40):
+        longer(at)
+        longer(at)
+        entered = itertools.count()
+
+        def trace(frame: FrameType, event: str, arg: object) -> None:
+            if Path(frame.f_code.co_filename).stem in CLIENTS and next(entered) == at:  # noqa: B023 -- used here
+                interrupted.add(frame.f_code.co_qualname)
+                raise Interrupt
+
+        try:
+            sys.settrace(trace)
+            try:
+                assert longer(at) == at * 3
+            finally:
+                sys.settrace(own)
+        except Interrupt:
+            pass
+        assert seat.outstanding == 0, interrupted
+    assert {"Shortcut._catch_up", "Driver.passed", "Seat.timed", "Seating.release"} <= interrupted
 
 
 @pytest.mark.parametrize("value", [1, [1, 2]], ids=["of a plain call", "of another"])

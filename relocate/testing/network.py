@@ -381,19 +381,26 @@ class Channel:
         return self._back(reply)
 
     def exchange(
-        self, call: bytes, frames: list[wire.Buffer], until: float, brief: bool
+        self,
+        call: bytes,
+        frames: list[wire.Buffer],
+        until: float,
+        brief: bool,
+        meanwhile: channel.Meanwhile | None = None,
     ) -> tuple[list[wire.Buffer], int] | None:
         """See `relocate.channel.Channel`; what is said meanwhile is not answered, as nothing was lent."""
         request = wire.decode(frames[0])
         assert isinstance(request, wire.Call)
         self.send(request, frames)
+        if meanwhile is not None:
+            meanwhile()
 
         def keep(question: session.Question, segments: list[wire.Buffer]) -> list[wire.Buffer]:
             self._seen.append((question, segments, 0))
             return []
 
         try:
-            reply = self.reply(keep, self._network.clock.now() + self.hedged_from)
+            reply = self.reply(keep, max(until, self._network.clock.now() + self.hedged_from))
         except channel.TimeUp:
             return None
         header = self._last[0]
