@@ -52,6 +52,7 @@ class Directory:
     """
 
     local = False
+    is_embedded = False
     seats: tuple[Seat, ...] = ()
 
     def __init__(

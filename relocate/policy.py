@@ -18,6 +18,8 @@ Rules, in order:
    have a budget (`budget`); without one they wait.
 6. A seat that failed a moment ago is waited for: by the time it may be used again its worker has
    said whether the executor died (its replacement takes its place) or the worker itself is down.
+   One of an embedded worker is waited for while it is in doubt: its supervisor is here and will say so,
+   however busy the machine is.
 7. Panic: if more than half of a rank are avoided and the others are full, that they failed is
    doubtful (Envoy's panic threshold), and they get calls too; but for those of rule 6.
 
@@ -123,8 +125,7 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
             return _attempt(call, seat, left, now, budget) if call.tried else Run(seat)
         if full:
             return _wait(call, Wait(1.0, hopeful=True), left)
-        soon = pool.starting or any(now < s.avoid_until <= now + SOON for s in pool.seats)
-        if soon and call.waited < call.patience:
+        if _serves_soon(pool, now) and call.waited < call.patience:
             return _wait(call, Wait(SOON / 4, hopeful=False), left)
     patient = call.waited < call.patience
     reserve = [seat for pool in ranks for seat in pool.seats]
@@ -139,6 +140,15 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
     if patient and any(not pool.hopeless for pool in ranks):
         return _wait(call, Wait(SOON, hopeful=False), left)
     return GiveUp()
+
+
+def _serves_soon(pool: Pool, now: float) -> bool:
+    """Whether one of its seats, all of which are avoided or have failed, is worth waiting for."""
+    if pool.starting:
+        return True
+    if pool.embedded:
+        return any(seat.suspect or seat.avoid_until > now for seat in pool.seats)
+    return any(now < seat.avoid_until <= now + SOON for seat in pool.seats)
 
 
 def _attempt(call: Call, seat: Seat, left: float, now: float, budget: Budget | None) -> Decision:

@@ -64,6 +64,9 @@ class Place(Protocol):
     def seats(self) -> Sequence[Seat]: ...
     @property
     def local(self) -> bool: ...
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this program started the worker."""
 
 
 class Call(Protocol):
@@ -126,6 +129,7 @@ class Pool:
     def __init__(self, places: Iterable[Place]) -> None:
         self.places = tuple(places)
         self.local = any(place.local for place in self.places)
+        self.embedded = any(place.is_embedded for place in self.places)
         self.starting = any(place.state == "starting" for place in self.places)
         self.hopeless = all(place.state == "refused" for place in self.places)
         self.seats: list[Seat] = [

@@ -73,6 +73,7 @@ class Place:
     state: str = "up"
     seats: list[Seat] = field(default_factory=list)
     local: bool = False
+    is_embedded: bool = False
 
 
 LOCAL = Place(local=True)
@@ -157,6 +158,16 @@ def test_a_place_that_starts_is_waited_for_within_the_patience() -> None:
 def test_a_seat_that_failed_a_moment_ago_is_waited_for_one_that_failed_badly_is_not() -> None:
     assert go([Place(seats=[Seat(avoid_until=NOW + 0.2)])], [LOCAL]) == Wait(SOON / 4, hopeful=False)
     assert go([Place(seats=[Seat(avoid_until=NOW + 5.0)])], [LOCAL]) == RunHere()
+
+
+def test_one_of_an_embedded_worker_is_waited_for_while_it_is_in_doubt() -> None:
+    avoided, probed, failed = Seat(avoid_until=NOW + 9), Seat("probed", outstanding=1), Seat("failed")
+    probed.suspect = True
+    for seat in (avoided, probed):
+        assert go([Place(seats=[seat])], [LOCAL]) == RunHere()
+        assert go([Place(seats=[seat], is_embedded=True)], [LOCAL]) == Wait(SOON / 4, hopeful=False)
+        assert go([Place(seats=[seat], is_embedded=True)], [LOCAL], waited=99.0) == RunHere()
+    assert go([Place(seats=[failed], is_embedded=True)], [LOCAL], tried=("failed",)) == RunHere()
 
 
 def test_a_seat_that_was_tried_is_the_last_resort() -> None:

@@ -35,6 +35,7 @@ class Place:
     """One worker; `relocate.policy.Place`."""
 
     local = False
+    is_embedded = False
 
     def __init__(self, seat: Seat, rank: int) -> None:
         self.seat: Seat | None = seat
