@@ -25,7 +25,7 @@ import zmq
 from report import Row
 from stage import Stage
 
-from relocate import channel, contact, keys, leases, session, wire
+from relocate import contact, keys, leases, session, transport, wire
 
 LIMIT = 0.1
 """Seconds in which clients are to learn of a change."""
@@ -196,10 +196,10 @@ class Connection:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], url: str, mine: keys.Keys, name: str) -> None:
         self.name = name
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        channel.configure(self.socket, contact.SILENCE)
+        transport.configure(self.socket, contact.SILENCE)
         contact.calm(self.socket)
         self.socket.reconnect_ivl, self.socket.reconnect_ivl_max = contact.RECONNECT
-        channel.use_client_keys(self.socket, mine, mine.public)
+        transport.use_client_keys(self.socket, mine, mine.public)
         self.socket.connect(url)
         self.greet()
 

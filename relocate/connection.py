@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from . import __version__, channel, embedded, keys, session, wire
+from . import __version__, channel, embedded, keys, session, transport, wire
 from .chance import draw
 from .errors import WorkerError, WorkerUnreachable, WrongKey
 
@@ -115,7 +115,7 @@ class Connection:
             socket.reconnect_ivl = channel.NEVER  # not before the file has been checked again
         if self.keys is not None:
             self.server = self._candidates[0]
-            channel.use_client_keys(socket, self.keys, self.server)
+            transport.use_client_keys(socket, self.keys, self.server)
         self.monitor = socket.get_monitor_socket(channel.MONITORED)
         self.socket = socket
         socket.connect(self.url)
@@ -137,7 +137,7 @@ class Connection:
             WrongKey: one side does not trust the other.
         """
         assert self.monitor is not None
-        event = channel.read_event(self.monitor)
+        event = transport.read_event(self.monitor)
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.shaken = True
             self.send(wire.Hello(wire.PROTOCOL, __version__, session.PYTHON, self._client, self._what))

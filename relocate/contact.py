@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from . import channel, wire
+from . import transport, wire
 from .connection import FIRST_CONTACT, Connection, Polled
 from .errors import IncompatibleWorker, RelocateError, WorkerUnreachable
 
@@ -135,7 +135,7 @@ class Contact:
 
 def configure(socket: zmq.Socket[bytes]) -> None:
     """Prepare a socket for a registry."""
-    channel.configure(socket, SILENCE)
+    transport.configure(socket, SILENCE)
     calm(socket)
 
 

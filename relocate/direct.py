@@ -18,7 +18,7 @@ import struct
 import time
 from pathlib import Path
 
-from . import channel, policy, session, wire
+from . import channel, looking, policy, session, transport, wire
 from .channel import Absent, Lost, TimeUp
 from .errors import WorkerError
 
@@ -160,7 +160,7 @@ class Stream:
         return [header, *(self._whole(size) for size in wire.sizes_in(header) if size)]
 
     def _whole(self, size: int) -> wire.Whole:
-        room = channel.room(size)
+        room = transport.room(size)
         view = memoryview(room)
         at = min(size, self._end - self._start)
         view[:at] = self._view[self._start : self._start + at]
@@ -230,7 +230,7 @@ class Door:
         self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         self._socket.setblocking(False)
         # What a killed executor has left would be in the way; libzmq removes its own just so.
-        channel.unbind(f"ipc://{path}")
+        transport.unbind(f"ipc://{path}")
         before = os.umask(0o177)
         try:
             self._socket.bind(path)
@@ -343,7 +343,7 @@ class DirectChannel:
             if meanwhile is not None:
                 meanwhile()
             if brief:
-                channel.look(self._stream.has_come)
+                looking.look(self._stream.has_come)
             try:
                 read = self._stream.receive()
             except Nothing:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from . import channel, config, embedded, keys
+from . import config, embedded, keys, transport
 from .contact import SILENCE, calm
 from .errors import ConfigError, RelocateError, WrongKey
 
@@ -57,7 +57,7 @@ class Door:
         if self.is_ipc:
             config.check_url(url)
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
-        channel.configure(self.socket, heartbeat or SILENCE)
+        transport.configure(self.socket, heartbeat or SILENCE)
         if not heartbeat:
             calm(self.socket)
         self.socket.rcvhwm = unread
@@ -70,12 +70,12 @@ class Door:
         elif answers(url):  # libzmq would put its own socket in the place of the other one
             raise ConfigError(taken)
         try:
-            channel.bind(self.socket, resolved(url))
+            transport.bind(self.socket, resolved(url))
         except zmq.ZMQError as error:
             if error.errno == zmq.EADDRINUSE:
                 raise ConfigError(taken) from None
             raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        self.port = channel.bound_to(self.socket).rpartition(":")[2]
+        self.port = transport.bound_to(self.socket).rpartition(":")[2]
         self.url = url if self.is_ipc else f"{url.rpartition(':')[0]}:{self.port}"
         """The address with its port."""
 
@@ -119,7 +119,7 @@ class Door:
             self._authenticator.stop()
         self.socket.close()
         if self.is_ipc:
-            channel.unbind(self.url)
+            transport.unbind(self.url)
 
 
 def answers(url: str) -> bool:

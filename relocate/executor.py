@@ -33,7 +33,7 @@ from typing import Any, TextIO
 import zmq
 from blake3 import blake3
 
-from . import channel, deadlines, describing, digests, direct, entries, interface, lending, memory, wire
+from . import deadlines, describing, digests, direct, entries, interface, lending, memory, transport, wire
 from .caller import Caller
 from .errors import ConfigError
 from .output import Output
@@ -121,7 +121,7 @@ class Executor:
 
     def run(self) -> int:
         """Serve until told to stop."""
-        channel.keep_freed_memory()
+        transport.keep_freed_memory()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.stdout, sys.stderr = self._output.stream("stdout"), self._output.stream("stderr")
@@ -330,9 +330,9 @@ class Executor:
 
 def unbind(url: str) -> None:
     """Remove the socket files of the executor at ``url``."""
-    channel.unbind(url)
+    transport.unbind(url)
     if url.startswith("ipc://"):
-        channel.unbind(url + direct.SUFFIX)
+        transport.unbind(url + direct.SUFFIX)
 
 
 def read(stream: TextIO) -> dict[str, Any] | None:

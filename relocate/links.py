@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from . import capability, channel, direct, embedded, events, session, wire
+from . import capability, channel, direct, embedded, events, session, transport, wire
 from .connection import FIRST_CONTACT, Connection, myself
 from .errors import (
     IncompatibleWorker,
@@ -66,7 +66,7 @@ class Links:
         on_death: Callable[[str], None],
         tell: Callable[..., None] = events.emit,
     ) -> None:
-        channel.keep_freed_memory()
+        transport.keep_freed_memory()
         self.links = links
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.context.set(zmq.MAX_SOCKETS, 65_000)
@@ -227,7 +227,7 @@ class Links:
                 self.context,
                 "worker",
                 myself(),
-                configure=lambda socket: channel.configure(socket, self._heartbeat),
+                configure=lambda socket: transport.configure(socket, self._heartbeat),
                 pauses=RECONNECT if link.spec.startswith("tcp:") else RECONNECT_EMBEDDED,
                 checked=not link.is_embedded,
             )

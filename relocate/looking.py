@@ -1,16 +1,37 @@
-"""Whether to look for an answer that should come at once, or to sleep until it has come; see `channel.look`.
+"""To look for an answer that should come at once, before the thread sleeps until it has come; and whether that pays.
 
 That depends on who else needs the processors, and where the system lets threads run, so that it is found out.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
+
+LOOK = 0.00015
+"""Seconds to look for a result that should come at once, before the thread sleeps.  To be woken takes a good part of a
+small call, and who has slept finds cold caches."""
 BRIEF = 0.00015
 """Seconds: for results of calls that usually take no more it may pay to look."""
 TRIAL = 16
 """Each so many moments it is looked again whether it pays."""
 WEIGHT = 0.25
 """Of the last moment in the average of all."""
+
+
+_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_give_way: Callable[[], object] | None = getattr(os, "sched_yield", None) if _cores > 1 else None
+
+
+def look(has_come: Callable[[], object]) -> None:
+    """Look for something that should come at once, and give way to others in between."""
+    if _give_way is not None:
+        end = time.monotonic() + LOOK
+        while not has_come():
+            _give_way()  # which may take long, if others need the processor, or Python
+            if time.monotonic() > end:
+                return
 
 
 class Looking:

@@ -17,7 +17,7 @@ from typing import Any
 
 import zmq
 
-from . import channel, direct, session, wire
+from . import direct, session, transport, wire
 from .errors import ArgumentError, RemoteProtocolError
 
 MAX_SESSIONS = 65_536
@@ -72,8 +72,8 @@ class Reception:
         self.answers: deque[tuple[wire.Answer, list[wire.Buffer]]] = deque()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
-        channel.configure(self._socket, heartbeat)
-        self._socket.rcvtimeo = channel.SOON
+        transport.configure(self._socket, heartbeat)
+        self._socket.rcvtimeo = transport.SOON
         self._socket.rcvhwm = UNREAD
         self._socket.router_mandatory = True
         if secret:
@@ -81,14 +81,14 @@ class Reception:
             # handshake must need no thread of ours, as a call may hold the interpreter for minutes.
             self._socket.curve_server = True
             self._socket.curve_secretkey = secret
-        channel.bind(self._socket, url)
+        transport.bind(self._socket, url)
         self._door: direct.Door | None = None
         if url.startswith("ipc://"):
             self.endpoint = url
             if direct.AVAILABLE:
                 self._door = direct.Door(direct.file_of(url))
         else:
-            self.endpoint = channel.bound_to(self._socket).rpartition(":")[2]
+            self.endpoint = transport.bound_to(self._socket).rpartition(":")[2]
         self._ear = -1
         self._poll: list[tuple[Any, int]] = []
 
@@ -131,7 +131,7 @@ class Reception:
                 identity = self._socket.recv()
                 known = self._sessions.get(identity)
                 if known is not None and known.state is session.State.KNOWN:
-                    message, segments, _ = channel.receive(self._socket)
+                    message, segments, _ = transport.receive(self._socket)
                     message = known.came(message)
                 elif not self._socket.getsockopt(zmq.RCVMORE):
                     continue  # no identity, but what a client has sent beyond the end of a message
@@ -242,7 +242,7 @@ class Reception:
                 raise Gone("the caller is gone") from None
             return
         try:
-            channel.send(self._socket, frames, peer)
+            transport.send(self._socket, frames, peer)
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:
                 raise

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import zmq
 
-from relocate import channel, links, wire
+from relocate import channel, links, transport, wire
 from relocate.errors import RemoteProtocolError, WorkerError
 
 Pair = tuple[zmq.Socket[bytes], zmq.Socket[bytes]]
@@ -25,8 +25,8 @@ def pair() -> Iterator[Pair]:
     """Two connected sockets, configured as all are."""
     with zmq.Context() as context, context.socket(zmq.PAIR) as left, context.socket(zmq.PAIR) as right:
         for socket in (left, right):
-            channel.configure(socket, 1.0)
-            socket.rcvtimeo = channel.SOON
+            transport.configure(socket, 1.0)
+            socket.rcvtimeo = transport.SOON
         left.bind("inproc://pair")
         right.connect("inproc://pair")
         yield left, right
@@ -37,13 +37,13 @@ def call() -> wire.Call:
 
 
 @pytest.mark.parametrize(
-    "sizes", [[3], [0, 3, 0], [wire.CHUNK], [5, wire.CHUNK + 1, 0, 3 * wire.CHUNK], [channel.HUGE + 1]]
+    "sizes", [[3], [0, 3, 0], [wire.CHUNK], [5, wire.CHUNK + 1, 0, 3 * wire.CHUNK], [transport.HUGE + 1]]
 )
 def test_segments_arrive_whole_and_writable(pair: Pair, sizes: list[int]) -> None:
     left, right = pair
     sent = [bytes([i + 1]) * size for i, size in enumerate(sizes)]
     left.send_multipart(wire.pack(call(), sent), copy=False)
-    _, segments, size = channel.receive(right)
+    _, segments, size = transport.receive(right)
     assert size > sum(sizes)
     assert [bytes(segment) for segment in segments] == sent
     assert not any(memoryview(segment).readonly for segment in segments if len(segment) > wire.INLINE)
@@ -75,20 +75,20 @@ def test_a_malformed_message_ends_where_it_ends(pair: Pair, frames: list[bytes])
     left.send_multipart(frames)
     left.send_multipart(wire.pack(call()))
     with pytest.raises(RemoteProtocolError):
-        channel.receive(right)
-    assert channel.receive(right)[:2] == (call(), [])
+        transport.receive(right)
+    assert transport.receive(right)[:2] == (call(), [])
 
 
 def test_there_is_room_without_numpy_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if a stub is in its place, or a part of it."""
     for instead in (None, SimpleNamespace(empty=lambda *_: 1 / 0), SimpleNamespace()):
         monkeypatch.setitem(sys.modules, "numpy", instead)
-        assert channel.room(5) == bytearray(5)
+        assert transport.room(5) == bytearray(5)
 
 
 def test_where_nothing_comes_the_wait_has_an_end(pair: Pair) -> None:
     with pytest.raises(zmq.Again):
-        channel.receive(pair[1])
+        transport.receive(pair[1])
 
 
 @pytest.fixture

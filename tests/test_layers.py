@@ -19,7 +19,7 @@ ROWS = tuple(
         "errors origin purity opaque reducers views",
         "closures unreached digests",
         "config interface namespace lending ambient output changes difference health cost budget pool latency tracing",
-        "stubs wire describing target looking",
+        "stubs wire describing target",
         "arrays",
         "lookalikes values",
         "proxy",
@@ -28,7 +28,8 @@ ROWS = tuple(
         # Pure above, I/O below.
         "memory",
         """keys embedded observe cache places quiet running caller answering items tally spelling
-        deadlines policies capability events resources gate chance""",
+        deadlines policies capability events resources gate chance looking""",
+        "transport",
         "channel placement mounts control metrics ranks reals loaders",
         "connection direct hedging seating",
         "contact",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from relocate import channel, direct, reception, session, wire
+from relocate import channel, direct, looking, reception, session, wire
 from relocate.errors import LocalProtocolError, RemoteProtocolError
 
 TICKET = bytes(range(32))
@@ -144,7 +144,7 @@ def test_a_brief_one_is_looked_for_and_one_that_does_not_come_is_waited_for(
     opened: channel.Channel, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_way: list[int] = []
-    monkeypatch.setattr(channel, "_give_way", lambda: given_way.append(1))
+    monkeypatch.setattr(looking, "_give_way", lambda: given_way.append(1))
     desk.answers += [lambda call: [wire.returned(call, b"result")]] * 2
     desk.may_answer.clear()
     assert soon(opened, 1, until=0.01) is None

@@ -16,7 +16,7 @@ import pytest
 import zmq
 from conftest import Place, Worker, alive, until
 
-from relocate import announcer, channel, keys, session, wire
+from relocate import announcer, keys, session, transport, wire
 
 CLIENT = """
 import os, sys, relocate
@@ -460,7 +460,7 @@ class Talk:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         mine = keys.load(registry.keys)
-        channel.use_client_keys(self._socket, mine, mine.public)
+        transport.use_client_keys(self._socket, mine, mine.public)
         self._socket.connect(registry.url)
 
     def send(self, message: wire.Message) -> None:
@@ -649,7 +649,7 @@ class Liar:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self.url = f"ipc://{place.home}/run/liar"
-        channel.bind(self._socket, self.url)
+        transport.bind(self._socket, self.url)
 
     def wait(self, kind: type[wire.Message]) -> None:
         """Wait for such a message, whose sender is whom it will lie to."""
@@ -670,7 +670,7 @@ class Liar:
         """Be gone."""
         self._socket.close(0)
         self._context.term()
-        channel.unbind(self.url)
+        transport.unbind(self.url)
 
 
 @pytest.fixture

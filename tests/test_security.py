@@ -16,7 +16,7 @@ import pytest
 import zmq
 from conftest import Place, Worker, until
 
-from relocate import channel, keys, session, wire
+from relocate import channel, keys, session, transport, wire
 
 CLIENT = """
 import relocate
@@ -387,11 +387,11 @@ def test_who_was_not_let_in_cannot_speak_to_executors(place: Place) -> None:
     port = next(c.laddr.port for c in worker.executors()[0].net_connections() if c.status == psutil.CONN_LISTEN)
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
-        channel.use_client_keys(socket, keys.load(place.folder / "client"), keys.load(worker.keys).public)
+        transport.use_client_keys(socket, keys.load(place.folder / "client"), keys.load(worker.keys).public)
         monitor = socket.get_monitor_socket(channel.MONITORED)
         socket.connect(f"tcp://127.0.0.1:{port}")
         assert monitor.poll(5000)
-        assert channel.read_event(monitor) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        assert transport.read_event(monitor) != zmq.EVENT_HANDSHAKE_SUCCEEDED
         socket.disable_monitor()
         monitor.close()
 
