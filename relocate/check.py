@@ -282,6 +282,11 @@ def report(modules: Sequence[str], as_json: bool) -> int:
 
 # A program run with its calls compared -------------------------------------------------------------
 
+NOT_COMPARED = (
+    "not compared are generators and coroutines, calls that ran here, what a second run would do twice, "
+    "and what --sample leaves out"
+)
+
 
 def compare(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run a program whose environment asks for verification, and tell what differed; the exit status.
@@ -302,8 +307,10 @@ def compare(command: Sequence[str], environment: dict[str, str]) -> int:
     if not verified:
         if status:
             return status
+        if seen.get("calls", 0):
+            raise ConfigError(f"no call was compared, of {_count(seen['calls'], 'call')}: {NOT_COMPARED}")
         raise ConfigError(
-            "no call was compared: no function of a designated module was called on a worker; "
+            "no call was compared: no function of a designated module was called; "
             "is the right module named by -M, and installed here too?"
         )
     console = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -314,6 +321,8 @@ def compare(command: Sequence[str], environment: dict[str, str]) -> int:
             console.print(Text(f"    {side}: {found['at']} is {value}"))
         if found["note"]:
             console.print(Text(f"    {found['note']}"))
+    if verified < seen["calls"]:
+        console.print(Text(NOT_COMPARED, "dim"))
     line = Text(f"relocate: {_count(seen['calls'], 'call')}, {verified} compared: ")
     line.append(f"{differing} differed" if differing else "none differed", "red" if differing else "green")
     console.print(line)

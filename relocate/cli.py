@@ -223,6 +223,8 @@ def check(
         if not names:
             fail("nothing to check; name a module: relocate check MODULE")
         raise SystemExit(checker.report([as_module(n) for n in names], as_json))
+    if as_json:
+        fail("--json is for modules; the report of a program that is run is JSON: --report FILE")
     command, environment = launch.prepared(launch.Options(modules, workers, file, report), target)
     environment |= {config.ENV_VERIFY: str(sample), config.ENV_TOLERANCE: str(tolerance)}
     raise SystemExit(checker.compare(command, environment))

@@ -197,6 +197,17 @@ _VARIABLES = {
 }
 
 
+def misspelt() -> Iterator[str]:
+    """What is to be said of variables of the environment that resemble one of relocate's, and are none."""
+    known = sorted(value for name, value in globals().items() if name.startswith("ENV_"))
+    for name in sorted(os.environ):
+        if name.startswith("RELOCATE_") and name not in known:
+            import difflib
+
+            for near in difflib.get_close_matches(name, known, 1, 0.85):
+                yield f"{name} in the environment says nothing to relocate; did you mean {near}?"
+
+
 def _environment() -> dict[str, Any]:
     found: dict[str, Any] = {key: text for key, name in _VARIABLES.items() if (text := os.environ.get(name))}
     for key in ("verify", "tolerance"):
@@ -333,6 +344,10 @@ def check(values: dict[str, Any], origins: Mapping[str, str]) -> Config:
 def _unknown(key: str, origin: str) -> ConfigError:
     import difflib
 
+    if key == "tool" and origin.endswith(".toml"):
+        return ConfigError(
+            f"{origin}: [tool.relocate] is for pyproject.toml; write the keys of {Path(origin).name} without a table"
+        )
     near = difflib.get_close_matches(key, Config.__struct_fields__, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(Config.__struct_fields__)}"
     return ConfigError(f"{origin}: unknown key {key!r}; {hint}")

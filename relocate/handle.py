@@ -556,6 +556,9 @@ def enable(
     if configuration.ENV_EXECUTOR not in os.environ:
         designated = bool(config.modules or config.methods)
         handle.enable(early=early and designated)
+        if source is None:
+            for said in configuration.misspelt():
+                handle._notices.warn(said)
         if early and not designated:
             handle._notices.warn("no module is designated, so nothing is relocated; write enable(modules=[...])")
     return handle

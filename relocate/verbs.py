@@ -190,17 +190,23 @@ def entries(handle: Handle, path: str, *, alive: bool) -> list[str]:
 
 
 def _members(handle: Handle, module: str) -> Collection[str]:
-    """The members of ``module``, as it is where its name leads first.
+    """The members of ``module``, as it is where its name leads first; but not modules that it imports.
 
     Raises:
         ModuleUnavailable: it is not there.
     """
     if not handle._descriptions.leads_here(module):
-        return face.decode(handle._fleet.driver.describe(module, DESCRIBED)).members
-    try:
-        return describing.describe(handle._reals.real(module)).members
-    except (ImportError, ValueError) as error:
-        raise ModuleUnavailable(f"{module!r} is not here: {error}", name=module) from None
+        described = face.decode(handle._fleet.driver.describe(module, DESCRIBED))
+    else:
+        try:
+            described = describing.describe(handle._reals.real(module))
+        except (ImportError, ValueError) as error:
+            raise ModuleUnavailable(f"{module!r} is not here: {error}", name=module) from None
+    return [
+        name
+        for name, member in described.members.items()
+        if not (isinstance(member, face.Reference) and not member.qualname and member.module != f"{module}.{name}")
+    ]
 
 
 def bindings(snapshot: Snapshot) -> list[dict[str, Any]]:

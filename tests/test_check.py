@@ -154,6 +154,11 @@ def test_a_path_of_another_folder_is_shown_as_it_is_imported(place: Place) -> No
         (["check", "broken"], "broken.py:1: cannot be read as Python"),
         (["check", "work", "-w", "2"], "-M, -w, -c and --report are for --run"),
         (["check", "--run", "-M", "work"], "nothing to run"),
+        (["check", "--run", "--json", "-M", "work", "-c", "1"], "--json is for modules"),
+        (
+            ["check", "--run", "-M", "work", "-w", "1", "-c", "import work; list(work.count(2))"],
+            "no call was compared, of 1 call: not compared are generators",
+        ),
         (["check", "--run", "-c", "print(1)"], "no module is designated"),
         (["check", "--run", "-M", "work", "-w", "1", "-c", "1"], "no call was compared"),
     ],

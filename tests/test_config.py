@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relocate import config
-from relocate.config import Config, designates, load, ranks
+from relocate.config import Config, designates, load, misspelt, ranks
 from relocate.errors import ConfigError
 
 CHECKS = (config.ENV_VERIFY, config.ENV_TOLERANCE)
@@ -159,6 +159,18 @@ def test_a_wrong_file_is_named(empty: Path) -> None:
     (empty / "typo.toml").write_text("worker = '2'")
     with pytest.raises(ConfigError, match=r"typo\.toml: unknown key 'worker'; did you mean 'workers'\?"):
         load("typo.toml")
+    (empty / "table.toml").write_text("[tool.relocate]\nmodules = ['a']")
+    with pytest.raises(ConfigError, match=r"\[tool\.relocate\] is for pyproject\.toml; write the keys of table\.toml"):
+        load("table.toml")
+
+
+def test_a_variable_that_resembles_one_of_ours_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELOCATE_WORKERS", "2")
+    monkeypatch.setenv("RELOCATE_OFFICE", "yes")
+    assert list(misspelt()) == []
+    monkeypatch.setenv("RELOCATE_WORKER", "2")
+    (said,) = misspelt()
+    assert "did you mean RELOCATE_WORKERS?" in said
 
 
 @pytest.mark.parametrize(
