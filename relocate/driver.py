@@ -39,7 +39,7 @@ from .errors import ArgumentError, DeadlineExceeded, ModuleUnavailable, NoWorker
 from .namespace import Namespace, Snapshot
 from .observe import Counters
 from .places import Local
-from .seating import Seating, Turn
+from .seating import LONG, Seating, Turn
 from .shortcut import Attempt, Shortcut
 from .target import Target
 from .trip import UNFIT, Outside, Trip
@@ -227,12 +227,13 @@ class Driver(Seating):
                     if (
                         short is not None
                         and not short.outstanding
+                        and not target.special
                         and trip.deadline == policy.NEVER
+                        and trip.hedge_after < LONG
                         and not (sent.lent or reply.refers or reply.ambient or reply.output)
                         and self._is_ordinary
                     ):
-                        found = Shortcut(self, target, short, pools, snapshot, trip.typical, trip.hedge_after)
-                        target.shortcuts.append(found)
+                        target.shortcuts.append(Shortcut(self, target, short, pools, snapshot, trip))
                     if stream is None:
                         return value
                     items, ended, end = value
@@ -279,24 +280,26 @@ class Driver(Seating):
         """Whether there is nobody but the usual policy to ask about a call, and to tell of it."""
         return self.policy is policy.decide and self.limits is None and self.verifier is None and self.tracing is None
 
-    def passed(self, target: Target, seat: Seat, now: float, seconds: float, size: int) -> None:
+    def passed(self, target: Target, seat: Seat, ended: float, seconds: float, size: int) -> None:
         """Note what a call took that has taken a shortcut.
 
         Args:
             target: the function.
             seat: that has run it, and nothing else meanwhile.
-            now: when it ended; by the driver's clock.
+            ended: when it did; by the driver's clock.
             seconds: that it took there and back.
             size: bytes of the request.
         """
         there = self.costs.of(target.name, size).there
-        seat.timed(seconds)
         self.ran(1, seconds)
-        if seat.took(now, seconds, there.median, there.p95):
-            trip = self.ended(target, now, size, 0)
-            trip.version = target.described.name, target.described.digest
-            with self.turn.lock:
-                self._eject(trip, seat, now)
+        if seat.answered_at == ended:  # else a later answer has told how the seat is
+            now = self.clock()
+            seat.timed(seconds)
+            if seat.took(now, seconds, there.median, there.p95):
+                trip = self.ended(target, now, size, 0)
+                trip.version = target.described.name, target.described.digest
+                with self.turn.lock:
+                    self._eject(trip, seat, now)
         there.add(seconds)
 
     def ended(self, target: Target, began: float, sent: int, received: int) -> Trip:

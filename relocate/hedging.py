@@ -65,6 +65,17 @@ class Race:
             Lost: the outcome of the last attempt is unknown.
             TimeUp: the call's deadline passed before.
         """
+        try:
+            exchanged = self._first() or self._either(request, frames)
+        finally:
+            try:
+                self._end(request)
+            finally:
+                self._give_back()
+        return exchanged or self.opened.reply(self._answer, self.trip.deadline)
+
+    def _first(self) -> channel.Exchanged | None:
+        """What the first one answers; None when there is a seat for a second one."""
         trip = self.trip
         clock = trip.driver.clock
         usual = pause = max(trip.hedge_after, self.opened.hedged_from)
@@ -76,21 +87,13 @@ class Race:
             left = usual - self.seat.run(now, self.sent) if begun else 0.0
             if left < SOON:
                 if trip.driver.hedge(trip, begun=begun) is not None:
-                    break
+                    return None
                 left = pause  # nobody is idle, or the budget is spent: that may change
                 pause *= 2
             try:
                 return self.opened.reply(self._answer, min(trip.deadline, now + left))
             except channel.TimeUp:
                 continue
-        try:
-            exchanged = self._either(request, frames)
-        finally:
-            try:
-                self._end(request)
-            finally:
-                self._give_back()
-        return exchanged or self.opened.reply(self._answer, trip.deadline)
 
     def _either(self, request: wire.Call, frames: list[wire.Buffer]) -> channel.Exchanged | None:
         """What the first one answers; None if only one is left, which becomes the first attempt."""

@@ -78,7 +78,8 @@ class Seat(Health):
         long calls the trip is the smaller loss.
         """
         self._pace += 0.2 * (seconds - self._pace)
-        self.depth = self._base + (self._pace < SHORT)
+        if self.depth:  # else it waits for the program now
+            self.depth = self._base + (self._pace < SHORT)
 
     def take(self) -> channel.Channel | None:
         """An idle channel, if there is one; those that told of another import path are closed."""

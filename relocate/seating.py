@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 Answered = wire.Returned | wire.Raised | wire.Rejected
 SHORT = 0.002
 """Seconds: of calls that seldom take more only some are looked at, as that costs a part of them."""
-LONG = 0.1
-"""Seconds: of calls that may take more nobody notices what a shortcut saves."""
 EACH = 7
 """Of those, each eighth of a seat."""
+LONG = 0.1
+"""Seconds: of calls that may take more nobody notices what a shortcut saves."""
 
 
 class Turn(threading.Condition):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .namespace import Snapshot
     from .places import Seat
     from .target import Target
+    from .trip import Trip
 
 
 MOMENT = 0.02
@@ -107,11 +108,11 @@ class Shortcut:
         seat: has answered it.
         pools: what `ranks.Ranks.pools` had worked out before.
         snapshot: the names, before.
-        usual: seconds that such a call takes.
-        seldom: seconds that such a call takes seldom.
+        trip: of that call.
     """
 
     __slots__ = (
+        "_bits",
         "_calls",
         "_driver",
         "_looks",
@@ -134,20 +135,22 @@ class Shortcut:
         seat: Seat,
         pools: object,
         snapshot: Snapshot,
-        usual: float,
-        seldom: float,
+        trip: Trip,
     ) -> None:
         self._driver = driver
         self._target = target
         if target.looking is None:
             target.looking = Looking()
-        self._may_look = usual < BRIEF
+        self._may_look = trip.typical < BRIEF
         self._looks = self._may_look and target.looking.choose()
         self.seat = seat
         self.pools = pools
         self.snapshot = snapshot
         self._template = wire.Template(target.described.name, target.member, target.described.digest)
-        self._seldom = seldom
+        self._seldom = trip.hedge_after
+        """Seconds that such a call takes seldom."""
+        self._bits = trip.size.bit_length()
+        """Of the bytes of such a call: of others it is not known how long they take."""
         self._until = driver.clock() + MOMENT
         self._calls = 0
         """That went this way."""
@@ -185,6 +188,10 @@ class Shortcut:
                 self._end()
                 return driver.make(target, args, kwargs, sent=sent)
             header = bytes(frames[0])
+        size, seldom = len(header) if len(frames) == 1 else wire.size_of(frames), self._seldom
+        if seldom >= SHORT and size.bit_length() != self._bits:
+            self._end()
+            return driver.make(target, args, kwargs, sent=sent)
         attempt = Attempt(began, call, header)
         try:
             attempt.opened = opened = driver.resume(self, attempt)
@@ -194,11 +201,10 @@ class Shortcut:
                     self._may_look = False
                 late = self._untold is not None or len(counters.notes) > MANY
                 attempt.sent = sent_at = driver.clock()
-                within = self._seldom
                 come = opened.exchange(
                     call,
                     frames,
-                    sent_at + (SHORT if within < SHORT else max(within, opened.hedged_from)),
+                    sent_at + (SHORT if seldom < SHORT else max(seldom, opened.hedged_from)),
                     self._looks and self._may_look,
                     self._catch_up if late else None,
                 )
@@ -210,9 +216,8 @@ class Shortcut:
                     seat.answers += 1
                     seat.answered_at = now
                     driver.release(seat, opened, False, attempt)
-                    size = len(header) if len(frames) == 1 else wire.size_of(frames)
                     self._calls += 1
-                    if within < SHORT:
+                    if seldom < SHORT:
                         self._seconds += now - sent_at
                     else:
                         self._untold = now, now - sent_at, size

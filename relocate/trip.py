@@ -59,8 +59,8 @@ class Trip:
     cancelled = False
     """Whether nobody wants its outcome any more."""
     _estimate: Estimate | None = None
-    _size = 0
-    """Bytes of a request."""
+    size = 0
+    """Bytes of its request."""
     begins_after = 0
     """Answers that its seat must have given before it begins there."""
     hedged = 0
@@ -117,7 +117,7 @@ class Trip:
     def _estimated(self) -> Estimate:
         """What is known of such calls."""
         if self._estimate is None:
-            self._estimate = self.driver.costs.of(self.name, self._size)
+            self._estimate = self.driver.costs.of(self.name, self.size)
         return self._estimate
 
     @property
@@ -153,7 +153,7 @@ class Trip:
         self.version = request.module, request.digest
         refused: Sequence[tuple[Seat, str]] = ()
         frames = wire.pack(request, segments)
-        self._size = size = len(frames[0]) if len(frames) == 1 else wire.size_of(frames)
+        self.size = size = len(frames[0]) if len(frames) == 1 else wire.size_of(frames)
         lost = ""
         while True:
             kept: channel.Channel | None = None

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from relocate import deadlines, errors, policy, shortcut, testing, wire
+from relocate import deadlines, driver, errors, policy, shortcut, testing, wire
 from relocate.namespace import Where
 from relocate.observe import WorkerStatistics
 from relocate.seating import Seating
@@ -33,6 +33,8 @@ def size(value): return len(value)
 def double(value): return value * 2 if hasattr(value, "dtype") else value + value
 def sort(items): items.sort()
 def apply(function): return function and function()
+def total(items): return sum(items)
+def upto(n): yield from range(n)
 """
 MANY = 40
 """Calls after which it is known that such calls are short."""
@@ -343,6 +345,72 @@ def test_a_longer_one_that_takes_longer_than_such_do_is_tried_elsewhere(
     assert leased == []
     assert program.statistics().hedged == before + 1
     assert attic.calls == ["shop.price"]
+
+
+def test_what_one_took_is_nothing_new_once_its_seat_has_answered_others(
+    longer: Callable[[int], int], program: Program, clock: Clock
+) -> None:
+    name = program.load("shop").name
+    for n in range(20):
+        for each in range(3 + n % 3):
+            assert longer(each) == each * 3
+        clock.advance(3600)  # after which what was slow then counts for nothing
+        for _ in range(1 + n % 4):
+            name("x")
+
+
+def test_a_larger_one_says_nothing_of_how_long_a_smaller_one_takes(
+    program: Program, network: Network, leased: list[str], clock: Clock
+) -> None:
+    size = program.load("shop").size
+    large = list(range(10_000))
+    for value, seconds in ((large, 0.08), ([1], 0.01)):
+        network.whenever("shop.size", Delay(seconds))
+        for _ in range(2 * MANY):
+            size(value)
+    clock.advance(2 * shortcut.MOMENT)
+    leased.clear()
+    for value in (large, [1], [2]):
+        size(value)
+    assert leased == ["shop.size"] * 2
+
+
+def test_one_that_is_nested_leaves_none_as_it_is_not_hedged(
+    longer: Callable[[int], int], program: Program, leased: list[str]
+) -> None:
+    assert program.load("shop").total(longer(n) for n in (1, 2)) == 9
+    leased.clear()
+    longer(3)
+    longer(4)
+    assert leased == ["shop.price"]
+
+
+def test_generators_which_do_not_take_any_leave_none(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    upto = program.load("shop").upto
+    monkeypatch.setattr(driver, "Shortcut", None)
+    for _ in range(MANY):
+        assert list(upto(3)) == [0, 1, 2]
+
+
+def test_a_seat_that_waits_for_the_program_takes_no_more_calls_whatever_is_told_of_it(desk: Worker) -> None:
+    (seat,) = desk.link.seats
+    seat.depth = 0
+    seat.timed(0.001)
+    assert seat.depth == 0
+
+
+def test_an_interrupt_as_a_seat_for_a_second_attempt_is_found_gives_it_back(
+    longer: Callable[[int], int], program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise Interrupt
+
+    longer(1)
+    desk.next(Delay(1.0))
+    with monkeypatch.context() as during:
+        during.setattr(program.driver, "_changed", interrupted)
+        with pytest.raises(Interrupt):
+            longer(2)
 
 
 def test_calls_at_the_same_time_have_one_each(
