@@ -348,14 +348,17 @@ def test_a_longer_one_that_takes_longer_than_such_do_is_tried_elsewhere(
 
 
 def test_what_one_took_is_nothing_new_once_its_seat_has_answered_others(
-    longer: Callable[[int], int], program: Program, clock: Clock
+    longer: Callable[[int], int], program: Program, clock: Clock, desk: Worker
 ) -> None:
     name = program.load("shop").name
-    for n in range(20):
-        for each in range(3 + n % 3):
+    (seat,) = desk.link.seats
+    for n in range(5):
+        seat._slowness = 2.0  # which fades with time
+        for each in range(3 + n):
             assert longer(each) == each * 3
         clock.advance(3600)  # after which what was slow then counts for nothing
-        for _ in range(1 + n % 4):
+        for _ in range(8):  # of short calls each eighth is looked at
+            clock.advance(1.0)
             name("x")
 
 
