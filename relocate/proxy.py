@@ -234,6 +234,9 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
     for name, member in interface.members.items():
         if isinstance(member, Function):
             made = registry.made.get((member.home, member.qualname))
+            if type(made) is FunctionType and made.__closure__ is None:
+                del registry.made[member.home, member.qualname]  # its code was replaced (IPython's autoreload): no stub
+                made = None
             if made is not None:
                 inner[name] = made
             else:

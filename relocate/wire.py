@@ -569,11 +569,11 @@ def segments_of(message: AnyMessage, frames: Sequence[Buffer]) -> list[Buffer]:
     """The segments of ``message``, of which these are the frames; see `unpack`."""
     body: bytes = getattr(message, "body", b"")
     segments: list[Buffer] = [body] if body else []
-    sizes = sizes_of(message)
-    if not sizes:
+    if not getattr(message, "sizes", None):
         if len(frames) != 1:
             raise RemoteProtocolError("a message that announces no segments has further frames")
         return segments
+    sizes = sizes_of(message)
     position = 1
     for size in sizes:
         count = -(-size // CHUNK)

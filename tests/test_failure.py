@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import textwrap
 
 import pytest
 from conftest import WAIT, Place, Worker, until
@@ -351,6 +352,23 @@ print(work.echo(2))
 """
     done = place.python("-c", program)
     assert done.stdout == "2\n", done.stderr
+
+
+def test_a_function_whose_code_was_replaced_in_place_is_relocated_again_once_it_is_reloaded(place: Place) -> None:
+    program = """
+        import ctypes, importlib, relocate
+        handle = relocate.enable(modules=["work"], workers=1)
+        import work
+        def edited(value):
+            return "edited"
+        ctypes.pythonapi.PyFunction_SetClosure(ctypes.py_object(work.echo), ctypes.py_object(None))  # as IPython does
+        work.echo.__code__ = edited.__code__
+        print(work.echo(1), handle.statistics().remote)
+        importlib.reload(work)
+        print(work.echo(2), handle.statistics().remote)
+    """
+    done = place.python("-c", textwrap.dedent(program))
+    assert done.stdout == "edited 0\n2 1\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals of POSIX")
