@@ -21,12 +21,13 @@ CALL = 0.010
 
 
 def run(stage: Stage) -> Iterator[Row]:
-    """Three rows for each number of executors and kind of work.
+    """Five rows for each number of executors and kind of work.
 
     The ratio is the speed-up over calls made here, one after the other, divided by the number of
-    executors.  What the machine itself withholds (processors that share a core, neighbours) shows in
-    the row of the bare processes, which do the same work, and what relocate withholds in the third,
-    which is their time divided by relocate's.
+    executors.  With as many threads as executors an executor waits while a result travels and the next
+    call comes; with twice as many that call is there already.  What the machine itself withholds
+    (processors that share a core, neighbours) shows in the row of the bare processes, which do the same
+    work, and what relocate withholds in the others, which are their time divided by relocate's.
     """
     for width in sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}):
         yield from _at(stage, width)
@@ -46,33 +47,39 @@ def calibrate(work: Callable[[int], object]) -> int:
 
 
 def _at(stage: Stage, width: int) -> Iterator[Row]:
-    calls = stage.calls(50)
+    calls = stage.calls(50) // 2 * 2
     taken: dict[str, dict[str, list[float]]] = {}
     # Of the same processes each figure would be as lucky as they are.
     for launch in range(stage.rounds(6)):
         cases: dict[str, tuple[str, float]] = {"sleep": ("nap", CALL), "work": ("stretch", calibrate(tasks.stretch))}
         with (
             stage.relocated(f"tasks_parallel_{width}_{launch}", str(width)) as (module, handle),
-            ThreadPoolExecutor(width) as threads,
+            ThreadPoolExecutor(2 * width) as threads,
             get_context("spawn").Pool(width) as pool,
         ):
             wait_for(handle, width)
             for case, (name, argument) in cases.items():
-                remote = partial(repeat, getattr(module, name), argument, calls)
+                remote = partial(repeat, getattr(module, name), argument)
                 here = partial(repeat, getattr(tasks, name), argument, calls)
                 contestants: dict[str, Callable[[], object]] = {
-                    "relocated": partial(together, threads, width, remote),
+                    "relocated": partial(together, threads, width, partial(remote, calls)),
+                    "crowded": partial(together, threads, 2 * width, partial(remote, calls // 2)),
                     "bare": partial(pool.starmap, _call, [(here,)] * width, 1),
                     "serial": here,
                 }
                 for who, some in turns(contestants, stage.rounds(4)).items():
                     taken.setdefault(case, {}).setdefault(who, []).extend(some)
     for case, seconds in taken.items():
-        for who, whose in {"relocated": "thread(s)", "bare": "bare process(es)"}.items():
+        names = {
+            "relocated": f"{case} of 10 ms, {width} thread(s), {width} executor(s)",
+            "crowded": f"{case} of 10 ms, {2 * width} threads, {width} executor(s)",
+            "bare": f"{case} of 10 ms, {width} bare process(es)",
+        }
+        for who, name in names.items():
             found = ratio(seconds["serial"], seconds[who])
             yield Row(
                 "parallel",
-                f"{case} of 10 ms, {width} {whose}",
+                name,
                 f"calls made here, speed-up / {width}",
                 median(seconds[who]) / calls,
                 median(seconds["serial"]) / calls,
@@ -80,14 +87,15 @@ def _at(stage: Stage, width: int) -> Iterator[Row]:
                 found.middle,
                 found.low,
                 found.high,
-                at_least=TARGET if who == "relocated" else None,
+                at_least=None if who == "bare" else TARGET,
             )
-        beside = ratio(seconds["bare"], seconds["relocated"])
-        yield Row(
-            "parallel", f"{case} of 10 ms, {width} thread(s)", f"{width} bare process(es)",
-            median(seconds["relocated"]) / calls, median(seconds["bare"]) / calls, "ms",
-            beside.middle, beside.low, beside.high, at_least=TARGET,
-        )  # fmt: skip
+        for who in ("relocated", "crowded"):
+            beside = ratio(seconds["bare"], seconds[who])
+            yield Row(
+                "parallel", names[who], f"{width} bare process(es)",
+                median(seconds[who]) / calls, median(seconds["bare"]) / calls, "ms",
+                beside.middle, beside.low, beside.high, at_least=TARGET,
+            )  # fmt: skip
 
 
 def turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -18,7 +18,7 @@ EXPECTED = {
     "calls": [f"add(2, 3), {way}" for way in WAYS],
     "arrays": [f"{size} MiB there and back, {way}" for way in WAYS for size in (1, 64)],
     "peers": ["add(2, 3)", "64 MiB there and back"],
-    "parallel": ["sleep of 10 ms, 1 thread(s)", "work of 10 ms, 1 thread(s)"],
+    "parallel": ["sleep of 10 ms, 1 thread(s), 1 executor(s)", "work of 10 ms, 2 threads, 1 executor(s)"],
     "startup": [
         "client of sklearn, scipy: time",
         "client of sklearn, scipy: memory",
