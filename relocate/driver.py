@@ -292,7 +292,7 @@ class Driver(Seating):
         """
         there = self.costs.of(target.name, size).there
         self.ran(1, seconds)
-        if seat.answered_at == ended:  # else a later answer has told how the seat is
+        if seat.answered_at == ended and not seat.suspect:  # else something later has told how the seat is
             now = self.clock()
             seat.timed(seconds)
             if seat.took(now, seconds, there.median, there.p95):

@@ -18,8 +18,8 @@ Rules, in order:
    have a budget (`budget`); without one they wait.
 6. A seat that failed a moment ago is waited for: by the time it may be used again its worker has
    said whether the executor died (its replacement takes its place) or the worker itself is down.
-   One of an embedded worker is waited for while it is in doubt: its supervisor is here and will say so,
-   however busy the machine is.
+   Before a call runs here as an embedded worker's executors have failed, that is waited for a little longer:
+   on a machine that is busy its supervisor may need that long to say so.
 7. Panic: if more than half of a rank are avoided and the others are full, that they failed is
    doubtful (Envoy's panic threshold), and they get calls too; but for those of rule 6.
 
@@ -60,6 +60,8 @@ COLD = 1.2
 """What counts as so many times slower: a seat that has not yet run a call of the module."""
 NO_GPU = 10.0
 """The same for one without a GPU, of a module that uses one where there is one."""
+UNTOLD = 1.0
+"""Seconds after its failure in which an executor of this machine may have died without a word so far."""
 BUSY = 1.5
 """The same for a seat that has a call: to wait behind it is certain, that an idle one is slow is not."""
 
@@ -125,7 +127,7 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
             return _attempt(call, seat, left, now, budget) if call.tried else Run(seat)
         if full:
             return _wait(call, Wait(1.0, hopeful=True), left)
-        if _serves_soon(pool, now) and call.waited < call.patience:
+        if _serves_soon(pool, ranks, now) and call.waited < call.patience:
             return _wait(call, Wait(SOON / 4, hopeful=False), left)
     patient = call.waited < call.patience
     reserve = [seat for pool in ranks for seat in pool.seats]
@@ -142,13 +144,14 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
     return GiveUp()
 
 
-def _serves_soon(pool: Pool, now: float) -> bool:
+def _serves_soon(pool: Pool, ranks: Sequence[Pool], now: float) -> bool:
     """Whether one of its seats, all of which are avoided or have failed, is worth waiting for."""
-    if pool.starting:
+    if pool.starting or any(now < seat.avoid_until <= now + SOON for seat in pool.seats):
         return True
-    if pool.embedded:
-        return any(seat.suspect or seat.avoid_until > now for seat in pool.seats)
-    return any(now < seat.avoid_until <= now + SOON for seat in pool.seats)
+    if not pool.embedded:
+        return False
+    following = ranks[ranks.index(pool) + 1 :]
+    return bool(following) and following[0].local and any(now - seat.failed_at < UNTOLD for seat in pool.seats)
 
 
 def _attempt(call: Call, seat: Seat, left: float, now: float, budget: Budget | None) -> Decision:

@@ -235,7 +235,8 @@ def populate(module: ProxyModule, interface: Interface, registry: Registry) -> N
         if isinstance(member, Function):
             made = registry.made.get((member.home, member.qualname))
             if type(made) is FunctionType and made.__closure__ is None:
-                del registry.made[member.home, member.qualname]  # its code was replaced (IPython's autoreload): no stub
+                # Its code was replaced, as IPython's autoreload does: it is a stub no more.
+                del registry.made[member.home, member.qualname], registry.targets[member.home, member.qualname]
                 made = None
             if made is not None:
                 inner[name] = made

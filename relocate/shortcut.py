@@ -11,7 +11,8 @@ Rules:
   one stays here.
 * It is good for a moment, or for a few calls.  Then one goes the long way again: the policy decides anew.
 * Of very short calls it is looked at that one only how long they take, as that costs a part of them; of others at
-  each, but when the next one is under way.  Of calls so long that nobody would notice none has a shortcut.
+  each, but when the next one is under way.  If the seat has answered another one meanwhile, that has told already how
+  it is.  Of calls so long that nobody would notice none has a shortcut.
 * A result that comes soon, and alone, ends the call.  Whatever else comes, is raised, or does not come is handed over
   to a `trip.Trip`, with the attempt that is under way, and goes on as if it had begun there.
 """
@@ -141,7 +142,7 @@ class Shortcut:
         self._target = target
         if target.looking is None:
             target.looking = Looking()
-        self._may_look = trip.typical < BRIEF
+        self._may_look = trip.typical < BRIEF and trip.hedge_after < SHORT
         self._looks = self._may_look and target.looking.choose()
         self.seat = seat
         self.pools = pools

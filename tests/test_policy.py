@@ -16,6 +16,7 @@ from relocate.policy import (
     NEVER,
     SCAN,
     SOON,
+    UNTOLD,
     Decision,
     Expired,
     GiveUp,
@@ -160,14 +161,19 @@ def test_a_seat_that_failed_a_moment_ago_is_waited_for_one_that_failed_badly_is_
     assert go([Place(seats=[Seat(avoid_until=NOW + 5.0)])], [LOCAL]) == RunHere()
 
 
-def test_one_of_an_embedded_worker_is_waited_for_while_it_is_in_doubt() -> None:
-    avoided, probed, failed = Seat(avoid_until=NOW + 9), Seat("probed", outstanding=1), Seat("failed")
-    probed.suspect = True
-    for seat in (avoided, probed):
-        assert go([Place(seats=[seat])], [LOCAL]) == RunHere()
-        assert go([Place(seats=[seat], is_embedded=True)], [LOCAL]) == Wait(SOON / 4, hopeful=False)
-        assert go([Place(seats=[seat], is_embedded=True)], [LOCAL], waited=99.0) == RunHere()
-    assert go([Place(seats=[failed], is_embedded=True)], [LOCAL], tried=("failed",)) == RunHere()
+@pytest.mark.parametrize("avoid_until", [0.0, NOW + 9], ids=["may be tried again", "is avoided"])
+def test_an_embedded_workers_executor_that_failed_just_now_is_waited_for_before_a_call_runs_here(
+    avoid_until: float,
+) -> None:
+    seat, other = Seat(avoid_until=avoid_until), Seat("other")
+    seat.failed_at = NOW - UNTOLD / 2
+    embedded, foreign = Place(seats=[seat], is_embedded=True), Place(seats=[seat])
+    assert go([embedded], [LOCAL], tried=("s",)) == Wait(SOON / 4, hopeful=False)
+    assert go([embedded], [LOCAL], tried=("s",), waited=99.0) == RunHere()
+    assert go([foreign], [LOCAL], tried=("s",)) == RunHere()
+    assert go([embedded], [Place(seats=[other])], [LOCAL], tried=("s",)) == Run(other)
+    seat.failed_at = NOW - UNTOLD
+    assert go([embedded], [LOCAL], tried=("s",)) == RunHere()
 
 
 def test_a_seat_that_was_tried_is_the_last_resort() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from relocate import deadlines, driver, errors, policy, shortcut, testing, wire
+from relocate.health import Health
 from relocate.namespace import Where
 from relocate.observe import WorkerStatistics
 from relocate.seating import Seating
@@ -347,19 +348,34 @@ def test_a_longer_one_that_takes_longer_than_such_do_is_tried_elsewhere(
     assert attic.calls == ["shop.price"]
 
 
-def test_what_one_took_is_nothing_new_once_its_seat_has_answered_others(
-    longer: Callable[[int], int], program: Program, clock: Clock, desk: Worker
+@pytest.mark.parametrize("since", ["answered", "failed"])
+def test_what_one_took_is_no_news_of_a_seat_that_has_answered_or_failed_since(
+    longer: Callable[[int], int],
+    program: Program,
+    clock: Clock,
+    desk: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    since: str,
 ) -> None:
-    name = program.load("shop").name
     (seat,) = desk.link.seats
-    for n in range(5):
-        seat._slowness = 2.0  # which fades with time
-        for each in range(3 + n):
-            assert longer(each) == each * 3
-        clock.advance(3600)  # after which what was slow then counts for nothing
-        for _ in range(8):  # of short calls each eighth is looked at
-            clock.advance(1.0)
-            name("x")
+    name, took, told = program.load("shop").name, Health.took, []
+
+    def noted(self: Health, *args: Any) -> bool:
+        told.append(self)
+        return took(self, *args)
+
+    clock.advance(2 * shortcut.MOMENT)
+    longer(1)
+    longer(2)
+    clock.advance(3600.0)
+    if since == "answered":
+        name("x")
+    else:
+        seat.failed(clock.now())
+    monkeypatch.setattr(Health, "took", noted)
+    longer(3)
+    assert len(told) == 1  # of the last one itself
+    assert seat.suspect is (since == "failed")
 
 
 def test_a_larger_one_says_nothing_of_how_long_a_smaller_one_takes(
@@ -656,7 +672,7 @@ class Interrupt(BaseException):
     """What a signal's handler raises."""
 
 
-CLIENTS = ("shortcut", "driver", "observe", "places", "seating", "trip")
+CLIENTS = ("shortcut", "driver", "observe", "places", "seating", "trip", "health", "cost")
 """Modules that only the caller's side runs while a call is under way."""
 
 
