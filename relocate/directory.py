@@ -52,7 +52,6 @@ class Directory:
     """
 
     local = False
-    is_embedded = False
     seats: tuple[Seat, ...] = ()
 
     def __init__(

@@ -70,7 +70,6 @@ class Health:
         "avoid_until",
         "ejected_until",
         "ejections",
-        "failed_at",
         "failures",
         "gpus",
         "late",
@@ -92,7 +91,6 @@ class Health:
         """When it gave the last one."""
         self.avoid_until = 0.0
         self.ejected_until = 0.0
-        self.failed_at = -NEVER
         self.failures = 0
         """In a row."""
         self.late = 0
@@ -170,7 +168,6 @@ class Health:
             now: seconds on the clock of ``avoid_until``.
             chance: uniform in [0, 1): clients that learn of a death at once do not all come back at once.
         """
-        self.failed_at = now
         if self.avoid_until <= now:  # several calls lost at one time are one failure
             self.failures += 1
             self.suspect = True

@@ -102,7 +102,6 @@ class Local:
     """The place where the local copies run."""
 
     local = True
-    is_embedded = False
     state = "up"
     seats: tuple[Seat, ...] = ()
     error: RelocateError | None = None
@@ -206,7 +205,6 @@ class Part:
     def __init__(self, place: Link | Local | Part, usable: Callable[[Seat], bool]) -> None:
         self.name: str = place.name
         self.local: bool = place.local
-        self.is_embedded: bool = place.is_embedded
         self.state: str = place.state
         self.seats: tuple[Seat, ...] = tuple(filter(usable, place.seats))
 

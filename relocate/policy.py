@@ -18,10 +18,10 @@ Rules, in order:
    have a budget (`budget`); without one they wait.
 6. A seat that failed a moment ago is waited for: by the time it may be used again its worker has
    said whether the executor died (its replacement takes its place) or the worker itself is down.
-   Before a call runs here as an embedded worker's executors have failed, that is waited for a little longer:
-   on a machine that is busy its supervisor may need that long to say so.
 7. Panic: if more than half of a rank are avoided and the others are full, that they failed is
    doubtful (Envoy's panic threshold), and they get calls too; but for those of rule 6.
+8. Those that are ejected as they are slow, which are never more than half of a rank at first, get calls
+   again when their peers have gone: a call that takes longer is better than one that runs elsewhere.
 
 Nothing here reads a clock, draws a random number or does I/O.  A `Pool` remembers between decisions
 which seats can be drawn.
@@ -60,8 +60,6 @@ COLD = 1.2
 """What counts as so many times slower: a seat that has not yet run a call of the module."""
 NO_GPU = 10.0
 """The same for one without a GPU, of a module that uses one where there is one."""
-UNTOLD = 1.0
-"""Seconds after its failure in which an executor of this machine may have died without a word so far."""
 BUSY = 1.5
 """The same for a seat that has a call: to wait behind it is certain, that an idle one is slow is not."""
 
@@ -127,7 +125,13 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
             return _attempt(call, seat, left, now, budget) if call.tried else Run(seat)
         if full:
             return _wait(call, Wait(1.0, hopeful=True), left)
-        if _serves_soon(pool, ranks, now) and call.waited < call.patience:
+        if ejected := _ejected(call, pool, now):
+            free = [seat for seat in ejected if seat.outstanding < seat.depth]
+            if free:
+                return _attempt(call, min(free, key=lambda seat: _cost(seat, call, now)), left, now, budget)
+            return _wait(call, Wait(1.0, hopeful=True), left)
+        soon = pool.starting or any(now < s.avoid_until <= now + SOON for s in pool.seats)
+        if soon and call.waited < call.patience:
             return _wait(call, Wait(SOON / 4, hopeful=False), left)
     patient = call.waited < call.patience
     reserve = [seat for pool in ranks for seat in pool.seats]
@@ -144,14 +148,10 @@ def decide(call: Call, ranks: Sequence[Pool], now: float, chance: float, budget:
     return GiveUp()
 
 
-def _serves_soon(pool: Pool, ranks: Sequence[Pool], now: float) -> bool:
-    """Whether one of its seats, all of which are avoided or have failed, is worth waiting for."""
-    if pool.starting or any(now < seat.avoid_until <= now + SOON for seat in pool.seats):
-        return True
-    if not pool.embedded:
-        return False
-    following = ranks[ranks.index(pool) + 1 :]
-    return bool(following) and following[0].local and any(now - seat.failed_at < UNTOLD for seat in pool.seats)
+def _ejected(call: Call, pool: Pool, now: float) -> list[Seat]:
+    """The seats that are avoided only as they were ejected, if those are more than half of the rank."""
+    found = [seat for seat in pool.seats if now < seat.avoid_until <= seat.ejected_until and seat.id not in call.tried]
+    return found if 2 * len(found) > len(pool.seats) else []
 
 
 def _attempt(call: Call, seat: Seat, left: float, now: float, budget: Budget | None) -> Decision:

@@ -32,10 +32,6 @@ class Seat(Protocol):
     @property
     def avoid_until(self) -> float: ...
     @property
-    def failed_at(self) -> float:
-        """When a call was lost there last."""
-
-    @property
     def ejected_until(self) -> float: ...
     @property
     def gpus(self) -> int:
@@ -68,9 +64,6 @@ class Place(Protocol):
     def seats(self) -> Sequence[Seat]: ...
     @property
     def local(self) -> bool: ...
-    @property
-    def is_embedded(self) -> bool:
-        """Whether this program started the worker."""
 
 
 class Call(Protocol):
@@ -133,7 +126,6 @@ class Pool:
     def __init__(self, places: Iterable[Place]) -> None:
         self.places = tuple(places)
         self.local = any(place.local for place in self.places)
-        self.embedded = all(place.is_embedded for place in self.places)
         self.starting = any(place.state == "starting" for place in self.places)
         self.hopeless = all(place.state == "refused" for place in self.places)
         self.seats: list[Seat] = [

@@ -16,7 +16,6 @@ from relocate.policy import (
     NEVER,
     SCAN,
     SOON,
-    UNTOLD,
     Decision,
     Expired,
     GiveUp,
@@ -74,7 +73,6 @@ class Place:
     state: str = "up"
     seats: list[Seat] = field(default_factory=list)
     local: bool = False
-    is_embedded: bool = False
 
 
 LOCAL = Place(local=True)
@@ -161,19 +159,17 @@ def test_a_seat_that_failed_a_moment_ago_is_waited_for_one_that_failed_badly_is_
     assert go([Place(seats=[Seat(avoid_until=NOW + 5.0)])], [LOCAL]) == RunHere()
 
 
-@pytest.mark.parametrize("avoid_until", [0.0, NOW + 9], ids=["may be tried again", "is avoided"])
-def test_an_embedded_workers_executor_that_failed_just_now_is_waited_for_before_a_call_runs_here(
-    avoid_until: float,
-) -> None:
-    seat, other = Seat(avoid_until=avoid_until), Seat("other")
-    seat.failed_at = NOW - UNTOLD / 2
-    embedded, foreign = Place(seats=[seat], is_embedded=True), Place(seats=[seat])
-    assert go([embedded], [LOCAL], tried=("s",)) == Wait(SOON / 4, hopeful=False)
-    assert go([embedded], [LOCAL], tried=("s",), waited=99.0) == RunHere()
-    assert go([foreign], [LOCAL], tried=("s",)) == RunHere()
-    assert go([embedded], [Place(seats=[other])], [LOCAL], tried=("s",)) == Run(other)
-    seat.failed_at = NOW - UNTOLD
-    assert go([embedded], [LOCAL], tried=("s",)) == RunHere()
+def test_seats_that_are_ejected_get_calls_again_when_their_peers_have_gone() -> None:
+    slow, other = Seat("slow", avoid_until=NOW + 5.0), Seat("other")
+    slow.ejected_until, slow.suspect = NOW + 5.0, True
+    assert go([Place(seats=[slow, other])], [LOCAL]) == Run(other)
+    assert go([Place(seats=[slow, other])], [LOCAL], tried=("other",)) == RunHere()
+    assert go([Place(seats=[slow])], [LOCAL]) == Run(slow)
+    assert go([Place(seats=[slow])], [LOCAL], tried=("slow",)) == RunHere()
+    slow.outstanding = 1
+    assert go([Place(seats=[slow])], [LOCAL]) == Wait(1.0, hopeful=True)
+    slow.outstanding, slow.avoid_until = 0, NOW + 6.0  # it has failed since
+    assert go([Place(seats=[slow])], [LOCAL]) == RunHere()
 
 
 def test_a_seat_that_was_tried_is_the_last_resort() -> None:

@@ -35,7 +35,6 @@ class Place:
     """One worker; `relocate.policy.Place`."""
 
     local = False
-    is_embedded = False
 
     def __init__(self, seat: Seat, rank: int) -> None:
         self.seat: Seat | None = seat
