@@ -712,6 +712,26 @@ def test_what_a_handler_raises_is_raised_though_it_has_ended_relocation(
         price(1)
 
 
+def interrupted_at(which: int, call: Callable[[], int]) -> set[str]:
+    """Interrupt ``call`` as it enters that one of our functions: its name, if it gets there."""
+    entered, own, found = itertools.count(), sys.gettrace(), set()
+
+    def trace(frame: FrameType, event: str, arg: object) -> None:
+        if Path(frame.f_code.co_filename).stem in CLIENTS and next(entered) == which:
+            found.add(frame.f_code.co_qualname)
+            raise Interrupt
+
+    try:
+        sys.settrace(trace)  # told of each call of a function
+        try:
+            assert call() == which * 3
+        finally:
+            sys.settrace(own)
+    except Interrupt:
+        pass
+    return found
+
+
 @pytest.mark.parametrize("comes", ["alone", "with more"])
 def test_wherever_an_interrupt_comes_no_seat_is_lost(
     program: Program, desk: Worker, monkeypatch: pytest.MonkeyPatch, comes: str
@@ -719,28 +739,14 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
     monkeypatch.setattr(shortcut, "MANY", 0)  # so that calls are counted each time
     price = program.load("shop").price
     (seat,) = desk.link.seats
-    own = sys.gettrace()
-    interrupted, usual = set(), wire.result_of
+    interrupted: set[str] = set()
+    usual = wire.result_of
     for at in range(100):
         price(at)
         price(at)
-        entered = itertools.count()
         if comes == "with more":
             monkeypatch.setattr(wire, "result_of", lambda header, call: None)
-
-        def trace(frame: FrameType, event: str, arg: object) -> None:
-            if Path(frame.f_code.co_filename).stem in CLIENTS and next(entered) == at:  # noqa: B023 -- used here
-                interrupted.add(frame.f_code.co_qualname)
-                raise Interrupt
-
-        try:
-            sys.settrace(trace)  # told of each call of a function
-            try:
-                assert price(at) == at * 3
-            finally:
-                sys.settrace(own)
-        except Interrupt:
-            pass
+        interrupted |= interrupted_at(at, lambda: price(at))  # noqa: B023 -- used here
         assert seat.outstanding == 0, interrupted
         monkeypatch.setattr(wire, "result_of", usual)
     usually = {"Shortcut.call", "Seating.resume", "Counters.catch_up"}
@@ -750,26 +756,11 @@ def test_wherever_an_interrupt_comes_no_seat_is_lost(
 
 def test_nor_by_one_while_it_is_noted_what_the_one_before_took(longer: Callable[[int], int], desk: Worker) -> None:
     (seat,) = desk.link.seats
-    own = sys.gettrace()
-    interrupted = set()
+    interrupted: set[str] = set()
     for at in range(40):
         longer(at)
         longer(at)
-        entered = itertools.count()
-
-        def trace(frame: FrameType, event: str, arg: object) -> None:
-            if Path(frame.f_code.co_filename).stem in CLIENTS and next(entered) == at:  # noqa: B023 -- used here
-                interrupted.add(frame.f_code.co_qualname)
-                raise Interrupt
-
-        try:
-            sys.settrace(trace)
-            try:
-                assert longer(at) == at * 3
-            finally:
-                sys.settrace(own)
-        except Interrupt:
-            pass
+        interrupted |= interrupted_at(at, lambda: longer(at))  # noqa: B023 -- used here
         assert seat.outstanding == 0, interrupted
     assert {"Shortcut._catch_up", "Driver.passed", "Seat.timed", "Seating.release"} <= interrupted
 
