@@ -32,6 +32,16 @@ def nap(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def occupy(seconds: float) -> None:
+    """A call that needs a processor, for so long, however fast the processor is at the moment.
+
+    Time for which another process has the processor is not counted, so that the call takes longer then.
+    """
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        stretch(100)
+
+
 def spin(steps: int) -> int:
     """A call that needs a processor: a fixed amount of work, so that a processor shared shows."""
     total = 0

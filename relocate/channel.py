@@ -200,17 +200,10 @@ class ZmqChannel:
     def reply(self, answer: Answer, deadline: float = policy.NEVER) -> Exchanged:
         """See `Channel`."""
         read, self._read = self._read, None
-        if read is None and deadline < policy.NEVER and (deadline - time.monotonic()) * 1000 < SOON:
-            self._await(deadline)
         while True:
-            try:
-                received = receive(self._socket, read)
-            except zmq.Again:
-                received = None
-            if received is None:  # not where that is handled: it would be the context of an interrupt
+            if read is None:
                 self._await(deadline)
-                continue
-            message, segments, size = received
+            message, segments, size = receive(self._socket, read)
             self._connected, read = True, None
             reply = self._session.came(message)
             if type(reply) not in session.QUESTIONS:

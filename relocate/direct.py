@@ -16,6 +16,7 @@ import select
 import socket as sockets
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from . import channel, looking, policy, session, transport, wire
@@ -33,10 +34,11 @@ SENT_AHEAD = 1 << 20
 PARTS = 512
 """Buffers that are written at once; the kernel takes 1024."""
 GLANCE = 0.008
-"""Seconds of one wait, as a signal that comes just before it begins does not end it; and somebody may want to look
-after the call as soon as `hedging` does."""
+"""Seconds of one wait of the kernel's.  A handler that a program has for a signal which comes more often makes it begin
+again and again, so that only what should come soon is waited for like that; all else costs a poll."""
 LOOK = 0.2
-"""Seconds after which to look whether the peer is stopped."""
+"""Seconds of one poll: after them to look whether the peer is stopped; and a signal that comes just before it begins
+does not end it."""
 STALLED = 5.0
 """Seconds in which a message that has begun must go on."""
 STOPPED = 1.0
@@ -344,10 +346,12 @@ class DirectChannel:
                 meanwhile()
             if brief:
                 looking.look(self._stream.has_come)
-            try:
-                read = self._stream.receive()
-            except Nothing:
-                read = []
+            read: list[wire.Buffer] = []
+            if until - time.monotonic() < 2 * GLANCE:
+                try:  # noqa: SIM105 -- contextlib.suppress takes as long as the rest
+                    read = self._stream.receive()
+                except Nothing:
+                    pass
             if not read:  # not where that is handled: it would be the context of an interrupt
                 read = self._await(until)
         except TimeUp:
@@ -367,27 +371,18 @@ class DirectChannel:
         return None
 
     def _await(self, deadline: float) -> list[wire.Buffer]:
-        look, stopped = 0.0, 0.0
+        stopped = 0.0
         while True:
-            if deadline < policy.NEVER and not self._comes_before(deadline):
+            if self._stream.has_come(min(max(deadline - time.monotonic(), 0.0), LOOK)):
+                with suppress(Nothing):
+                    return self._stream.receive()
+            now = time.monotonic()
+            if now >= deadline:
                 raise TimeUp
-            try:
-                return self._stream.receive()
-            except Nothing:
-                now = time.monotonic()
-                look = look or now + LOOK
-                if now < look:
-                    continue
-                look = now + LOOK
-                if not self._stream.is_stopped():
-                    stopped = 0.0
-                elif now - (stopped := stopped or now) > self._heartbeat:
-                    raise Lost("the executor is stopped") from None
-
-    def _comes_before(self, deadline: float) -> bool:
-        """Whether something may be read before the deadline, if that comes sooner than a wait would end."""
-        left = deadline - time.monotonic()
-        return left > GLANCE or self._stream.has_come(max(left, 0.0))
+            if not self._stream.is_stopped():
+                stopped = 0.0
+            elif now - (stopped := stopped or now) > self._heartbeat:
+                raise Lost("the executor is stopped")
 
     def close(self) -> None:
         """See `channel.Channel`."""

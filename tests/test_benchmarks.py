@@ -18,7 +18,11 @@ EXPECTED = {
     "calls": [f"add(2, 3), {way}" for way in WAYS],
     "arrays": [f"{size} MiB there and back, {way}" for way in WAYS for size in (1, 64)],
     "peers": ["add(2, 3)", "64 MiB there and back"],
-    "parallel": ["sleep of 10 ms, 1 thread(s), 1 executor(s)", "work of 10 ms, 2 threads, 1 executor(s)"],
+    "parallel": [
+        "sleep for 10 ms, 1 thread(s), 1 executor(s)",
+        "a processor for 10 ms, 1 bare process(es)",
+        "work of about 10 ms, 2 threads, 1 executor(s)",
+    ],
     "startup": [
         "client of sklearn, scipy: time",
         "client of sklearn, scipy: memory",

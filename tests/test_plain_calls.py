@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -168,6 +170,40 @@ def test_what_is_late_is_waited_for(opened: channel.Channel, desk: Desk) -> None
     reply, segments, _ = opened.reply(unasked)
     assert (type(reply), segments) == (wire.Returned, [b"result"])
     assert patiently(opened, 2)[0] == [b"result"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="only Linux tells how often a thread was woken")
+def test_who_waits_is_not_woken_before_it_has_come(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.returned(call, b"result")])
+    desk.may_answer.clear()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert soon(opened, 2, until=0.3) is None
+    with pytest.raises(channel.TimeUp):
+        opened.reply(unasked, time.monotonic() + 0.3)
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before < 20
+    desk.may_answer.set()
+    assert opened.reply(unasked)[1] == [b"result"]
+
+
+def test_a_signal_that_comes_again_and_again_prolongs_no_wait(opened: channel.Channel, desk: Desk) -> None:
+    desk.answers.append(lambda call: [wire.returned(call, b"result")])
+    desk.may_answer.clear()
+    rescue = threading.Timer(8.0, desk.may_answer.set)
+    rescue.start()
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        assert soon(opened, 2, until=0.1) is None
+        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+        with pytest.raises(channel.TimeUp):
+            opened.reply(unasked, time.monotonic() + 0.1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        rescue.cancel()
+    assert not desk.may_answer.is_set()
+    desk.may_answer.set()
+    assert opened.reply(unasked)[1] == [b"result"]
 
 
 def test_what_there_is_to_do_meanwhile_is_done_once_the_call_is_sent(opened: channel.Channel, desk: Desk) -> None:
