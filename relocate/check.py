@@ -147,6 +147,8 @@ def _hint(name: str) -> str:
     path = list(spec.submodule_search_locations or []) if spec is not None else None if parent else sys.path
     names = [m.name for m in pkgutil.iter_modules(path)] if path is not None else []
     near = difflib.get_close_matches(last, names, 1)
+    if spec is not None and spec.submodule_search_locations is None:
+        return f"; {parent} is a module, with none below it"
     if near:
         return f"; did you mean {name.removesuffix(last)}{near[0]}?"
     return "; a module is named with dots and must be importable from here (PYTHONPATH)"

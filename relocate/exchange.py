@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Collection
-from types import ModuleType
+from contextlib import suppress
+from types import FunctionType, ModuleType
 from typing import Any
 
 from . import unreached
@@ -74,6 +75,28 @@ class Exchange:
         if replaced:
             self.rebind(replaced)
 
+    def adopt(self, left: dict[str, ModuleType]) -> None:
+        """Import again what the end of an earlier handle took away; the program's names lead there.
+
+        Args:
+            left: the earlier handle's proxies, by name.
+        """
+        from .proxy import ProxyModule, namespace_of
+
+        replaced: dict[int, tuple[Any, Any]] = {}
+        for name, before in sorted(left.items()):
+            proxy = None
+            with suppress(ImportError):  # who imports it again is told
+                proxy = importlib.import_module(name)
+            if not isinstance(proxy, ProxyModule):
+                continue
+            replaced[id(before)] = before, proxy
+            for key, stub in namespace_of(before).items():
+                if isinstance(stub, FunctionType) and (now := getattr(proxy, key, stub)) is not stub:
+                    replaced[id(stub)] = stub, now
+        if replaced:
+            self.rebind(replaced, for_good=True)
+
     def unreached(self) -> tuple[str, ...]:
         """References to real functions and modules that are not exchanged, in words."""
         if not self._exchanged:
@@ -103,15 +126,24 @@ class Exchange:
                         self._names.append((space, key, value, found[1]))
                     space[key] = found[1]
 
-    def undo(self, relocated: Collection[str]) -> None:
-        """Put the real modules in the place of proxies, of all that were ``relocated``."""
+    def undo(self, relocated: Collection[str]) -> dict[str, ModuleType]:
+        """Put the real modules in the place of proxies, of all that were ``relocated``.
+
+        Returns:
+            The proxies of which no real module is loaded, by name.
+        """
+        left = {}
         for name in [n for n in list(sys.modules) if n in relocated and self._designated(n)]:
-            _put_back(name, self._loaded.get(name))
+            there, real = sys.modules[name], self._loaded.get(name)
+            _put_back(name, real)
+            if real is None and name not in sys.modules:
+                left[name] = there
         for holder, key, value, put in reversed(self._names):
             if holder.get(key) is put:  # the program has assigned nothing else meanwhile
                 holder[key] = value
         self._names.clear()
         self._exchanged.clear()
+        return left
 
 
 def _stays(name: str, imported: ModuleType, module: ModuleType) -> None:

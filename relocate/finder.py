@@ -139,10 +139,14 @@ class Finder:
 
         Raises:
             ImportError: nobody describes it any more.
+            SyntaxError: its source is none; the module stays as it is.
         """
         from .proxy import namespace_of
 
         name = proxy.__name__
+        compiled: Callable[[str], object] | None = getattr(local and local.loader, "get_code", None)
+        if compiled is not None:
+            compiled(name)
         self.on_reload(name)
         interface = self.describe(name, local)
         if interface is None:

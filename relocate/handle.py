@@ -138,6 +138,8 @@ class Handle:
         self._finder.kept = lambda: self._far.kept
         self._enabled = self._exiting = self._asked = False
         self._pid = 0
+        self._left: dict[str, ModuleType] = {}
+        """The proxies that its end has taken away, and left nothing in their place."""
         self._servers: Servers | None = None
         self._tracing: Tracing | None = None
         if config.tracing:
@@ -223,7 +225,7 @@ class Handle:
             opaque.askers.remove(self._far)
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        self._exchange.undo(self._descriptions.specs)
+        self._left = self._exchange.undo(self._descriptions.specs)
         self._tables.undo()
         self._methods.undo()
         reducers.remove(self._name_of)
@@ -549,13 +551,16 @@ def enable(
         ConfigError: the configuration is wrong; the message names the key and the remedy.
     """
     config = configuration.load(source, **given)
+    left: dict[str, ModuleType] = {}
     for other in _active[:]:
         if config.overlaps(other.config):
             other.disable()  # as when a notebook's cell is run again
+            left |= other._left
     handle = Handle(config)
     if configuration.ENV_EXECUTOR not in os.environ:
         designated = bool(config.modules or config.methods)
         handle.enable(early=early and designated)
+        handle._exchange.adopt({name: proxy for name, proxy in left.items() if config.designates(name)})
         if source is None:
             for said in configuration.misspelt():
                 handle._notices.warn(said)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from bisect import insort
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,10 @@ class Waiting:
         self.trip = trip
         self.bell = bell
         self.seat: Seat | None = None
+
+
+def _began(waiting: Waiting) -> float:
+    return waiting.trip.began
 
 
 class Seating(Ranks):
@@ -166,7 +171,7 @@ class Seating(Ranks):
                     if waiting is None:
                         trip.queued = trip.may_wait = True
                         waiting = Waiting(trip, self.turn.bell())
-                        self._line.append(waiting)
+                        insort(self._line, waiting, key=_began)  # a lost attempt's call is not the youngest
                     waiting.bell.wait(decision.seconds)
                     if waiting.seat is not None and not trip.cancelled:
                         trip.seat, waiting.seat = waiting.seat, None

@@ -32,6 +32,8 @@ def unknown(name: str, find: Find) -> str | None:
             kind = vars(home).get(part) if home is not None else None
             if isinstance(kind, type):
                 return _of_class(kind, walked, name.removeprefix(walked).removeprefix("."))
+            if callable(kind):
+                return f"{walked!r} is a function; designate its module, {parent!r}"
             names = [m.name for m in pkgutil.iter_modules(path)]
             names += [n for n, value in vars(home).items() if isinstance(value, type)] if home is not None else []
             near = difflib.get_close_matches(part, names, 1)

@@ -151,6 +151,7 @@ def test_a_path_of_another_folder_is_shown_as_it_is_imported(place: Place) -> No
     [
         (["check"], "nothing to check; name a module"),
         (["check", "wrok"], "there is no module 'wrok' here; did you mean work?"),
+        (["check", "work.busy"], "there is no module 'work.busy' here; work is a module, with none below it"),
         (["check", "json.lods"], "there is no module 'json.lods' here"),
         (["check", "no.such.thing"], "there is no module 'no.such.thing' here"),
         (["check", "broken"], "broken.py:1: cannot be read as Python"),

@@ -333,6 +333,43 @@ def test_what_was_not_reached_is_looked_for_when_asked_and_objects_are_not_asked
     assert done.stderr.count("were not exchanged") == 1, done.stderr
 
 
+def test_enabling_again_leaves_modules_importable_and_functions_picklable(place: Place) -> None:
+    place.write("pack/__init__.py", "def price(n): return n\n")
+    place.write("pack/sub.py", "def deep(n): return n + 1\n")
+    program = """
+    import importlib, pickle, sys, relocate
+    relocate.enable(modules=["pack"], workers=1)
+    import pack, pack.sub
+    from pack.sub import deep
+    handle = relocate.enable(modules=["pack"], workers=1)  # a notebook's cell is run again
+    print(sys.modules["pack"] is pack, sys.modules["pack.sub"] is pack.sub, deep is pack.sub.deep)
+    print(pickle.loads(pickle.dumps(deep)) is deep, importlib.reload(pack) is pack)
+    print(deep(1), pack.price(1), handle.statistics().remote)
+    handle.disable()
+    print(deep(1), pack.price(1))
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout == "True True True\nTrue True\n2 1 2\n2 1\n", done.stderr
+
+
+def test_a_reload_of_what_is_no_python_leaves_the_module_as_it_is(place: Place) -> None:
+    place.write("rate.py", "def of(n): return n\n")
+    program = """
+    import importlib, relocate
+    relocate.enable(modules=["rate"], workers=1)
+    import rate
+    with open("rate.py", "w") as file:
+        file.write("def of(n: return n\\n")
+    try:
+        importlib.reload(rate)
+    except SyntaxError as error:
+        print(error.filename.endswith("rate.py"), error.lineno)
+    print(rate.of(1))
+    """
+    done = place.python(str(place.write("main.py", program)))
+    assert done.stdout == "True 1\n1\n", done.stderr
+
+
 def test_enabling_late_exchanges_names_and_tells_what_it_could_not_reach(place: Place) -> None:
     lay(place)
     place.write("other.py", "from pack import price, core\nimport pack.sub as s\nHELD = {price: 1}\n")

@@ -147,6 +147,29 @@ def test_a_seat_that_is_given_back_wakes_the_call_that_waits_for_it(
     assert ended == [pytest.approx(0.5, abs=0.01)]
 
 
+def test_a_call_whose_attempt_was_lost_does_not_begin_anew_at_the_end_of_the_line(
+    network: Network, desk: Worker, clock: Clock
+) -> None:
+    program = Program(network, ["desk"])
+    shop, driver = program.load("shop"), program.driver
+    [seat] = desk.link.seats
+    lost = Trip(driver, "shop.price", "shop", ("chan", "shop", "price"))
+    lost.began, lost.attempts = clock.now() - 1.0, 1
+    seat.outstanding += 1
+    given: list[float] = []
+
+    def again() -> None:
+        if driver.lease(lost) is not None:
+            given.append(clock.now())
+            driver.release(seat, None, False, lost)
+
+    clock.after(0.1, again)
+    clock.after(0.5, lambda: driver.release(seat, None, False))
+    clock.after(5.0, lambda: driver.release(seat, None, False) if not given else None)
+    assert shop.other(1) == 2  # has waited for longer
+    assert given == [pytest.approx(0.5, abs=0.01)]
+
+
 def test_spares_serve_by_rank_and_only_while_they_must(network: Network, clock: Clock) -> None:
     workers = [network.worker(name, modules=[shop()]) for name in ("desk", "attic", "moon")]
     program = Program(network, ["desk", "attic", "moon"])

@@ -300,7 +300,7 @@ def test_a_mistaken_module_is_told(place: Place) -> None:
     done = place.relocate("run", "-M", "wrok,json.loads", "-w", "1", "-c", "print(1)")
     assert done.stdout == "1\n"
     assert "there is no module or class 'wrok' here; did you mean work?" in done.stderr
-    assert "there is no module or class 'json.loads' here" in done.stderr
+    assert "'json.loads' is a function; designate its module, 'json'" in done.stderr
     done = place.relocate("run", "-M", "work", "-w", "1", "work.py")
     assert done.stderr == "relocate: work is the program itself, which runs here; designate what it imports\n"
 
@@ -388,6 +388,8 @@ def test_keys_are_allowed_listed_and_revoked(place: Place) -> None:
     assert place.relocate("keys", "list").stdout == f"{key} ann\n{other}\n"
     assert place.relocate("keys", "revoke", "ann").stdout == f"revoked {key} ann\n"
     assert place.relocate("keys", "list").stdout == f"{other}\n"
+    assert place.relocate("keys", "revoke", other).returncode == 0
+    assert "nobody but this side's own key" in place.relocate("keys", "list").stderr
     assert "neither a key nor a name" in place.relocate("keys", "revoke", "ann").stderr
 
 

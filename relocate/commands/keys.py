@@ -64,8 +64,11 @@ def keys_list(folder: str) -> None:
     """Print the keys that are allowed here, beside this side's own."""
     from .. import keys as ring
 
-    for key, name in ring.listed(folder).items():
+    listed = ring.listed(folder)
+    for key, name in listed.items():
         click.echo(f"{key.hex()} {name}".rstrip())
+    if not listed:
+        click.echo("nobody but this side's own key; relocate keys allow KEY lets another one in", err=True)
 
 
 def peers(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
