@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from statistics import median
 from typing import Any
 
@@ -53,7 +54,8 @@ def calibrate(work: Callable[[int], object]) -> int:
 
 
 def _at(stage: Stage, width: int) -> Iterator[Row]:
-    calls = stage.calls(50) // 2 * 2
+    calls = stage.calls(50)
+    spawn = get_context("spawn")
     taken: dict[str, dict[str, list[float]]] = {}
     # Of the same processes each figure would be as lucky as they are.
     for launch in range(stage.rounds(6)):
@@ -65,17 +67,16 @@ def _at(stage: Stage, width: int) -> Iterator[Row]:
         with (
             stage.relocated(f"tasks_parallel_{width}_{launch}", str(width)) as (module, handle),
             ThreadPoolExecutor(2 * width) as threads,
-            get_context("spawn").Pool(width) as pool,
+            spawn.Pool(width, _begin, (left := spawn.Value("i"),)) as pool,
         ):
             wait_for(handle, width)
             for case, (name, argument) in cases.items():
-                remote = partial(repeat, getattr(module, name), argument)
-                here = partial(repeat, getattr(tasks, name), argument, calls)
+                remote, here = getattr(module, name), getattr(tasks, name)
                 contestants: dict[str, Callable[[], object]] = {
-                    "relocated": partial(together, threads, width, partial(remote, calls)),
-                    "crowded": partial(together, threads, 2 * width, partial(remote, calls // 2)),
-                    "bare": partial(pool.starmap, _call, [(here,)] * width, 1),
-                    "serial": here,
+                    "relocated": partial(together, threads, width, remote, argument, width * calls),
+                    "crowded": partial(together, threads, 2 * width, remote, argument, width * calls),
+                    "bare": partial(apart, pool, width, left, here, argument, width * calls),
+                    "serial": partial(repeat, here, argument, range(calls)),
                 }
                 for who, some in turns(contestants, stage.rounds(4)).items():
                     taken.setdefault(case, {}).setdefault(who, []).extend(some)
@@ -122,20 +123,45 @@ def turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str
     return taken
 
 
-def repeat(function: Callable[[Any], Any], argument: Any, times: int) -> None:
-    """Call again and again."""
-    for _ in range(times):
+def repeat(function: Callable[[Any], Any], argument: Any, supply: Iterable[int]) -> None:
+    """Call again and again, as often as there is something in the supply."""
+    for _ in supply:
         function(argument)
 
 
-def _call(work: Callable[[], None]) -> None:
-    work()
-
-
-def together(threads: ThreadPoolExecutor, width: int, work: Callable[[], None]) -> None:
-    """Do ``work`` in ``width`` threads at once."""
-    for future in [threads.submit(work) for _ in range(width)]:
+def together(
+    threads: ThreadPoolExecutor, count: int, function: Callable[[Any], Any], argument: Any, calls: int
+) -> None:
+    """Make calls from ``count`` threads; each makes the next one as soon as it can, as in a pool."""
+    supply = iter(range(calls))
+    for future in [threads.submit(repeat, function, argument, supply) for _ in range(count)]:
         future.result()
+
+
+def apart(pool: Pool, count: int, left: Any, function: Callable[[Any], Any], argument: Any, calls: int) -> None:
+    """The same in as many processes, which have the number of the calls that are left in common, and nothing else."""
+    left.value = calls
+    pool.starmap(_take, [(function, argument)] * count, 1)
+
+
+_left: Any = None
+
+
+def _begin(left: Any) -> None:
+    global _left
+    _left = left
+
+
+def _take(function: Callable[[Any], Any], argument: Any) -> None:
+    def supply() -> Iterator[int]:
+        while True:
+            with _left.get_lock():
+                _left.value -= 1
+                if _left.value < 0:
+                    return
+            yield 0
+
+    repeat(function, argument, supply())
 
 
 def wait_for(handle: Any, executors: int) -> None:
